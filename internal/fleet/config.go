@@ -1,0 +1,87 @@
+package fleet
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Config says which workers there are at the start and how they join.
+type Config struct {
+	WorkerURLs      []string      `yaml:"worker_urls" flag:"worker-urls" help:"workers to begin with: http:// or https:// URLs, or host:port"`
+	Backend         string        `yaml:"backend" flag:"backend,runtime" choices:"sglang,vllm,tokenspeed,openai,anthropic,trtllm,gemini" help:"what the workers are, where they do not say it themselves"`
+	StartupTimeout  time.Duration `yaml:"startup_timeout_secs" flag:"worker-startup-timeout-secs" unit:"s" help:"how long a new worker may take to answer before its registration counts as failed; it is asked again ever after"`
+	StartupDelay    time.Duration `yaml:"startup_delay" flag:"worker-startup-delay" unit:"s" help:"pause before a new worker is first asked"`
+	StartupInterval time.Duration `yaml:"startup_check_interval" flag:"worker-startup-check-interval" unit:"s" help:"longest pause between two questions to a worker that is starting"`
+	JobCapacity     int           `yaml:"job_queue_capacity" flag:"job-queue-capacity" help:"registrations and removals that may wait; further ones are refused with 503"`
+	JobConcurrency  int           `yaml:"job_queue_concurrency" flag:"job-queue-concurrency" help:"registrations and removals that run at once"`
+	LoadInterval    time.Duration `yaml:"load_monitor_interval" flag:"load-monitor-interval" unit:"s" help:"pause between two load reports of a worker"`
+	EngineMetrics   bool          `yaml:"engine_metrics" flag:"engine-metrics" help:"ask workers for their load and show it as smg_engine_* metrics"`
+	DrainSettle     time.Duration `yaml:"drain_settle_secs" flag:"drain-settle-secs" unit:"s" help:"how long a worker that is removed stays known as draining; its running requests are never cut"`
+	RemoveUnhealthy bool          `yaml:"remove_unhealthy" flag:"remove-unhealthy-workers,no-worker-auto-recovery" negative:"no-remove-unhealthy-workers,worker-auto-recovery" help:"forget workers that reached the failed state instead of asking them for ever"`
+}
+
+// HealthConfig says how workers are asked how they are.
+type HealthConfig struct {
+	Failures  int           `yaml:"failure_threshold" flag:"health-failure-threshold" help:"failed checks in a row that make a worker not ready"`
+	Successes int           `yaml:"success_threshold" flag:"health-success-threshold" help:"passed checks in a row that make a worker ready"`
+	Timeout   time.Duration `yaml:"check_timeout_secs" flag:"health-check-timeout-secs" unit:"s" help:"how long a worker may take to answer a health check"`
+	Interval  time.Duration `yaml:"check_interval_secs" flag:"health-check-interval-secs" unit:"s" help:"pause between two checks of a worker that is ready"`
+	Path      string        `yaml:"check_endpoint" flag:"health-check-endpoint" help:"path that is asked; any 2xx answer is good"`
+	Disabled  bool          `yaml:"disable" flag:"disable-health-check" help:"take workers for ready without asking"`
+}
+
+// DefaultConfig returns the contract's defaults.
+func DefaultConfig() Config {
+	return Config{
+		StartupTimeout: 1800 * time.Second, StartupInterval: 30 * time.Second,
+		JobCapacity: 1000, JobConcurrency: 200, LoadInterval: 10 * time.Second, DrainSettle: 5 * time.Second,
+	}
+}
+
+// DefaultHealthConfig returns the contract's defaults.
+func DefaultHealthConfig() HealthConfig {
+	return HealthConfig{Failures: 3, Successes: 2, Timeout: 5 * time.Second, Interval: 60 * time.Second, Path: "/health"}
+}
+
+// Validate reports everything that is wrong with c.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	switch c.Backend {
+	case "openai", "anthropic", "gemini":
+		bad("backend %q is not supported yet: external providers are not built; use sglang or vllm", c.Backend)
+	}
+	if c.StartupTimeout <= 0 {
+		bad("worker-startup-timeout-secs must be at least 1")
+	}
+	if c.StartupInterval <= 0 {
+		bad("worker-startup-check-interval must be at least 1")
+	}
+	if c.StartupDelay < 0 || c.DrainSettle < 0 {
+		bad("worker-startup-delay and drain-settle-secs must not be negative")
+	}
+	if c.JobCapacity < 1 || c.JobConcurrency < 1 {
+		bad("job-queue-capacity and job-queue-concurrency must be at least 1")
+	}
+	if c.LoadInterval <= 0 {
+		bad("load-monitor-interval must be at least 1")
+	}
+	return errors.Join(errs...)
+}
+
+// Validate reports everything that is wrong with c.
+func (c HealthConfig) Validate() error {
+	var errs []error
+	if c.Failures < 1 || c.Successes < 1 {
+		errs = append(errs, errors.New("health-failure-threshold and health-success-threshold must be at least 1"))
+	}
+	if c.Timeout <= 0 || c.Interval <= 0 {
+		errs = append(errs, errors.New("health-check-timeout-secs and health-check-interval-secs must be at least 1"))
+	}
+	if !strings.HasPrefix(c.Path, "/") {
+		errs = append(errs, fmt.Errorf("health-check-endpoint %q must begin with /", c.Path))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,91 @@
+// Package infer defines the values that travel through the gateway: a Request,
+// the Reply it is answered on, and the Handlers it passes.
+//
+// It imports nothing of the gateway and opens no socket, so every other
+// package can speak of requests without knowing how they came or who serves
+// them.
+package infer
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"time"
+)
+
+// A Handler answers a Request by writing to a Reply.
+//
+// If Serve returns an error, it has written nothing unless the Reply says
+// Committed. The server turns the error into the client's dialect.
+type Handler interface {
+	Serve(ctx context.Context, r *Request, w *Reply) error
+}
+
+// HandlerFunc lets a function be a Handler.
+type HandlerFunc func(context.Context, *Request, *Reply) error
+
+// Serve implements Handler.
+func (f HandlerFunc) Serve(ctx context.Context, r *Request, w *Reply) error { return f(ctx, r, w) }
+
+// A Gate stands before a Handler. It lets a request pass, perhaps changed, or
+// answers it itself.
+type Gate func(next Handler) Handler
+
+// Chain returns h behind gates, the first outermost.
+func Chain(h Handler, gates ...Gate) Handler {
+	for i := len(gates) - 1; i >= 0; i-- {
+		h = gates[i](h)
+	}
+	return h
+}
+
+// A Request is one call to the gateway.
+//
+// It belongs to the goroutine that serves it. Body is bytes, not a stream, and
+// is never written to: an attempt is repeated by sending it again. A gate that
+// changes a body replaces it.
+type Request struct {
+	ID       string // set by access; 1 to 128 visible ASCII characters
+	Endpoint Endpoint
+	Route    string // the pattern that matched, "/workers/{id}"; "" if none did
+	Method   string
+	Path     string     // as asked, without the query
+	Query    string     // raw
+	Param    string     // what {id} stands for in Route, unescaped
+	Remote   netip.Addr // the client's address as the socket has it
+	Received time.Time
+	Header   Header
+
+	// Set when the body has been read.
+
+	Body   []byte
+	Model  string // "" if the body names none
+	Stream bool
+
+	// ModelAt is where in Body the value of "model" stands, quotes included,
+	// so that it can be spliced; both are 0 if the body names none.
+	ModelAt, ModelEnd int
+
+	// Extract appends the text that prefix policies compare to dst. Nil if
+	// the endpoint has none.
+	Extract func(dst, body []byte) []byte
+
+	src    io.Reader
+	length int64 // of the body, -1 if unknown
+	text   []byte
+	texted bool
+}
+
+// SetBody says where the body is still to be read from and how long it is, -1
+// if that is unknown.
+func (r *Request) SetBody(src io.Reader, length int64) { r.src, r.length = src, length }
+
+// Text returns the prompt as bytes, nil if the endpoint has none. It is
+// computed at most once, and only if a policy asks.
+func (r *Request) Text() []byte {
+	if !r.texted && r.Extract != nil {
+		r.texted = true
+		r.text = r.Extract(nil, r.Body)
+	}
+	return r.text
+}

@@ -1,0 +1,87 @@
+package infer
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// A Wire carries a Reply to the client. A front end has one for each protocol
+// it speaks; a gate that reads or changes what is sent puts one around another.
+type Wire interface {
+	Header() *Header
+	WriteHeader(status int)
+	Write([]byte) (int, error)
+	Flush() error
+}
+
+// A Reply is the way back to the client. It remembers whether anything has
+// been sent, because that is the moment after which no attempt can be repeated.
+type Reply struct {
+	wire      Wire
+	status    int
+	committed bool
+
+	// Served says what became of the request; the router writes it, logs and
+	// metrics read it.
+	Served Served
+}
+
+// Served is the story of one request as the router saw it.
+type Served struct {
+	Worker    string        // URL of the last worker asked, "" if none was
+	Tries     int           // attempts made
+	FirstByte time.Duration // from Received to the first byte of the body, 0 if there was none
+	Tokens    Tokens
+}
+
+// Tokens is what the worker counted; zero where it did not say.
+type Tokens struct {
+	Input, Cached, Output int64
+}
+
+// NewReply returns a Reply over wire.
+func NewReply(wire Wire) *Reply { return &Reply{wire: wire} }
+
+// Wrap puts a Wire around the one w has. It must be called before Commit.
+func (w *Reply) Wrap(f func(Wire) Wire) { w.wire = f(w.wire) }
+
+// Header returns the header that Commit sends.
+func (w *Reply) Header() *Header { return w.wire.Header() }
+
+// Commit sends the status and the header. Later calls do nothing.
+func (w *Reply) Commit(status int) {
+	if w.committed {
+		return
+	}
+	w.committed, w.status = true, status
+	w.wire.WriteHeader(status)
+}
+
+// Committed reports whether the client has been sent anything.
+func (w *Reply) Committed() bool { return w.committed }
+
+// Status is what was committed, 0 before that.
+func (w *Reply) Status() int { return w.status }
+
+// Write sends b, with status 200 if nothing was committed before.
+func (w *Reply) Write(b []byte) (int, error) {
+	w.Commit(http.StatusOK)
+	n, err := w.wire.Write(b)
+	if err != nil {
+		return n, fmt.Errorf("writing to client: %w", err)
+	}
+	return n, nil
+}
+
+// Flush sends what is buffered.
+func (w *Reply) Flush() error { return w.wire.Flush() }
+
+// Send answers with a whole body of the given type.
+func (w *Reply) Send(status int, contentType string, body []byte) error {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+	w.Commit(status)
+	_, err := w.Write(body)
+	return err
+}
