@@ -12,8 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Fill makes every field of the struct that ms points to and adds it to r. If
-// r is nil the fields stay nil, which is to say that nothing is counted.
+// Fill makes every exported field of the struct that ms points to and adds it
+// to r. If r is nil the fields stay nil, which is to say that nothing is
+// counted.
 //
 // The fields are pointers to this package's metrics, with the tags
 //
@@ -36,6 +37,9 @@ func Fill(r *Registry, ms any) {
 	}
 	for i := range v.Elem().NumField() {
 		f := v.Elem().Type().Field(i)
+		if _, tagged := f.Tag.Lookup("name"); !tagged && !f.IsExported() {
+			continue // the part's own
+		}
 		if err := r.fill(f, v.Elem().Field(i)); err != nil {
 			panic(fmt.Sprintf("BUG: %T.%s: %v", ms, f.Name, err))
 		}
