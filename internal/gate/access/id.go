@@ -1,0 +1,49 @@
+package access
+
+import (
+	"math/rand/v2"
+
+	"sluice/internal/infer"
+)
+
+const (
+	maxID    = 128
+	randomID = 24 // characters after the prefix
+	alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+
+// requestID returns the id that the client gave in one of headers, or a new
+// one if there is none that is 1 to 128 visible ASCII characters.
+func requestID(r *infer.Request, headers []string) string {
+	for _, name := range headers {
+		if v := r.Header.Get(name); isID(v) {
+			return string(v)
+		}
+	}
+	return newID(r.Endpoint.IDPrefix())
+}
+
+func isID(v []byte) bool {
+	for _, c := range v {
+		if c < 0x21 || c > 0x7e {
+			return false
+		}
+	}
+	return 0 < len(v) && len(v) <= maxID
+}
+
+// newID returns prefix and 24 random characters, 143 bits, from the runtime's
+// ChaCha8: ids cannot be guessed from others, and asking takes no lock.
+func newID(prefix string) string {
+	const tenDigits = 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 // as many as a uint64 holds
+	var buf [32]byte
+	id := append(buf[:0], prefix...)
+	for left := randomID; left > 0; left -= 10 {
+		n := rand.Uint64N(tenDigits)
+		for range min(left, 10) {
+			id = append(id, alphabet[n%62])
+			n /= 62
+		}
+	}
+	return string(id)
+}

@@ -1,0 +1,108 @@
+package access
+
+import (
+	"maps"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"sluice/internal/kit/metric"
+)
+
+// Metrics is what is counted of every request, whoever answers it. The names
+// and labels are the contract's.
+type Metrics struct {
+	Requests  *metric.CounterVec   `name:"smg_http_requests_total" labels:"method,path" help:"requests received; path is the route's pattern, or other"`
+	Duration  *metric.HistogramVec `name:"smg_http_request_duration_seconds" labels:"method,path" buckets:"duration" help:"time from a request's arrival to the last byte of its answer"`
+	Responses *metric.CounterVec   `name:"smg_http_responses_total" labels:"path,status_code,error_code" help:"answers; status 499 is a client that left, error_code stream_error an answer that broke off"`
+	Active    *metric.Gauge        `name:"smg_http_connections_active" help:"requests that are being answered"`
+
+	calls table[call, *callMetrics]
+}
+
+// A call is what a request's metrics are bound by.
+type call struct{ method, route string }
+
+// callMetrics are the metrics of one call.
+type callMetrics struct {
+	requests  *metric.Counter
+	duration  *metric.Histogram
+	responses table[result, *metric.Counter]
+}
+
+// A result is how a request ended.
+type result struct {
+	status int
+	code   string // "" if nothing went wrong
+}
+
+// bind returns the metrics of a call.
+func (m *Metrics) bind(method, route string) *callMetrics {
+	if route == "" {
+		route = "other"
+	}
+	c := call{method: knownMethod(method), route: route}
+	return m.calls.get(c, func() *callMetrics {
+		return &callMetrics{
+			requests: m.Requests.With(c.method, c.route),
+			duration: m.Duration.With(c.method, c.route),
+		}
+	})
+}
+
+// response returns the counter of requests to route that ended as res says.
+func (m *Metrics) response(cm *callMetrics, route string, res result) *metric.Counter {
+	if route == "" {
+		route = "other"
+	}
+	return cm.responses.get(res, func() *metric.Counter {
+		return m.Responses.With(route, strconv.Itoa(res.status), res.code)
+	})
+}
+
+// knownMethod returns method, or "other" if HTTP has none of that name.
+func knownMethod(method string) string {
+	switch method {
+	case "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "CONNECT", "TRACE":
+		return method
+	}
+	return "other"
+}
+
+// maxTable is how many entries a table keeps: more than there are routes times
+// methods, or statuses times error codes.
+const maxTable = 1024
+
+// A table is a map that is read without a lock and only grows. It is copied
+// when it does, which ends once every call has been seen.
+type table[K comparable, V any] struct {
+	m atomic.Pointer[map[K]V] // immutable
+
+	mu sync.Mutex // held while m is replaced
+}
+
+// get returns the value of k, which create makes the first time. A table that
+// is full makes it every time.
+func (t *table[K, V]) get(k K, create func() V) V {
+	if m := t.m.Load(); m != nil {
+		if v, ok := (*m)[k]; ok {
+			return v
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	grown := map[K]V{}
+	if m := t.m.Load(); m != nil {
+		if v, ok := (*m)[k]; ok {
+			return v
+		}
+		if len(*m) >= maxTable {
+			return create()
+		}
+		grown = maps.Clone(*m)
+	}
+	v := create()
+	grown[k] = v
+	t.m.Store(&grown)
+	return v
+}
