@@ -24,13 +24,16 @@ const (
 )
 
 // Gate returns the gate. It sets the Request's ID, and its Received if nobody
-// has. A nil m counts nothing.
+// has. A nil m counts nothing; a nil now is time.Now.
 //
 // An error that passes it is logged and counted here, with the status that it
 // will be answered with.
 func Gate(cfg Config, log *slog.Logger, m *Metrics, now func() time.Time) infer.Gate {
 	if m == nil {
 		m = &Metrics{}
+	}
+	if now == nil {
+		now = time.Now
 	}
 	g := &gate{cfg: cfg, log: log, metrics: m, now: now}
 	return func(next infer.Handler) infer.Handler {

@@ -1,0 +1,165 @@
+// Package auth is the gate that knows clients by their key.
+//
+// There are two kinds of calls beside the public ones: the data plane's, which
+// are what the gateway is for, and the control plane's, which change it or show
+// how the fleet looks from inside. With a key set, both want it. Without one,
+// the data plane is open and the control plane answers programs on the
+// gateway's own host, nobody else: not a proxy there that speaks for others,
+// and not a web page that a browser there shows.
+package auth
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"sluice/internal/infer"
+	"sluice/internal/kit/secret"
+)
+
+// A Class says who may make a call.
+type Class uint8
+
+// Public calls are never checked.
+const (
+	Public Class = iota
+	Data
+	Control
+)
+
+// Gate returns the gate; class says what each request is. A request that is
+// refused is refused unread: nobody has asked for its body.
+func Gate(cfg Config, class func(*infer.Request) Class) infer.Gate {
+	return func(next infer.Handler) infer.Handler {
+		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			c := class(r)
+			var refused *infer.Error
+			switch {
+			case c == Public:
+			case !cfg.APIKey.Empty():
+				if refused = checkKey(cfg.APIKey, r); refused != nil {
+					w.Header().Set("WWW-Authenticate", `Bearer realm="`+c.realm()+`"`)
+				}
+			case c != Data:
+				refused = checkLocal(r)
+			}
+			if refused != nil {
+				return refused
+			}
+			return next.Serve(ctx, r, w)
+		})
+	}
+}
+
+func (c Class) realm() string {
+	if c == Data {
+		return "data-plane"
+	}
+	return "control-plane"
+}
+
+// checkKey returns why r does not prove that its sender has the key, nil if it
+// does.
+func checkKey(key secret.String, r *infer.Request) *infer.Error {
+	field, want := "Authorization", "Authorization: Bearer <key>"
+	if r.Endpoint.Dialect() == infer.Anthropic {
+		want += " or x-api-key: <key>"
+		if !r.Header.Has(field) {
+			field = "x-api-key"
+		}
+	}
+	value, n := only(&r.Header, field)
+	switch {
+	case n == 0:
+		return unauthorized("No API key was sent. Send " + want + ".")
+	case n > 1:
+		// Two readers of one request could take different ones for it.
+		return unauthorized("More than one " + field + " header was sent. Send one: " + want + ".")
+	}
+	if field == "Authorization" {
+		token, ok := bearer(value)
+		if !ok {
+			return unauthorized("The Authorization header is not a bearer token. Send " + want + ".")
+		}
+		value = token
+	}
+	if !key.Equal(value) {
+		return unauthorized("The API key is wrong. Send " + want + ".")
+	}
+	return nil
+}
+
+func unauthorized(msg string) *infer.Error {
+	return &infer.Error{Status: http.StatusUnauthorized, Code: "invalid_api_key", Msg: msg}
+}
+
+// only returns the value of the first field called name, and how many there
+// are.
+func only(h *infer.Header, name string) (value []byte, n int) {
+	for v := range h.Values(name) {
+		if n++; n == 1 {
+			value = v
+		}
+	}
+	return value, n
+}
+
+// bearer returns the token of credentials as RFC 6750 §2.1 has them. The
+// scheme is compared without case (RFC 9110 §11.1).
+func bearer(v []byte) (token []byte, ok bool) {
+	const scheme = "bearer"
+	if len(v) <= len(scheme) || v[len(scheme)] != ' ' || !bytes.EqualFold(v[:len(scheme)], []byte(scheme)) {
+		return nil, false
+	}
+	return bytes.Trim(v[len(scheme):], " "), true
+}
+
+// checkLocal returns why r is not from a program on the gateway's own host,
+// nil if it is.
+func checkLocal(r *infer.Request) *infer.Error {
+	if !r.Remote.Unmap().IsLoopback() {
+		return forbidden("control_plane_loopback_only", "Without an API key this call is answered on the gateway's own host only. Start the gateway with --api-key to call it from elsewhere.")
+	}
+	for _, name := range [...]string{"Forwarded", "X-Forwarded-For", "X-Real-IP"} {
+		if r.Header.Has(name) {
+			return forbidden("control_plane_loopback_only", "Without an API key this call is not answered through a proxy, and "+name+" says that there is one. Start the gateway with --api-key.")
+		}
+	}
+	// A page has its browser's address. It shows itself by its Origin, by
+	// Sec-Fetch-Site, or, if its name was pointed at this host (DNS
+	// rebinding), by its Host.
+	if r.Header.Has("Origin") {
+		return forbidden("control_plane_browser_refused", "Without an API key this call is not answered to web pages, and an Origin header was sent. Start the gateway with --api-key.")
+	}
+	if site := r.Header.Get("Sec-Fetch-Site"); site != nil && string(site) != "none" && string(site) != "same-origin" {
+		return forbidden("control_plane_browser_refused", "Without an API key this call is not answered to web pages, and Sec-Fetch-Site says that one made it. Start the gateway with --api-key.")
+	}
+	if host, n := only(&r.Header, "Host"); n != 1 || !isAddress(string(host)) {
+		return forbidden("control_plane_browser_refused", "Without an API key this call is answered if the Host is an IP address or localhost, so that no web page can borrow the gateway's address. Start the gateway with --api-key to use other names.")
+	}
+	return nil
+}
+
+func forbidden(code, msg string) *infer.Error {
+	return &infer.Error{Status: http.StatusForbidden, Code: code, Msg: msg}
+}
+
+// isAddress reports whether a Host field holds an IP address or localhost, with
+// or without a port.
+func isAddress(host string) bool {
+	if _, err := netip.ParseAddrPort(host); err == nil {
+		return true
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		addr, err := netip.ParseAddr(inner)
+		return ok && err == nil && addr.Is6()
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	name, port, _ := strings.Cut(host, ":")
+	return strings.EqualFold(name, "localhost") && strings.Trim(port, "0123456789") == ""
+}
