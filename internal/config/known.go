@@ -1,0 +1,192 @@
+package config
+
+import (
+	_ "embed"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// flagsTSV lists the contract's flags, and those of ours that no struct has:
+// names, the type and number of values (0, 1, * or +), whether the flag sets
+// one value, makes a list, or appends, and the contract's default. Origin is
+// the version of the contract that was observed, or ours.
+//
+//go:embed flags.tsv
+var flagsTSV string
+
+// An arity is how many values follow a flag.
+type arity byte
+
+const (
+	none arity = '0'
+	one  arity = '1'
+	any0 arity = '*'
+	any1 arity = '+'
+)
+
+// A flag is one that can be written, whether or not it works yet.
+type flag struct {
+	name    string
+	aliases []string
+	arity   arity
+	append  bool // each occurrence adds its value
+	numeric bool // a value may begin with - and a digit
+	secret  bool
+	typ     string
+	field   *field // nil if the flag belongs to no setting
+}
+
+// Flags that work and belong to no setting.
+const (
+	flagConfig = "config"
+	flagIGW    = "enable-igw"
+)
+
+// built reports whether the flag does what the contract says.
+func (f *flag) built() bool { return f.field != nil || f.name == flagConfig || f.name == flagIGW }
+
+// A row is a line of flags.tsv.
+type row struct{ name, aliases, typ, values, action, def, choices, origin string }
+
+func rows() []row {
+	var l []row
+	for line := range strings.Lines(flagsTSV) {
+		c := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		if len(c) != 8 {
+			panic("BUG: flags.tsv: 8 columns wanted: " + line)
+		}
+		l = append(l, row{c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]})
+	}
+	return l[1:]
+}
+
+// knownFlags returns the flags that work, as the structs have them, then the
+// others by name.
+var knownFlags = sync.OnceValue(func() []*flag {
+	var l []*flag
+	table := make(map[string]row)
+	for _, r := range rows() {
+		table[r.name] = r
+	}
+	for _, f := range fields() {
+		if len(f.flags) == 0 {
+			continue
+		}
+		k := &flag{
+			name: f.flags[0], aliases: slices.Concat(f.flags[1:], f.negative), field: f,
+			arity: one, numeric: f.kind.numeric(), secret: f.kind == hidden, typ: typeName(f.kind),
+		}
+		switch r, ok := table[k.name]; {
+		case ok:
+			k.arity, k.append = arity(r.values[0]), r.action == "append"
+		case f.kind == boolean:
+			k.arity = none
+		case f.kind.list():
+			k.arity = any0
+		}
+		delete(table, k.name)
+		l = append(l, k)
+	}
+	for _, r := range rows() {
+		if _, ok := table[r.name]; ok {
+			l = append(l, &flag{
+				name: r.name, aliases: split(r.aliases), arity: arity(r.values[0]), append: r.action == "append",
+				numeric: r.typ == "int" || r.typ == "float", secret: r.typ == "secret", typ: r.typ,
+			})
+		}
+	}
+	return l
+})
+
+func typeName(k kind) string {
+	switch k {
+	case boolean:
+		return "bool"
+	case integer, span:
+		return "int"
+	case number, numbers:
+		return "float"
+	case hidden:
+		return "secret"
+	}
+	return "string"
+}
+
+// flagNamed finds a flag by any of its names, without the dashes.
+var flagNamed = sync.OnceValue(func() map[string]*flag {
+	m := make(map[string]*flag)
+	for _, f := range knownFlags() {
+		for _, n := range append([]string{f.name}, f.aliases...) {
+			if was, ok := m[n]; ok {
+				panic("BUG: flag " + n + " belongs to " + was.name + " and " + f.name)
+			}
+			m[n] = f
+		}
+	}
+	return m
+})
+
+// flagNames returns every name of every flag, those that work first.
+var flagNames = sync.OnceValue(func() []string {
+	var l []string
+	for _, f := range knownFlags() {
+		l = append(append(l, f.name), f.aliases...)
+	}
+	return l
+})
+
+// nearest returns the candidate that somebody who wrote name most likely
+// meant, or "": one that few slips of the keyboard away, or one that begins
+// with name. Of equals it takes the first.
+func nearest(name string, candidates []string) string {
+	const longest = 64 // beyond it nothing of ours can be meant
+	name = strings.ToLower(name)
+	if name == "" || len(name) > longest {
+		return ""
+	}
+	// Three slips turn any short word into any other, hence the second bound.
+	best, least := "", min(3, (len(name)+1)/2)+1
+	for _, c := range candidates {
+		if d := distance(name, c); d < least {
+			best, least = c, d
+		}
+	}
+	if least <= 1 {
+		return best
+	}
+	prefixed := ""
+	for _, c := range candidates {
+		if strings.HasPrefix(c, name) && (prefixed == "" || len(c) < len(prefixed)) {
+			prefixed = c
+		}
+	}
+	if prefixed != "" {
+		return prefixed
+	}
+	return best
+}
+
+// distance is Damerau's and Levenshtein's, with no part edited twice: how many
+// bytes must be put in, left out, changed or swapped with the next to make b of a.
+func distance(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before, last, row = last, row, before
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+	}
+	return row[len(b)]
+}
