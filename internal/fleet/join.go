@@ -1,0 +1,135 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"sluice/internal/kit/secret"
+)
+
+// joinLocked starts the job that finds out what w serves. r.mu must be held.
+func (r *Registry) joinLocked(w *Worker, kind string, now time.Time) {
+	h := &w.health
+	revision := h.revision
+	err := r.jobs.Submit(w.base, kind, func(ctx context.Context) error { return r.join(ctx, w, revision) })
+	if err != nil { // the queue is full: try again at the next check
+		h.joinDue = now.Add(firstPause)
+		if h.cfg.Disabled {
+			r.queue.set(w, h.joinDue)
+		}
+		return
+	}
+	h.joining = true
+}
+
+// join finds out what w serves and publishes it. If w does not tell, and its
+// spec does not either, it is asked again after a pause.
+func (r *Registry) join(ctx context.Context, w *Worker, revision int) error {
+	f, err := r.discover(ctx, w, r.timeoutOf(w))
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := &w.health
+	now := time.Now()
+	if h.revision != revision {
+		return nil // replaced or removed in between
+	}
+	h.joining = false
+	if err != nil {
+		r.log.Warn("worker did not tell what it serves", "worker", w.base, "err", err)
+		if !h.named() {
+			r.joinLaterLocked(w, now)
+			return err
+		}
+		f = h.found
+	}
+	h.known, h.found, h.joinPause = true, f, 0
+	w.noLoad.Store(false)
+	w.info.Store(newInfo(h.spec, r.cfg.Backend, f))
+	r.settleLocked(w, now)
+	r.touchLocked()
+	if w.Status() == Ready && !h.cfg.Disabled && !h.asking {
+		r.queue.set(w, now.Add(jitter(h.cfg.Interval)))
+	}
+	return nil
+}
+
+// joinLaterLocked says when w is asked again what it serves. r.mu must be held.
+func (r *Registry) joinLaterLocked(w *Worker, now time.Time) {
+	h := &w.health
+	h.joinPause = min(max(firstPause, h.joinPause*3/2), longestPause)
+	h.joinDue = now.Add(jitter(h.joinPause))
+	if r.overdueLocked(w, now) {
+		h.err = "the worker does not tell what it serves"
+		r.giveUpLocked(w, now)
+	}
+	if r.byID[w.id] == w && !h.asking {
+		r.queue.set(w, h.joinDue)
+	}
+	r.wakeUp()
+}
+
+// timeoutOf returns how long w may take to answer.
+func (r *Registry) timeoutOf(w *Worker) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return w.health.cfg.Timeout
+}
+
+// newInfo puts together what is known of a worker. What the spec says goes
+// before what the worker said; f is nil until it said something.
+func newInfo(s Spec, backend string, f *found) *Info {
+	i := &Info{
+		Models: s.Models, Runtime: s.runtime(), Labels: maps.Clone(s.Labels), Priority: 50, Cost: 1, MaxAttempts: 20,
+		BootstrapPort: s.BootstrapPort, Health: s.Health, APIKey: s.APIKey,
+	}
+	set(&i.Priority, s.Priority)
+	set(&i.Cost, s.Cost)
+	set(&i.MaxAttempts, s.MaxConnectionAttempts)
+	if !s.APIKey.Empty() {
+		i.Authorization = secret.New("Bearer " + s.APIKey.Reveal())
+	}
+	if id := s.Labels["model_id"]; len(i.Models) == 0 && id != "" {
+		i.Models = []ModelCard{{ID: id}}
+	}
+	if f != nil {
+		i.merge(f)
+	}
+	i.Wildcard = f != nil && len(i.Models) == 0
+	i.Runtime = cmp.Or(i.Runtime, backend, "unspecified")
+	for k := range i.Models {
+		i.ModelIDs = append(append(i.ModelIDs, i.Models[k].ID), i.Models[k].Aliases...)
+		i.ContextLength = max(i.ContextLength, i.Models[k].ContextLength)
+	}
+	slices.Sort(i.ModelIDs)
+	i.ModelIDs = slices.Compact(i.ModelIDs)
+	return i
+}
+
+// merge fills what the spec left open.
+func (i *Info) merge(f *found) {
+	switch {
+	case len(i.Models) == 0:
+		i.Models = f.models
+	default:
+		i.Models = slices.Clone(i.Models)
+		for k := range i.Models {
+			m := &i.Models[k]
+			m.ContextLength = cmp.Or(m.ContextLength, f.context)
+			m.TokenizerPath = cmp.Or(m.TokenizerPath, f.labels["tokenizer_path"])
+			if m.ModelType == nil {
+				m.ModelType = generation
+			}
+		}
+	}
+	labels := maps.Clone(f.labels)
+	maps.Copy(labels, i.Labels)
+	i.Labels = labels
+	if f.runtime != "llamacpp" { // the contract has no word for it
+		i.Runtime = cmp.Or(i.Runtime, f.runtime)
+	}
+	i.Version, i.MaxRunning, i.KVTokens, i.ContextLength = f.version, f.maxRunning, f.kvTokens, f.context
+}

@@ -1,0 +1,225 @@
+// Package fleet knows the workers: which there are, how they are, and how busy.
+//
+// Membership is a Snapshot that is replaced as a whole; a Worker is a pointer
+// that outlives Snapshots. A request therefore reads the fleet with one atomic
+// load, and a worker keeps its counters when its neighbours come and go.
+package fleet
+
+import (
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/secret"
+)
+
+// An ID names a worker for as long as it is registered: a UUID of version 7,
+// so IDs sort by the time of registration.
+type ID string
+
+// A Role says which part of a request a worker serves.
+type Role uint8
+
+// A Regular worker serves a request from end to end.
+const (
+	Regular Role = iota
+	Prefill
+	Decode
+	Encode
+)
+
+// String is the role's name in the API and in metrics.
+func (r Role) String() string { return [...]string{"regular", "prefill", "decode", "encode"}[r] }
+
+// A Status says what the health checks found.
+type Status uint8
+
+// A worker starts Pending.
+const (
+	Pending  Status = iota // has not been ready yet
+	Ready                  // passes its checks: takes requests
+	NotReady               // has failed its checks
+	Failed                 // has failed them for long; is asked ever after
+	Draining               // was removed: takes no requests, finishes those it has
+)
+
+// String is the status's name in the API.
+func (s Status) String() string {
+	return [...]string{"pending", "ready", "not_ready", "failed", "draining"}[s]
+}
+
+// A Worker is an engine that can serve requests. It stays valid for those who
+// hold it after it has been removed.
+type Worker struct {
+	id   ID       // constant
+	url  *url.URL // constant
+	base string   // constant
+	reg  *Registry
+	br   *breaker.Breaker
+
+	info    atomic.Pointer[Info] // never nil
+	load    atomic.Pointer[Load] // nil until the first report
+	status  atomic.Uint32
+	suspect atomic.Bool // the request path asks for a check; taken by the prober
+	noLoad  atomic.Bool // it knows no load report; asked again when it joins again
+	checks  [2]atomic.Uint64
+	health  health // guarded by Registry.mu
+
+	// Written to by every request, from any core: kept on cache lines of
+	// their own so that reading the fields above stays cheap.
+	_        [64]byte
+	inflight atomic.Int64
+	served   atomic.Uint64
+	failed   atomic.Uint64
+	neutral  atomic.Uint64
+	_        [64]byte
+}
+
+// Info is what is known of a worker. It is never written to after it was
+// published; readers may keep it.
+type Info struct {
+	Models   []ModelCard // in the order the worker told, or as the spec has them
+	ModelIDs []string    // all names a request may use: ids and aliases, each once
+	Wildcard bool        // joined and names no model: takes any
+
+	Role          Role
+	Runtime       string // sglang, vllm, …, or unspecified
+	Version       string // of the engine, "" if unknown
+	Labels        map[string]string
+	Priority      int
+	Cost          float64
+	BootstrapPort *int
+	Health        *HealthSpec
+	MaxAttempts   int // max_connection_attempts, as told; shown, not used
+	MaxRunning    int // requests the engine runs at once, 0 if unknown
+	ContextLength int // tokens, 0 if unknown; the longest of its models
+	KVTokens      int // tokens its KV cache holds, 0 if unknown
+
+	APIKey        secret.String
+	Authorization secret.String // the header's value, empty without a key
+}
+
+// Load is what a worker said of itself when it was last asked.
+type Load struct {
+	At          time.Time
+	Running     int
+	Waiting     int
+	UsedTokens  int64
+	MaxTokens   int64
+	TokenUsage  float64 // 0 to 1
+	Throughput  float64 // generated tokens per second
+	HitRate     float64 // of the prefix cache, 0 to 1
+	Utilization float64 // 0 to 1
+	Ranks       []RankLoad
+	Raw         []byte // the answer as it came: JSON, at most 64 KiB
+}
+
+// RankLoad is the load of one data-parallel rank.
+type RankLoad struct {
+	Rank       int
+	Running    int
+	Waiting    int
+	TokenUsage float64
+	Throughput float64
+	HitRate    float64
+}
+
+// ID returns the name of w's registration.
+func (w *Worker) ID() ID { return w.id }
+
+// URL returns where w is. It must not be written to.
+func (w *Worker) URL() *url.URL { return w.url }
+
+// Base returns w's URL as text without a trailing slash: what an endpoint's
+// path is appended to. Equal workers have equal Bases.
+func (w *Worker) Base() string { return w.base }
+
+// Info returns what is known of w now.
+func (w *Worker) Info() *Info { return w.info.Load() }
+
+// Status returns what the health checks found.
+func (w *Worker) Status() Status { return Status(w.status.Load()) }
+
+// Joined reports whether w's models are known, or known to be unknown.
+func (w *Worker) Joined() bool {
+	i := w.info.Load()
+	return i.Wildcard || len(i.Models) > 0
+}
+
+// Breaker returns w's circuit breaker.
+func (w *Worker) Breaker() *breaker.Breaker { return w.br }
+
+// InFlight returns how many requests this gateway has with w.
+func (w *Worker) InFlight() int64 { return w.inflight.Load() }
+
+// Served returns how many requests of this gateway have ended at w.
+func (w *Worker) Served() uint64 { return w.served.Load() }
+
+// Outcomes returns how the requests of Served ended.
+func (w *Worker) Outcomes() (success, failure, neutral uint64) {
+	failure, neutral = w.failed.Load(), w.neutral.Load()
+	// Read last, and written first by Release: never less than its parts.
+	return w.served.Load() - failure - neutral, failure, neutral
+}
+
+// Checks returns how many health checks w has passed and failed.
+func (w *Worker) Checks() (passed, failed uint64) { return w.checks[0].Load(), w.checks[1].Load() }
+
+// Load returns w's last report, or nil.
+func (w *Worker) Load() *Load { return w.load.Load() }
+
+// Authorization returns the header that requests to w carry: "Bearer k", or
+// "" if it has no key.
+func (w *Worker) Authorization() string { return w.info.Load().Authorization.Reveal() }
+
+// Available reports whether w would take a request at now.
+func (w *Worker) Available(now time.Time) bool {
+	return w.Status() == Ready && w.br.Usable(now)
+}
+
+// Acquire takes a place on w, or reports that w's breaker keeps requests away.
+// The caller must Release the Lease.
+func (w *Worker) Acquire(now time.Time) (Lease, bool) {
+	if !w.br.Allow(now) {
+		return Lease{}, false
+	}
+	w.inflight.Add(1)
+	return Lease{w: w, era: w.br.Era()}, true
+}
+
+// Suspect tells that a request could not reach w, or lost it: w is to be asked
+// how it is now, not at its next turn. It never blocks.
+func (w *Worker) Suspect() {
+	if w.suspect.CompareAndSwap(false, true) {
+		w.reg.suspected.Store(true)
+		w.reg.wakeUp()
+	}
+}
+
+// A Lease is one request's place on a worker.
+type Lease struct {
+	w   *Worker
+	era uint64 // of the breaker when it let the request pass
+}
+
+// Worker returns whose place it is.
+func (l Lease) Worker() *Worker { return l.w }
+
+// Release gives the place back and says what the request showed of the worker.
+// It must be called once. How a request ended that began before the breaker's
+// last change of state is counted, but does not move the breaker.
+func (l Lease) Release(now time.Time, o breaker.Outcome) {
+	w := l.w
+	w.inflight.Add(-1)
+	w.served.Add(1) // before the parts: Outcomes subtracts them from it
+	switch o {
+	case breaker.Failure:
+		w.failed.Add(1)
+	case breaker.Neutral:
+		w.neutral.Add(1)
+	}
+	if w.br.Era() == l.era {
+		w.br.Done(now, o)
+	}
+}
