@@ -1,0 +1,37 @@
+//go:build !race
+
+package peek
+
+import "testing"
+
+func TestObjectDoesNotAllocate(t *testing.T) {
+	for _, c := range bodies {
+		body := append([]byte(`{"mo\u0064el2":1,`), c.body[1:]...)
+		var got [3]Value
+		if n := testing.AllocsPerRun(10, func() {
+			if err := Object(body, routing, got[:]); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations, want 0", c.name, n)
+		}
+	}
+}
+
+func TestTextIsAppendedInPlace(t *testing.T) {
+	body := chat(2400, 300)
+	dst := make([]byte, 0, len(body))
+	if n := testing.AllocsPerRun(10, func() { dst = AppendText(dst[:0], body[len(`{"messages":`):]) }); n != 0 {
+		t.Errorf("AppendText: %v allocations with room in dst, want 0", n)
+	}
+	if len(dst) == 0 {
+		t.Error("there was no text")
+	}
+	raw := []byte(`"meta-llama/Llama-3.1-8B-Instruct"`)
+	if n := testing.AllocsPerRun(10, func() { StringValue(raw) }); n > 1 {
+		t.Errorf("StringValue: %v allocations, want the result's", n)
+	}
+	if n := testing.AllocsPerRun(10, func() { IsTrue(raw); ArrayEmpty(raw) }); n != 0 {
+		t.Errorf("the small questions: %v allocations, want 0", n)
+	}
+}
