@@ -35,7 +35,7 @@ type argParser struct {
 	file   string         // of --config
 	given  bool           // --config was given
 
-	last *flag // the flag before a stray argument; nil at the start
+	last *knownFlag // the flag before a stray argument; nil at the start
 }
 
 // parseArgs reads args into settings, in order.
@@ -70,11 +70,11 @@ func negative(a string) bool {
 }
 
 // isValue reports whether a can be a value of f when it stands by itself.
-func isValue(f *flag, a string) bool {
+func isValue(f *knownFlag, a string) bool {
 	return !strings.HasPrefix(a, "-") || a == "-" || f.numeric && negative(a)
 }
 
-func (p *argParser) stray(a string, after *flag) {
+func (p *argParser) stray(a string, after *knownFlag) {
 	switch {
 	case after == nil:
 		p.faults.addf("stray argument %s; settings are flags, which begin with --", shown(a))
@@ -124,7 +124,7 @@ func (p *argParser) flag(a string) {
 }
 
 // put keeps vals as the setting of f.
-func (p *argParser) put(f *flag, norm string, vals []string) {
+func (p *argParser) put(f *knownFlag, norm string, vals []string) {
 	s := setting{field: f.field, values: vals, origin: "flag --" + norm, where: "--" + norm}
 	if slices.Contains(f.field.negative, norm) {
 		if b, err := parseBool(vals[0]); err == nil {
@@ -143,7 +143,7 @@ func (p *argParser) put(f *flag, norm string, vals []string) {
 
 // values takes the values of f from the arguments. It is false if there are
 // too few, which it has told then.
-func (p *argParser) values(f *flag, spelled, value string, joined bool) ([]string, bool) {
+func (p *argParser) values(f *knownFlag, spelled, value string, joined bool) ([]string, bool) {
 	switch {
 	case joined:
 		return []string{value}, true
@@ -176,7 +176,7 @@ func (p *argParser) values(f *flag, spelled, value string, joined bool) ([]strin
 
 // swallowSecret drops the next argument if it is a secret that begins with a
 // dash, and would else be shown as an unknown flag.
-func (p *argParser) swallowSecret(f *flag) bool {
+func (p *argParser) swallowSecret(f *knownFlag) bool {
 	if !f.secret || len(p.rest) == 0 {
 		return false
 	}
@@ -189,7 +189,7 @@ func (p *argParser) swallowSecret(f *flag) bool {
 }
 
 // wants says what a value of f looks like.
-func (f *flag) wants() string {
+func (f *knownFlag) wants() string {
 	if f.field != nil {
 		return f.field.wants()
 	}

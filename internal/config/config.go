@@ -45,7 +45,7 @@ type Config struct {
 
 // Log says where the log goes and how much of it there is.
 type Log struct {
-	Dir   string `yaml:"dir" flag:"log-dir" help:"directory for log files, one a day; none means standard error only"`
+	Dir   string `yaml:"dir" flag:"log-dir" help:"directory for log files, one a day; none means standard error"`
 	Level string `yaml:"level" flag:"log-level" choices:"debug,info,warn,error" help:"least important line that is written"`
 	JSON  bool   `yaml:"json" flag:"log-json" help:"write lines as JSON"`
 }

@@ -12,8 +12,8 @@ const envPrefix = "SLUICE_"
 const envConfig = "SLUICE_CONFIG"
 
 // envName returns the variable of a flag.
-func envName(flag string) string {
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+func envName(name string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
 // Kubernetes sets variables in every pod for every service of its namespace.
@@ -27,7 +27,7 @@ var (
 // parseEnv reads the variables that are ours into settings. It also returns
 // the file that SLUICE_CONFIG names.
 func parseEnv(environ []string, faults *Faults) (out []setting, file string) {
-	byEnv := make(map[string]*flag)
+	byEnv := make(map[string]*knownFlag)
 	for _, f := range knownFlags() {
 		byEnv[envName(f.name)] = f
 	}

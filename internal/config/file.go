@@ -105,6 +105,9 @@ func kindName(n *yaml.Node) string {
 		case "!!int":
 			return "an integer"
 		case "!!float":
+			if strings.Trim(n.Value, "+-_0123456789") == "" {
+				return "an integer that is too large"
+			}
 			return "a number"
 		case "!!timestamp":
 			return "a date"

@@ -25,8 +25,8 @@ const (
 	any1 arity = '+'
 )
 
-// A flag is one that can be written, whether or not it works yet.
-type flag struct {
+// A knownFlag is one that can be written, whether or not it works yet.
+type knownFlag struct {
 	name    string
 	aliases []string
 	arity   arity
@@ -44,7 +44,7 @@ const (
 )
 
 // built reports whether the flag does what the contract says.
-func (f *flag) built() bool { return f.field != nil || f.name == flagConfig || f.name == flagIGW }
+func (f *knownFlag) built() bool { return f.field != nil || f.name == flagConfig || f.name == flagIGW }
 
 // A row is a line of flags.tsv.
 type row struct{ name, aliases, typ, values, action, def, choices, origin string }
@@ -63,8 +63,8 @@ func rows() []row {
 
 // knownFlags returns the flags that work, as the structs have them, then the
 // others by name.
-var knownFlags = sync.OnceValue(func() []*flag {
-	var l []*flag
+var knownFlags = sync.OnceValue(func() []*knownFlag {
+	var l []*knownFlag
 	table := make(map[string]row)
 	for _, r := range rows() {
 		table[r.name] = r
@@ -73,7 +73,7 @@ var knownFlags = sync.OnceValue(func() []*flag {
 		if len(f.flags) == 0 {
 			continue
 		}
-		k := &flag{
+		k := &knownFlag{
 			name: f.flags[0], aliases: slices.Concat(f.flags[1:], f.negative), field: f,
 			arity: one, numeric: f.kind.numeric(), secret: f.kind == hidden, typ: typeName(f.kind),
 		}
@@ -90,7 +90,7 @@ var knownFlags = sync.OnceValue(func() []*flag {
 	}
 	for _, r := range rows() {
 		if _, ok := table[r.name]; ok {
-			l = append(l, &flag{
+			l = append(l, &knownFlag{
 				name: r.name, aliases: split(r.aliases), arity: arity(r.values[0]), append: r.action == "append",
 				numeric: r.typ == "int" || r.typ == "float", secret: r.typ == "secret", typ: r.typ,
 			})
@@ -114,8 +114,8 @@ func typeName(k kind) string {
 }
 
 // flagNamed finds a flag by any of its names, without the dashes.
-var flagNamed = sync.OnceValue(func() map[string]*flag {
-	m := make(map[string]*flag)
+var flagNamed = sync.OnceValue(func() map[string]*knownFlag {
+	m := make(map[string]*knownFlag)
 	for _, f := range knownFlags() {
 		for _, n := range append([]string{f.name}, f.aliases...) {
 			if was, ok := m[n]; ok {

@@ -122,7 +122,7 @@ func (c *Config) MetricsHost() string {
 
 // clashes finds settings that are right each and wrong together.
 func (c *Config) clashes() []problem {
-	if c.Metrics.Port == 0 || !meet(c.Server.Host, c.MetricsHost()) {
+	if c.Metrics.Port < 1 || c.Metrics.Port > 65535 || !meet(c.Server.Host, c.MetricsHost()) {
 		return nil
 	}
 	var ps []problem
@@ -156,7 +156,7 @@ func meet(a, b string) bool {
 func (m Metrics) Validate() error {
 	var errs []error
 	if _, err := netip.ParseAddr(m.Host); err != nil && m.Host != "" && m.Host != "localhost" {
-		errs = append(errs, fmt.Errorf("prometheus-host %q is not an IP address", m.Host))
+		errs = append(errs, fmt.Errorf("prometheus-host %s is not an IP address", shown(m.Host)))
 	}
 	if m.Port < 0 || m.Port > 65535 {
 		errs = append(errs, fmt.Errorf("prometheus-port %d is not between 0 and 65535", m.Port))
