@@ -36,7 +36,7 @@ func isID(v []byte) bool {
 // ChaCha8: ids cannot be guessed from others, and asking takes no lock.
 func newID(prefix string) string {
 	const tenDigits = 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 // as many as a uint64 holds
-	var buf [32]byte
+	var buf [48]byte
 	id := append(buf[:0], prefix...)
 	for left := randomID; left > 0; left -= 10 {
 		n := rand.Uint64N(tenDigits)
