@@ -16,7 +16,8 @@ const (
 	Classify
 	Rerank
 	Generate
-	endpoints
+
+	NumEndpoints = iota // to size tables by endpoint
 )
 
 // A Dialect is the family of APIs whose error shapes a client expects.
@@ -28,7 +29,7 @@ const (
 	Anthropic
 )
 
-var endpointTable = [endpoints]struct {
+var endpointTable = [NumEndpoints]struct {
 	path     string // as it is asked of workers
 	label    string // as metrics name it
 	idPrefix string // of generated request ids
@@ -60,8 +61,8 @@ func (e Endpoint) Dialect() Dialect { return endpointTable[e].dialect }
 
 // Endpoints returns all that are relayed to workers.
 func Endpoints() []Endpoint {
-	es := make([]Endpoint, 0, endpoints-1)
-	for e := Chat; e < endpoints; e++ {
+	es := make([]Endpoint, 0, NumEndpoints-1)
+	for e := Chat; e < NumEndpoints; e++ {
 		es = append(es, e)
 	}
 	return es

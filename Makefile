@@ -1,0 +1,66 @@
+# What can be done here; `make help` lists it. Needs Go and git only, except
+# where a target says otherwise.
+
+export CGO_ENABLED = 0
+
+VERSION := $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//')
+LDFLAGS := -s -w $(if $(VERSION),-X sluice/internal/version.Version=$(VERSION))
+FUZZTIME ?= 10s
+TOOLS    := $(CURDIR)/.tools
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test race lint fmt generated check bench fuzz perf gen engine cross help
+
+build: ## the program, as bin/sluice
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sluice ./cmd/sluice
+
+demo: build ## a gateway and four simulated engines, to try it out
+	@bin/sluice demo
+
+test: ## every test, with the built program and real SDKs
+	go test ./...
+
+race: ## every test under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race -timeout 20m ./...
+
+fmt: ## fail if gofmt would change a file
+	@out=$$(gofmt -l cmd internal test); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+
+lint: $(TOOLS)/golangci-lint ## the few rules of .golangci.yml
+	go vet ./...
+	$(TOOLS)/golangci-lint run ./...
+
+$(TOOLS)/golangci-lint: tools/go.mod tools/go.sum
+	cd tools && GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+gen: ## write the generated pages: docs/settings.md, docs/metrics.md
+	go test ./internal/config -run TestSettingsDoc -update
+	go test ./internal/app -run TestMetricsDoc -update
+
+generated: ## fail if a generated page is not fresh
+	go test ./internal/config -run TestSettingsDoc
+	go test ./internal/app -run TestMetricsDoc
+
+cross: ## it builds for the other systems
+	GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/sluice
+	GOOS=linux GOARCH=arm64 go build -o /dev/null ./cmd/sluice
+
+check: fmt lint cross generated race ## everything that a change must pass
+
+bench: ## the benchmarks of the hot path
+	go test -run '^$$' -bench . -benchmem ./internal/policy ./internal/route ./internal/fleet ./internal/kit/... ./internal/gate/access
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@set -e; for p in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; done
+
+perf: build ## CPU per request beside haproxy, and how streams survive faults (Linux; needs haproxy)
+	go run ./test/perf
+
+engine: ## the tests before a real llama.cpp (needs python3 with venv and pip)
+	test/e2e/engine/run.sh
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

@@ -1,0 +1,262 @@
+// Package app puts the gateway together: it is the one place that knows every
+// part, in the order in which they start and the reverse in which they stop.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"sluice/internal/admin"
+	"sluice/internal/backend/relay"
+	"sluice/internal/config"
+	"sluice/internal/fleet"
+	"sluice/internal/kit/metric"
+	"sluice/internal/policy"
+	"sluice/internal/route"
+	"sluice/internal/server"
+	"sluice/internal/version"
+)
+
+// An App is a gateway whose ports are open and which serves once it Runs.
+type App struct {
+	cfg       *config.Config
+	log       *slog.Logger
+	fleet     *fleet.Registry
+	metrics   *metric.Registry
+	transport *http.Transport
+	front     *server.Front
+	draining  atomic.Bool
+
+	api, health, observe net.Listener // health is nil if there is no such port
+}
+
+// New builds the gateway that cfg describes and opens its ports. cfg is valid.
+func New(cfg *config.Config, log *slog.Logger) (*App, error) {
+	a := &App{cfg: cfg, log: log, metrics: metric.NewRegistry(cfg.Metrics.Buckets)}
+	if cfg.Server.RuntimeThreads > 0 {
+		runtime.GOMAXPROCS(cfg.Server.RuntimeThreads)
+	}
+	if err := a.listen(); err != nil {
+		a.closeListeners()
+		return nil, err
+	}
+	a.transport = relay.Transport(cfg.Upstream)
+	rm, wm := new(route.Metrics), new(workerMetrics)
+	metric.Fill(a.metrics, rm)
+	metric.Fill(a.metrics, wm)
+	a.fleet = fleet.New(cfg.Workers, cfg.Health, cfg.Breaker, fleet.Options{
+		Transport: a.transport,
+		Self:      server.IsSelf(a.addrs()...),
+		Log:       log,
+		Events:    wm.events(rm),
+	})
+	router := route.New(route.Options{
+		Config: cfg.Retry, Backend: relay.New(a.transport), Aliases: cfg.Routing.Aliases(),
+		Policy: newPolicy(cfg.Policy.Name), PolicyName: cfg.Policy.Name,
+		BackPressure: relay.BackPressure, Metrics: rm,
+	})
+	a.fleet.Watch(router.Publish)
+	wm.watch(a.fleet)
+	adm := admin.New(admin.Options{
+		Fleet: a.fleet, Models: func() []string { return router.Table().Models() }, Transport: a.transport,
+		Draining: a.draining.Load, Version: "sluice-" + version.Version,
+	})
+	a.front = server.NewFront(a.mux(router, adm), log)
+	if err := a.addWorkers(); err != nil {
+		a.closeListeners()
+		return nil, err
+	}
+	return a, nil
+}
+
+// newPolicy makes policies of one name. The name was checked with the rest of
+// the configuration.
+func newPolicy(name string) func() policy.Policy {
+	return func() policy.Policy {
+		p, err := policy.New(name)
+		if err != nil {
+			panic("BUG: unchecked policy: " + err.Error())
+		}
+		return p
+	}
+}
+
+// listen opens every port, so that a port that is taken is known before
+// anything else has begun.
+func (a *App) listen() (err error) {
+	c := a.cfg
+	if a.api, err = server.Listen(c.Server.Host, c.Server.Port); err != nil {
+		return fmt.Errorf("opening the API port: %w", err)
+	}
+	if a.observe, err = server.Listen(c.MetricsHost(), c.Metrics.Port); err != nil {
+		return fmt.Errorf("opening the metrics port (--prometheus-port): %w", err)
+	}
+	if c.Server.HealthPort != 0 {
+		if a.health, err = server.Listen(c.Server.Host, c.Server.HealthPort); err != nil {
+			return fmt.Errorf("opening the health port (--health-check-port): %w", err)
+		}
+	}
+	return nil
+}
+
+func (a *App) closeListeners() {
+	for _, l := range []net.Listener{a.api, a.observe, a.health} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+}
+
+func (a *App) addrs() []net.Addr {
+	as := []net.Addr{a.api.Addr(), a.observe.Addr()}
+	if a.health != nil {
+		as = append(as, a.health.Addr())
+	}
+	return as
+}
+
+// addWorkers registers the workers named at the start, which get the gateway's
+// own key, as the contract has it.
+func (a *App) addWorkers() error {
+	var errs []error
+	for _, s := range a.cfg.Workers.WorkerURLs {
+		u, err := fleet.ParseURL(s, true)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("worker-urls: %w", err))
+			continue
+		}
+		if _, err := a.fleet.Add(fleet.Spec{URL: u.String(), APIKey: a.cfg.Auth.APIKey}); err != nil {
+			errs = append(errs, fmt.Errorf("worker-urls: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// URL is where clients reach the gateway from this machine.
+func (a *App) URL() string { return localURL(a.api.Addr()) }
+
+// MetricsURL is where its metrics are.
+func (a *App) MetricsURL() string { return localURL(a.observe.Addr()) + "/metrics" }
+
+// Fleet returns the workers' registry.
+func (a *App) Fleet() *fleet.Registry { return a.fleet }
+
+// localURL is the URL of a port of this machine.
+func localURL(addr net.Addr) string {
+	tcp := addr.(*net.TCPAddr)
+	host := tcp.IP.String()
+	if tcp.IP.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	u := url.URL{Scheme: "http", Host: net.JoinHostPort(host, strconv.Itoa(tcp.Port))}
+	return u.String()
+}
+
+// A part is something that runs as long as the gateway does.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+// Run serves until ctx is done, drains, and returns when nothing is left. The
+// parts start in order and stop in reverse, each before the next is told to.
+func (a *App) Run(ctx context.Context) error {
+	defer a.closeListeners()
+	defer a.transport.CloseIdleConnections()
+	a.warnIfOpen()
+	parts := []part{
+		{"fleet", a.fleet.Run},
+		{"metrics", a.runObserve},
+		{"health", a.runHealth},
+		{"api", a.runAPI},
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stops := make([]func() error, len(parts))
+	for i, p := range parts {
+		stops[i] = start(ctx, p, cancel)
+	}
+	a.log.Info("serving", "url", a.URL(), "metrics", a.MetricsURL(), "policy", a.cfg.Policy.Name, "workers", len(a.cfg.Workers.WorkerURLs))
+	<-ctx.Done()
+	a.draining.Store(true)
+	var errs []error
+	for i := len(stops) - 1; i >= 0; i-- {
+		errs = append(errs, stops[i]())
+	}
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// start runs p until the returned function is called, which waits for its end.
+// A part that ends by itself with an error ends the gateway.
+func start(ctx context.Context, p part, cancel context.CancelCauseFunc) (stop func() error) {
+	own, end := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() {
+		err := p.run(own)
+		if err != nil && own.Err() == nil {
+			cancel(fmt.Errorf("%s: %w", p.name, err))
+			err = nil
+		}
+		done <- err
+	}()
+	return func() error {
+		end()
+		return <-done
+	}
+}
+
+// runAPI serves clients, and drains when ctx is done.
+func (a *App) runAPI(ctx context.Context) error {
+	return server.Serve(ctx, a.front.HTTPServer(a.cfg.Server), a.api, a.cfg.Server.Grace)
+}
+
+// runHealth serves the health port, to the end of the drain.
+func (a *App) runHealth(ctx context.Context) error {
+	if a.health == nil {
+		return nil
+	}
+	only := map[string]bool{"/liveness": true, "/readiness": true, "/health": true}
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !only[r.URL.Path] {
+			r.URL.Path = "/" // answered as an unknown path is
+		}
+		a.front.ServeHTTP(w, r)
+	})
+	return server.Serve(ctx, a.sideServer(h), a.health, sideGrace)
+}
+
+// runObserve serves metrics, and profiles if they are asked for.
+func (a *App) runObserve(ctx context.Context) error {
+	return server.Serve(ctx, a.sideServer(observe(a.metrics, a.cfg.Metrics.Pprof)), a.observe, sideGrace)
+}
+
+// sideGrace is how long a probe or scrape may hold up the end.
+const sideGrace = time.Second
+
+func (a *App) sideServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: a.cfg.Server.HeaderReadTimeout, ReadTimeout: a.cfg.Server.HeaderReadTimeout,
+		IdleTimeout: a.cfg.Server.IdleTimeout, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// warnIfOpen says once what a stranger can do.
+func (a *App) warnIfOpen() {
+	tcp := a.api.Addr().(*net.TCPAddr)
+	if a.cfg.Auth.APIKey.Empty() && !tcp.IP.IsLoopback() {
+		a.log.Warn("no --api-key: everybody who can reach the port may send requests; workers can be changed from this machine only", "addr", tcp.String())
+	}
+}

@@ -1,0 +1,87 @@
+package app
+
+import (
+	"net/http"
+	"net/http/pprof"
+
+	"sluice/internal/admin"
+	"sluice/internal/gate/access"
+	"sluice/internal/gate/auth"
+	"sluice/internal/gate/cors"
+	"sluice/internal/infer"
+	"sluice/internal/kit/metric"
+	"sluice/internal/server"
+)
+
+// classes says who may make which call; what is not here is for clients that
+// have the key.
+var classes = map[string]auth.Class{
+	"":                 auth.Public, // no such path
+	"/health":          auth.Public,
+	"/liveness":        auth.Public,
+	"/readiness":       auth.Public,
+	"/health_generate": auth.Public,
+	"/v1/models":       auth.Public,
+	"/v1/models/{id}":  auth.Public,
+	"/get_model_info":  auth.Public,
+	"/get_server_info": auth.Public,
+	"/engine_metrics":  auth.Control, // shows workers' addresses
+	"/get_loads":       auth.Control,
+	"/flush_cache":     auth.Control,
+	"/workers":         auth.Control,
+	"/workers/{id}":    auth.Control,
+}
+
+// mux is every call of the API behind its gates.
+func (a *App) mux(router infer.Handler, adm *admin.Admin) *server.Mux {
+	am := new(access.Metrics)
+	metric.Fill(a.metrics, am)
+	work := infer.Chain(router,
+		server.Body(a.cfg.Server.MaxBody), // from here on a request has a model
+		// modules may change the body here, and a place is taken
+	)
+	routes := []server.Route{
+		{Method: "POST", Pattern: "/v1/chat/completions", Endpoint: infer.Chat, Handler: work},
+		{Method: "POST", Pattern: "/v1/completions", Endpoint: infer.Completions, Handler: work},
+		{Method: "POST", Pattern: "/v1/responses", Endpoint: infer.Responses, Handler: work},
+		{Method: "POST", Pattern: "/v1/messages", Endpoint: infer.Messages, Handler: work},
+		{Method: "POST", Pattern: "/v1/messages/count_tokens", Endpoint: infer.CountTokens, Handler: work},
+		{Method: "POST", Pattern: "/v1/embeddings", Endpoint: infer.Embeddings, Handler: work},
+		{Method: "POST", Pattern: "/v1/classify", Endpoint: infer.Classify, Handler: work},
+		{Method: "POST", Pattern: "/v1/rerank", Endpoint: infer.Rerank, Handler: work},
+		{Method: "POST", Pattern: "/rerank", Endpoint: infer.Rerank, Handler: work},
+		{Method: "POST", Pattern: "/generate", Endpoint: infer.Generate, Handler: work},
+	}
+	for _, c := range adm.Calls() {
+		h := c.Handler
+		if c.Body {
+			h = infer.Chain(h, server.JSON(adm.MaxBody()))
+		}
+		routes = append(routes, server.Route{Method: c.Method, Pattern: c.Pattern, Handler: h})
+	}
+	return server.NewMux(routes,
+		access.Gate(a.cfg.Access, a.log, am, nil), // outermost: it sees whatever happens
+		cors.Gate(a.cfg.CORS),                     // before authentication: a preflight carries no key
+		auth.Gate(a.cfg.Auth, func(r *infer.Request) auth.Class { // before the body: a stranger's is not read
+			c, ok := classes[r.Route]
+			if !ok {
+				return auth.Data
+			}
+			return c
+		}),
+	)
+}
+
+// observe answers /metrics, and /debug/pprof/ if profiles is set.
+func observe(m *metric.Registry, profiles bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", m.Handler())
+	if profiles {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}

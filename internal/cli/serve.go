@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"sluice/internal/app"
+	"sluice/internal/config"
+	"sluice/internal/kit/logfile"
+)
+
+const serveHelp = `Run the gateway: it listens for requests and relays each to a worker.
+
+  sluice serve --worker-urls http://10.0.0.1:8000 http://10.0.0.2:8000
+  sluice serve --config sluice.yaml --port 8080
+  sluice serve                      # workers come later: POST /workers {"url": …}
+
+Settings come from the defaults, a YAML file, the environment and flags; each
+overrides the ones before it. "sluice config" with the same flags shows what
+they come to. SIGTERM lets running requests end; a second one ends at once.
+`
+
+// serve runs the gateway until a signal ends it.
+func serve(args []string, std streams) int {
+	if wantsHelp(args) {
+		fmt.Fprintln(std.out, serveHelp)
+		width, _ := onTerminal(std.out)
+		config.Usage(std.out, width)
+		return exitOK
+	}
+	cfg, _, err := config.Load(args, os.Environ(), os.ReadFile)
+	if err != nil {
+		return refuse(std, "serve", err)
+	}
+	log, closeLog, err := logger(cfg.Log, std.err)
+	if err != nil {
+		return failed(std, "serve", err)
+	}
+	defer closeLog()
+	a, err := app.New(cfg, log)
+	if err != nil {
+		return failed(std, "serve", err)
+	}
+	ctx, stop := untilSignal()
+	defer stop()
+	if err := a.Run(ctx); err != nil {
+		return failed(std, "serve", err)
+	}
+	return exitOK
+}
+
+// untilSignal returns a context that ends with the first SIGINT or SIGTERM. A
+// second one ends the program at once.
+func untilSignal() (ctx context.Context, stop func()) {
+	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from here on a signal does what it does by default
+	return ctx, stop
+}
+
+// logger returns the log that c describes, and what closes it. With a
+// directory, lines go to its files too.
+func logger(c config.Log, stderr io.Writer) (log *slog.Logger, closeLog func(), err error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		return nil, nil, fmt.Errorf("log-level: %w", err)
+	}
+	out, closeLog := stderr, func() {}
+	if c.Dir != "" {
+		dir, err := logfile.Open(c.Dir, "sluice", time.Now)
+		if err != nil {
+			return nil, nil, err
+		}
+		out, closeLog = both{stderr, dir}, func() { _ = dir.Close() }
+	}
+	opt := &slog.HandlerOptions{Level: level}
+	if c.JSON {
+		return slog.New(slog.NewJSONHandler(out, opt)), closeLog, nil
+	}
+	return slog.New(slog.NewTextHandler(out, opt)), closeLog, nil
+}
+
+// both writes every line twice. That one of the two cannot be written does not
+// keep it from the other.
+type both struct{ a, b io.Writer }
+
+func (w both) Write(p []byte) (int, error) {
+	_, errA := w.a.Write(p)
+	_, errB := w.b.Write(p)
+	return len(p), errors.Join(errA, errB)
+}

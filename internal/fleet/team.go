@@ -1,0 +1,6 @@
+package fleet
+
+// A Team is the workers of one attempt. Lead answers.
+type Team struct {
+	Lead *Worker
+}

@@ -1,0 +1,23 @@
+package policy
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+
+	"sluice/internal/fleet"
+)
+
+// roundRobin goes through the workers in order. The place in the order is kept
+// when the set changes, and starts at random so that several gateways do not
+// march in step.
+type roundRobin struct{ next atomic.Uint64 }
+
+func newRoundRobin() *roundRobin {
+	rr := new(roundRobin)
+	rr.next.Store(uint64(rand.Uint32()))
+	return rr
+}
+
+func (rr *roundRobin) Bind(ws []*fleet.Worker) Picker {
+	return pickFunc(func() *fleet.Worker { return ws[rr.next.Add(1)%uint64(len(ws))] })
+}

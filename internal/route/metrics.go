@@ -1,0 +1,192 @@
+package route
+
+import (
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"sluice/internal/fleet"
+	"sluice/internal/infer"
+	"sluice/internal/kit/metric"
+)
+
+// Metrics is what routing counts. The names and labels are the contract's.
+// Label values that are the same for every request here: router_type and
+// connection_mode are "http", backend_type and worker_type "regular".
+type Metrics struct {
+	Requests   *metric.CounterVec   `name:"smg_router_requests_total" labels:"router_type,backend_type,connection_mode,model,endpoint,streaming" help:"requests that were routed"`
+	Duration   *metric.HistogramVec `name:"smg_router_request_duration_seconds" labels:"router_type,backend_type,connection_mode,model,endpoint" buckets:"duration" help:"time from routing to the last byte"`
+	Errors     *metric.CounterVec   `name:"smg_router_request_errors_total" labels:"router_type,backend_type,connection_mode,model,endpoint,error_type" help:"requests that ended in an error of the gateway or of the last worker asked"`
+	Upstream   *metric.CounterVec   `name:"smg_router_upstream_responses_total" labels:"router_type,status_code,error_code" help:"answers of workers, one for each attempt"`
+	TTFT       *metric.HistogramVec `name:"smg_router_ttft_seconds" labels:"router_type,backend_type,model,endpoint" buckets:"duration" help:"time from the request's arrival to the first byte of its stream"`
+	TPOT       *metric.HistogramVec `name:"smg_router_tpot_seconds" labels:"router_type,backend_type,model,endpoint" buckets:"duration" help:"mean time between two tokens of a stream"`
+	Generation *metric.HistogramVec `name:"smg_router_generation_duration_seconds" labels:"router_type,backend_type,model,endpoint" buckets:"duration" help:"time from the request's arrival to the end of its stream"`
+	Tokens     *metric.CounterVec   `name:"smg_router_tokens_total" labels:"router_type,backend_type,model,endpoint,token_type" help:"tokens as workers counted them; token_type is input, cached or output"`
+
+	Selections *metric.CounterVec   `name:"smg_worker_selection_total" labels:"worker_type,connection_mode,model,policy" help:"choices of a worker"`
+	Worker     *metric.CounterVec   `name:"smg_worker_requests_total" labels:"worker,model" help:"attempts sent to a worker"`
+	WorkerErr  *metric.CounterVec   `name:"smg_worker_errors_total" labels:"worker_type,connection_mode,error_type" help:"attempts that failed"`
+	Retries    *metric.CounterVec   `name:"smg_worker_retries_total" labels:"worker_type,endpoint" help:"attempts after the first"`
+	Exhausted  *metric.CounterVec   `name:"smg_worker_retries_exhausted_total" labels:"worker_type,endpoint" help:"requests for which no further worker was left to try"`
+	Backoff    *metric.HistogramVec `name:"smg_worker_retry_backoff_seconds" labels:"attempt" buckets:"duration" help:"pauses before further attempts"`
+
+	Outcomes *metric.CounterVec `name:"smg_worker_cb_outcomes_total" labels:"worker,outcome" help:"what attempts told a worker's circuit breaker: success, failure or neutral"`
+
+	policy string
+	models atomic.Pointer[map[string]*modelMetrics] // copied on write; written only while a table is built
+}
+
+const (
+	routerType = "http"
+	regular    = "regular"
+	httpMode   = "http"
+)
+
+// modelMetrics are the metrics of one model. What a call needs is bound at its
+// first request and kept.
+type modelMetrics struct {
+	of    *Metrics
+	model string
+	calls [infer.NumEndpoints][2]atomic.Pointer[callMetrics]
+}
+
+// callMetrics are the metrics of one model, endpoint and way of answering.
+type callMetrics struct {
+	requests              *metric.Counter
+	duration, ttft, tpot  *metric.Histogram
+	generation            *metric.Histogram
+	input, cached, output *metric.Counter
+	model, endpoint       string
+}
+
+// of returns the metrics of a model. It must not be called by two goroutines
+// at once.
+func (m *Metrics) of(model string) *modelMetrics {
+	var old map[string]*modelMetrics
+	if p := m.models.Load(); p != nil {
+		old = *p
+	}
+	if mm := old[model]; mm != nil {
+		return mm
+	}
+	mm := &modelMetrics{of: m, model: model}
+	if model == "" {
+		mm.model = "unknown"
+	}
+	grown := make(map[string]*modelMetrics, len(old)+1)
+	for k, v := range old {
+		grown[k] = v
+	}
+	grown[model] = mm
+	m.models.Store(&grown)
+	return mm
+}
+
+// bound returns the metrics of r's call.
+func (mm *modelMetrics) bound(r *infer.Request) *callMetrics {
+	s := 0
+	if r.Stream {
+		s = 1
+	}
+	slot := &mm.calls[r.Endpoint][s]
+	if c := slot.Load(); c != nil {
+		return c
+	}
+	m, e := mm.of, r.Endpoint.Label()
+	c := &callMetrics{
+		requests:   m.Requests.With(routerType, regular, httpMode, mm.model, e, strconv.FormatBool(r.Stream)),
+		duration:   m.Duration.With(routerType, regular, httpMode, mm.model, e),
+		ttft:       m.TTFT.With(routerType, regular, mm.model, e),
+		tpot:       m.TPOT.With(routerType, regular, mm.model, e),
+		generation: m.Generation.With(routerType, regular, mm.model, e),
+		input:      m.Tokens.With(routerType, regular, mm.model, e, "input"),
+		cached:     m.Tokens.With(routerType, regular, mm.model, e, "cached"),
+		output:     m.Tokens.With(routerType, regular, mm.model, e, "output"),
+		model:      mm.model, endpoint: e,
+	}
+	slot.Store(c) // a second goroutine binds the same ones
+	return c
+}
+
+// served records what became of a request.
+func (m *Metrics) served(c *callMetrics, r *infer.Request, w *infer.Reply, err error, now time.Time) {
+	took := now.Sub(r.Received)
+	c.duration.Observe(took.Seconds())
+	t := w.Served.Tokens
+	c.input.Add(float64(t.Input))
+	c.cached.Add(float64(t.Cached))
+	c.output.Add(float64(t.Output))
+	if r.Stream && w.Committed() {
+		c.ttft.Observe(w.Served.FirstByte.Seconds())
+		c.generation.Observe(took.Seconds())
+		n := t.Output
+		if n == 0 {
+			n = w.Served.Events
+		}
+		if n > 1 {
+			c.tpot.Observe((took - w.Served.FirstByte).Seconds() / float64(n-1))
+		}
+	}
+	if err != nil {
+		m.Errors.With(routerType, regular, httpMode, c.model, c.endpoint, errorType(err)).Inc()
+	}
+}
+
+// unrouted records a request that no route was found for. Its model is not a
+// label: anybody can invent names.
+func (m *Metrics) unrouted(r *infer.Request, err error) {
+	m.Errors.With(routerType, regular, httpMode, "unknown", r.Endpoint.Label(), errorType(err)).Inc()
+}
+
+func (m *Metrics) selected(rt *Route, w *fleet.Worker) {
+	m.Selections.With(regular, httpMode, rt.metrics.model, m.policy).Inc()
+	m.Worker.With(w.Base(), rt.metrics.model).Inc()
+}
+
+// answered records an attempt's end.
+func (m *Metrics) answered(w *infer.Reply, err error) {
+	if err == nil {
+		m.Upstream.With(routerType, strconv.Itoa(w.Status()), "").Inc()
+		return
+	}
+	e := infer.AsError(err)
+	m.Upstream.With(routerType, strconv.Itoa(e.Status), e.Code).Inc()
+	m.WorkerErr.With(regular, httpMode, errorType(err)).Inc()
+}
+
+func (m *Metrics) retry(r *infer.Request, n int, d time.Duration) {
+	m.Retries.With(regular, r.Endpoint.Label()).Inc()
+	m.Backoff.With(strconv.Itoa(min(n, 10))).Observe(d.Seconds())
+}
+
+func (m *Metrics) exhausted(r *infer.Request) {
+	m.Exhausted.With(regular, r.Endpoint.Label()).Inc()
+}
+
+// Forget drops the metrics of workers that have left.
+func (m *Metrics) Forget(worker string) {
+	m.Worker.DeleteLabel("worker", worker)
+	m.Outcomes.DeleteLabel("worker", worker)
+}
+
+// errorType is err in the contract's few words.
+func errorType(err error) string {
+	var e *infer.Error
+	if !errors.As(err, &e) {
+		return "internal_error"
+	}
+	switch {
+	case e.Status == infer.StatusClientGone:
+		return "client_closed"
+	case e.Code == "no_workers" || e.Code == "no_available_workers" || e.Code == "model_not_found":
+		return "no_workers"
+	case e.Status == 504 && e.Answer == nil:
+		return "timeout"
+	case e.Status < 500 && e.Answer == nil:
+		return "validation_error"
+	case e.Code == "internal_error":
+		return "internal_error"
+	}
+	return "backend_error"
+}

@@ -1,0 +1,247 @@
+// Package route decides who serves a request and how often that is tried.
+//
+// Everything a decision needs is bound into one immutable Table, which a
+// request reads with one atomic load. Attempts, leases and outcomes are here
+// and nowhere else: a Backend answers one attempt.
+package route
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/internal/fleet"
+	"sluice/internal/infer"
+	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/peek"
+	"sluice/internal/policy"
+)
+
+// A Backend answers one attempt, on the team that was picked for it. If it
+// returns an error before w is committed, it has written nothing.
+type Backend interface {
+	Serve(ctx context.Context, r *infer.Request, w *infer.Reply, t fleet.Team) error
+}
+
+// Options is what a Router is made of.
+type Options struct {
+	Config       Config
+	Backend      Backend
+	Policy       func() policy.Policy // makes the policy of a model
+	PolicyName   string               // for metrics
+	Aliases      map[string]string    // further names of models
+	BackPressure func(err error) bool // says that a worker is fine and has enough to do
+	Metrics      *Metrics             // nil for none
+	Now          func() time.Time     // nil for time.Now
+}
+
+// A Router is the infer.Handler that stands before all Backends.
+type Router struct {
+	cfg          Config
+	backend      Backend
+	newPolicy    func() policy.Policy
+	aliases      map[string]string
+	backPressure func(error) bool
+	metrics      *Metrics
+	now          func() time.Time
+
+	table atomic.Pointer[Table] // never nil
+
+	mu       sync.Mutex               // held while a table is built
+	policies map[string]policy.Policy // guarded by mu; by model
+}
+
+// New returns a Router with an empty Table.
+func New(o Options) *Router {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Metrics == nil {
+		o.Metrics = new(Metrics)
+	}
+	o.Metrics.policy = o.PolicyName
+	rt := &Router{
+		cfg: o.Config, backend: o.Backend, newPolicy: o.Policy, aliases: o.Aliases,
+		backPressure: o.BackPressure, metrics: o.Metrics, now: o.Now,
+		policies: make(map[string]policy.Policy),
+	}
+	rt.table.Store(&Table{})
+	return rt
+}
+
+// Publish makes a Table of snap the one of the requests that follow. Calls of
+// Publish must come in the order of the snapshots.
+func (rt *Router) Publish(snap *fleet.Snapshot) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	t := rt.build(snap)
+	for m := range rt.policies {
+		if t.models[m] == nil && m != "" {
+			delete(rt.policies, m) // its model left; what it learned is void
+		}
+	}
+	rt.table.Store(t)
+}
+
+// Table returns the present Table.
+func (rt *Router) Table() *Table { return rt.table.Load() }
+
+// Serve implements infer.Handler. It tries workers until one has answered, the
+// client has been sent something, or the tries are spent.
+func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+	route, err := rt.table.Load().Find(r)
+	if err != nil {
+		rt.metrics.unrouted(r, err)
+		return err
+	}
+	if r.Model != "" && r.Model != route.Model && route.Model != "" {
+		// The client used an alias; workers know the model's own name.
+		r.Body = peek.Splice(r.Body, r.ModelAt, r.ModelEnd, route.Model)
+		r.ModelAt, r.ModelEnd = 0, 0
+	}
+	r.Model = route.name(r)
+	ctx, cancel := context.WithTimeout(ctx, rt.cfg.Timeout)
+	defer cancel()
+	m := route.metrics.bound(r)
+	m.requests.Inc()
+	err = rt.try(ctx, route, r, w)
+	rt.metrics.served(m, r, w, err, rt.now())
+	return err
+}
+
+// name is what r's model is called from here on: the route's name, or what the
+// client said if no worker claims it.
+func (rt *Route) name(r *infer.Request) string {
+	if rt.Model == "" {
+		return r.Model
+	}
+	return rt.Model
+}
+
+var errBusy = &infer.Error{
+	Status: http.StatusServiceUnavailable, Code: "no_available_workers",
+	Msg: "No worker takes requests now.", RetryAfter: retryLater,
+}
+
+// try makes the attempts. When all have failed it returns the last worker's
+// word.
+func (rt *Router) try(ctx context.Context, route *Route, r *infer.Request, w *infer.Reply) error {
+	var room [8]*fleet.Worker
+	tried := room[:0] // asked, or found unwilling
+	err := error(errBusy)
+	most := rt.cfg.MaxRetries
+	if rt.cfg.Disabled {
+		most = 1
+	}
+	for attempts := 0; attempts < most; {
+		lead := route.next(r, tried)
+		if lead == nil {
+			break
+		}
+		if tried = append(tried, lead); attempts > 0 {
+			if !rt.pause(ctx, r, attempts) {
+				return left(ctx, err)
+			}
+		}
+		lease, ok := lead.Acquire(rt.now())
+		if !ok {
+			continue
+		}
+		attempts++
+		w.Served.Worker, w.Served.Tries = lead.Base(), attempts
+		if err = rt.attempt(ctx, route, lease, lead, r, w); err == nil {
+			return nil
+		}
+		if w.Committed() || ctx.Err() != nil || !infer.Retryable(err) {
+			return err
+		}
+	}
+	if w.Served.Tries > 1 {
+		rt.metrics.exhausted(r)
+	}
+	return err
+}
+
+// left is the error of a request that nobody waits for any more. last is what
+// its last worker said.
+func left(ctx context.Context, last error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return &infer.Error{Status: http.StatusGatewayTimeout, Code: "call_upstream_timeout", Msg: "No worker answered in time.", Err: last}
+	}
+	return &infer.Error{Status: infer.StatusClientGone, Code: "client_closed_request", Msg: "The client left before the answer was complete.", Err: last}
+}
+
+// attempt serves r once, with lead, and gives the place back with an outcome.
+func (rt *Router) attempt(ctx context.Context, route *Route, lease fleet.Lease, lead *fleet.Worker, r *infer.Request, w *infer.Reply) error {
+	rt.metrics.selected(route, lead)
+	done := false
+	defer func() {
+		if !done {
+			lease.Release(rt.now(), breaker.Neutral) // a panic passes by
+		}
+	}()
+	err := route.Backend.Serve(ctx, r, w, fleet.Team{Lead: lead})
+	done = true
+	o := rt.outcome(ctx, lead, err)
+	lease.Release(rt.now(), o)
+	rt.metrics.Outcomes.With(lead.Base(), o.String()).Inc()
+	rt.metrics.answered(w, err)
+	if p, watches := route.Policy.(policy.Observer); watches {
+		p.Served(r, lead, err == nil)
+	}
+	return err
+}
+
+// outcome says what err tells of the worker. A client that left, too long a
+// queue or a bad request is no failure of its.
+func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, err error) breaker.Outcome {
+	var e *infer.Error
+	switch {
+	case err == nil:
+		return breaker.Success
+	case !errors.As(err, &e):
+		return breaker.Neutral
+	case e.Status == infer.StatusClientGone || errors.Is(ctx.Err(), context.Canceled):
+		return breaker.Neutral
+	case rt.backPressure != nil && rt.backPressure(err):
+		return breaker.Neutral
+	case e.Answer != nil && e.Answer.Status < 500:
+		return breaker.Success
+	}
+	if e.Answer == nil {
+		lead.Suspect() // no HTTP answer: perhaps it is gone
+	}
+	return breaker.Failure
+}
+
+// pause waits before attempt n+1, and reports whether there is still somebody
+// to wait for.
+func (rt *Router) pause(ctx context.Context, r *infer.Request, n int) bool {
+	d := rt.cfg.backoff(n, rand.Float64())
+	rt.metrics.retry(r, n, d)
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// backoff is the pause after attempt n (from 1): the initial one, grown n-1
+// times, with chance (0 to 1) deciding within the jitter.
+func (c Config) backoff(n int, chance float64) time.Duration {
+	d := float64(c.Initial)
+	for range n - 1 {
+		if d *= c.Multiplier; d >= float64(c.Max) {
+			break
+		}
+	}
+	d = min(d, float64(c.Max))
+	return time.Duration(d * (1 + c.Jitter*(2*chance-1)))
+}

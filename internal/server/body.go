@@ -1,0 +1,166 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"sluice/internal/infer"
+	"sluice/internal/kit/peek"
+)
+
+// The keys that routing and refusing need. keyModel and keyStream come first.
+const (
+	keyModel = iota
+	keyStream
+	keyMessages
+	keyTemperature
+	keyCount
+)
+
+var bodyKeys = peek.NewKeys("model", "stream", "messages", "temperature")
+
+// Body is the gate that reads the body and finds what routing needs in it.
+// The gates before it judge a client by its header alone.
+func Body(limit int64) infer.Gate {
+	return func(next infer.Handler) infer.Handler {
+		return JSON(limit)(infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			if err := look(r); err != nil {
+				return err
+			}
+			return next.Serve(ctx, r, w)
+		}))
+	}
+}
+
+// JSON is the gate that reads a body and believes its Content-Type.
+func JSON(limit int64) infer.Gate {
+	return func(next infer.Handler) infer.Handler {
+		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			if err := wantJSON(r); err != nil {
+				return err
+			}
+			if err := r.ReadBody(limit); err != nil {
+				return err
+			}
+			return next.Serve(ctx, r, w)
+		})
+	}
+}
+
+// wantJSON refuses a body that says it is something else, or is packed.
+func wantJSON(r *infer.Request) error {
+	t, _, _ := strings.Cut(string(r.Header.Get("Content-Type")), ";")
+	t = strings.ToLower(strings.TrimSpace(t))
+	if t != "application/json" && !(strings.HasPrefix(t, "application/") && strings.HasSuffix(t, "+json")) {
+		msg := "The request has no Content-Type; want Content-Type: application/json."
+		if t != "" {
+			msg = fmt.Sprintf("The Content-Type is %q; want application/json.", t[:min(len(t), 64)])
+		}
+		return &infer.Error{Status: http.StatusUnsupportedMediaType, Code: "unsupported_media_type", Msg: msg}
+	}
+	if enc := string(r.Header.Get("Content-Encoding")); enc != "" && !strings.EqualFold(enc, "identity") {
+		return &infer.Error{Status: http.StatusUnsupportedMediaType, Code: "unsupported_media_type",
+			Msg: fmt.Sprintf("The Content-Encoding %q is not understood; send the body as it is.", enc[:min(len(enc), 64)])}
+	}
+	return nil
+}
+
+// look sets what routing needs of r's body, and refuses what no worker could
+// answer.
+func look(r *infer.Request) error {
+	var got [keyCount]peek.Value
+	if err := peek.Object(r.Body, bodyKeys, got[:]); err != nil {
+		return badBody(err)
+	}
+	raw := func(k int) []byte { return r.Body[got[k].Start:got[k].End] }
+	switch v := got[keyModel]; v.Kind {
+	case peek.String:
+		r.Model, _ = peek.StringValue(raw(keyModel))
+		r.ModelAt, r.ModelEnd = v.Start, v.End
+	case peek.Absent, peek.Null:
+	default:
+		return wrongType("model", "a string")
+	}
+	switch got[keyStream].Kind {
+	case peek.Bool:
+		r.Stream = peek.IsTrue(raw(keyStream))
+	case peek.Absent, peek.Null:
+	default:
+		return wrongType("stream", "true or false")
+	}
+	r.Extract = routingText
+	switch r.Endpoint {
+	case infer.Generate, infer.Rerank:
+		return nil // the fleet's one model will do
+	}
+	if r.Model == "" {
+		return missing("model")
+	}
+	switch r.Endpoint {
+	case infer.Chat, infer.Messages, infer.CountTokens:
+		switch v := got[keyMessages]; {
+		case v.Kind == peek.Absent || v.Kind == peek.Null:
+			return missing("messages")
+		case v.Kind != peek.Array:
+			return wrongType("messages", "an array")
+		case peek.ArrayEmpty(raw(keyMessages)):
+			return &infer.Error{Status: http.StatusBadRequest, Code: "empty_array", Param: "messages",
+				Msg: "Invalid 'messages': empty array. Expected an array with minimum length 1."}
+		}
+	}
+	if r.Endpoint == infer.Chat && got[keyTemperature].Kind == peek.Number {
+		return temperature(string(raw(keyTemperature)))
+	}
+	return nil
+}
+
+// temperature holds to the range of the API reference.
+func temperature(s string) error {
+	switch t, err := strconv.ParseFloat(s, 64); {
+	case err != nil || t > 2:
+		return &infer.Error{Status: http.StatusBadRequest, Code: "decimal_above_max_value", Param: "temperature", Msg: "The temperature is above 2."}
+	case t < 0:
+		return &infer.Error{Status: http.StatusBadRequest, Code: "decimal_below_min_value", Param: "temperature", Msg: "The temperature is below 0."}
+	}
+	return nil
+}
+
+var textKeys = peek.NewKeys("system", "instructions", "messages", "prompt", "input", "text", "input_ids", "query", "documents")
+
+// routingText appends what prefix policies compare: the prompt in the order in
+// which engines put it together.
+func routingText(dst, body []byte) []byte {
+	var got [9]peek.Value
+	if peek.Object(body, textKeys, got[:]) != nil {
+		return dst
+	}
+	for _, v := range got {
+		if v.Kind != peek.Absent && v.Kind != peek.Null {
+			dst = peek.AppendText(dst, body[v.Start:v.End])
+		}
+	}
+	return dst
+}
+
+// badBody says what is wrong with a body that is not one JSON object.
+func badBody(err error) error {
+	var dup *peek.DuplicateError
+	if errors.As(err, &dup) {
+		return &infer.Error{Status: http.StatusBadRequest, Code: "duplicate_parameter", Param: dup.Key, Err: err,
+			Msg: fmt.Sprintf("The key %q stands twice in the body; readers would disagree on which one counts.", dup.Key)}
+	}
+	return &infer.Error{Status: http.StatusBadRequest, Code: "json_parse_error", Err: err,
+		Msg: "The request body is not a JSON object: " + err.Error() + "."}
+}
+
+func missing(key string) error {
+	return &infer.Error{Status: http.StatusBadRequest, Code: "missing_required_parameter", Param: key, Msg: fmt.Sprintf("Missing required parameter: '%s'.", key)}
+}
+
+func wrongType(key, want string) error {
+	return &infer.Error{Status: http.StatusBadRequest, Code: "invalid_type", Param: key, Msg: fmt.Sprintf("Invalid type for '%s': want %s.", key, want)}
+}

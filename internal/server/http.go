@@ -1,0 +1,127 @@
+package server
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"sluice/internal/infer"
+)
+
+// Front is the front end that stands on net/http: it makes an infer.Request of
+// an http.Request, and carries the Reply back.
+type Front struct {
+	h   infer.Handler
+	log *slog.Logger
+}
+
+// NewFront returns the front end of h.
+func NewFront(h infer.Handler, log *slog.Logger) *Front { return &Front{h: h, log: log} }
+
+// stall is how long a client may leave an answer unread before it counts as
+// gone.
+const stall = 300 * time.Second
+
+// ServeHTTP implements http.Handler.
+func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
+	r := &infer.Request{
+		Method: hr.Method, Path: hr.URL.EscapedPath(), Query: hr.URL.RawQuery,
+		Remote: remote(hr), Received: time.Now(),
+	}
+	for name, values := range hr.Header {
+		for _, v := range values {
+			r.Header.AddString(name, v)
+		}
+	}
+	if hr.Host != "" {
+		r.Header.AddString("Host", hr.Host)
+	}
+	if hr.Body != nil && hr.Body != http.NoBody {
+		r.SetBody(hr.Body, hr.ContentLength)
+	}
+	wire := &wire{w: hw, rc: http.NewResponseController(hw), head: hr.Method == http.MethodHead}
+	reply := infer.NewReply(wire)
+	err := f.h.Serve(hr.Context(), r, reply)
+	if err == nil {
+		return
+	}
+	if !refuse(r, reply, err) {
+		// The client must not take a part for the whole: cut the connection.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// remote is the address at the other end of hr's connection.
+func remote(hr *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(hr.RemoteAddr)
+	if err != nil {
+		return netip.Addr{} // a Unix socket's peer has none
+	}
+	return ap.Addr().Unmap()
+}
+
+// wire is the infer.Wire of net/http.
+type wire struct {
+	w        http.ResponseWriter
+	rc       *http.ResponseController
+	header   infer.Header
+	head     bool      // the client wants no body
+	deadline time.Time // until when the client may leave what is written unread
+}
+
+func (w *wire) Header() *infer.Header { return &w.header }
+
+func (w *wire) WriteHeader(status int) {
+	h := w.w.Header()
+	for _, f := range w.header.Fields() {
+		name := http.CanonicalHeaderKey(string(f.Name))
+		h[name] = append(h[name], string(f.Value))
+	}
+	w.w.WriteHeader(status)
+}
+
+// Write sends b, or gives up on a client that reads nothing for as long as
+// stall. The deadline is moved at most every tenth of it: it costs more than
+// the write.
+func (w *wire) Write(b []byte) (int, error) {
+	if now := time.Now(); w.deadline.Sub(now) < stall-stall/10 {
+		w.deadline = now.Add(stall)
+		if err := w.rc.SetWriteDeadline(w.deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return 0, err
+		}
+	}
+	n, err := w.w.Write(b)
+	if w.head && errors.Is(err, http.ErrBodyNotAllowed) {
+		return len(b), nil
+	}
+	return n, err
+}
+
+func (w *wire) Flush() error { return w.rc.Flush() }
+
+// HTTPServer returns the net/http server of f.
+func (f *Front) HTTPServer(cfg Config) *http.Server {
+	s := &http.Server{
+		Handler:           f,
+		ReadHeaderTimeout: cfg.HeaderReadTimeout,
+		IdleTimeout:       cfg.IdleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
+		Protocols:         new(http.Protocols),
+	}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	return s
+}
+
+// maxHeaderBytes bounds a request's header; a longer one gets 431.
+const maxHeaderBytes = 64 << 10
+
+// Listen opens cfg's port.
+func Listen(host string, port int) (net.Listener, error) {
+	return net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+}
