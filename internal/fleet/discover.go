@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -98,7 +99,6 @@ func (r *Registry) ask(ctx context.Context, w *Worker, path string, timeout time
 type found struct {
 	models     []ModelCard
 	runtime    string // "" if it did not show
-	version    string
 	labels     map[string]string
 	maxRunning int
 	kvTokens   int
@@ -109,11 +109,18 @@ type found struct {
 // have, and those beside /v1/models that answer nonsense, are passed over.
 func (r *Registry) discover(ctx context.Context, w *Worker, timeout time.Duration) (*found, error) {
 	f := &found{labels: make(map[string]string)}
+	var hung error // of a question that was not answered in time; no other is asked
 	ask := func(paths ...string) answer {
 		for _, p := range paths {
+			if hung != nil {
+				return nil
+			}
 			b, err := r.get(ctx, w, p, timeout, maxAnswer)
 			if err != nil {
 				r.log.Debug("discovery question not answered", "worker", w.base, "path", p, "err", err)
+				if errors.Is(err, context.DeadlineExceeded) {
+					hung = err
+				}
 				continue
 			}
 			if a := readAnswer(b); a != nil {
@@ -134,7 +141,8 @@ func (r *Registry) discover(ctx context.Context, w *Worker, timeout time.Duratio
 	}
 	if f.runtime == "" || f.runtime == "vllm" {
 		if v := ask("/version").text("version"); v != "" {
-			f.runtime, f.version = "vllm", v
+			f.runtime = "vllm"
+			f.label("version", v)
 		}
 	}
 	if f.runtime == "" || f.runtime == "sglang" {
@@ -144,10 +152,10 @@ func (r *Registry) discover(ctx context.Context, w *Worker, timeout time.Duratio
 	if f.runtime == "" || f.runtime == "llamacpp" {
 		f.readProps(ask("/props"))
 	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
 	f.finish()
+	if err := cmp.Or(ctx.Err(), hung); err != nil && len(f.models) == 0 {
+		return nil, err
+	}
 	return f, nil
 }
 
@@ -170,6 +178,9 @@ func (f *found) readModels(b []byte) error {
 	for _, m := range list.Data {
 		if !goodName(m.ID) {
 			return fmt.Errorf("a model's name is %q; want 1 to %d bytes of UTF-8 without control characters", printable(m.ID), maxName)
+		}
+		if f.serves(m.ID) {
+			continue
 		}
 		card := ModelCard{ID: m.ID, ContextLength: count(m.MaxModelLen)}
 		for _, a := range m.Aliases {
@@ -198,7 +209,6 @@ func (f *found) readServer(a answer) {
 	if a.text("version") != "" || a.text("served_model_name") != "" {
 		f.runtime = "sglang"
 	}
-	f.version = a.text("version")
 	f.maxRunning = a.count("max_running_requests")
 	f.kvTokens = a.count("max_total_num_tokens")
 	f.context = max(f.context, a.count("context_length"), a.count("max_model_len"))
@@ -227,8 +237,7 @@ func (f *found) readProps(a answer) {
 		return
 	}
 	f.runtime = "llamacpp"
-	f.version = a.text("build_info")
-	f.label("version", f.version)
+	f.label("version", a.text("build_info"))
 	f.label("model_path", a.text("model_path"))
 	f.maxRunning = a.count("total_slots")
 	f.context = max(f.context, a.object("default_generation_settings").count("n_ctx"))
@@ -244,9 +253,6 @@ func (f *found) label(k, v string) {
 // finish gives the models what was said of the worker as a whole. A worker
 // that lists no model but names itself has one.
 func (f *found) finish() {
-	if f.version != "" {
-		f.label("version", f.version)
-	}
 	if f.context > 0 {
 		f.labels["max_model_len"] = strconv.Itoa(f.context)
 	}
@@ -265,20 +271,17 @@ func (f *found) finish() {
 			}
 		}
 	}
-	for i := range f.models {
-		m := &f.models[i]
-		if m.ContextLength == 0 {
-			m.ContextLength = f.context
-		}
-		m.TokenizerPath = f.labels["tokenizer_path"]
-		m.ModelType = generation
-		if f.labels["is_generation"] == "false" {
-			m.ModelType = embedding
-		}
-	}
 	if len(f.models) > 0 && served != "" && !f.serves(served) {
 		f.models[0].Aliases = append(f.models[0].Aliases, served)
 	}
+}
+
+// modelType says what w's models can do as far as it showed.
+func (f *found) modelType() []string {
+	if f.labels["is_generation"] == "false" {
+		return embedding
+	}
+	return generation
 }
 
 // serves reports whether name is a model or an alias.

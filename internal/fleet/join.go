@@ -34,8 +34,8 @@ func (r *Registry) join(ctx context.Context, w *Worker, revision int) error {
 	defer r.mu.Unlock()
 	h := &w.health
 	now := time.Now()
-	if h.revision != revision {
-		return nil // replaced or removed in between
+	if h.revision != revision || ctx.Err() != nil {
+		return nil // replaced, removed or away in between, or the end
 	}
 	h.joining = false
 	if err != nil {
@@ -49,11 +49,10 @@ func (r *Registry) join(ctx context.Context, w *Worker, revision int) error {
 	h.known, h.found, h.joinPause = true, f, 0
 	w.noLoad.Store(false)
 	w.info.Store(newInfo(h.spec, r.cfg.Backend, f))
-	r.settleLocked(w, now)
-	r.touchLocked()
-	if w.Status() == Ready && !h.cfg.Disabled && !h.asking {
+	if r.settleLocked(w, now) && !h.asking {
 		r.queue.set(w, now.Add(jitter(h.cfg.Interval)))
 	}
+	r.touchLocked()
 	return nil
 }
 
@@ -83,8 +82,11 @@ func (r *Registry) timeoutOf(w *Worker) time.Duration {
 // before what the worker said; f is nil until it said something.
 func newInfo(s Spec, backend string, f *found) *Info {
 	i := &Info{
-		Models: s.Models, Runtime: s.runtime(), Labels: maps.Clone(s.Labels), Priority: 50, Cost: 1, MaxAttempts: 20,
+		Models: slices.Clone(s.Models), Runtime: s.runtime(), Labels: make(map[string]string), Priority: 50, Cost: 1, MaxAttempts: 20,
 		BootstrapPort: s.BootstrapPort, Health: s.Health, APIKey: s.APIKey,
+	}
+	if i.Runtime == "unspecified" {
+		i.Runtime = "" // as if not said
 	}
 	set(&i.Priority, s.Priority)
 	set(&i.Cost, s.Cost)
@@ -98,9 +100,13 @@ func newInfo(s Spec, backend string, f *found) *Info {
 	if f != nil {
 		i.merge(f)
 	}
+	maps.Copy(i.Labels, s.Labels)
 	i.Wildcard = f != nil && len(i.Models) == 0
 	i.Runtime = cmp.Or(i.Runtime, backend, "unspecified")
 	for k := range i.Models {
+		if i.Models[k].ModelType == nil {
+			i.Models[k].ModelType = generation
+		}
 		i.ModelIDs = append(append(i.ModelIDs, i.Models[k].ID), i.Models[k].Aliases...)
 		i.ContextLength = max(i.ContextLength, i.Models[k].ContextLength)
 	}
@@ -111,25 +117,22 @@ func newInfo(s Spec, backend string, f *found) *Info {
 
 // merge fills what the spec left open.
 func (i *Info) merge(f *found) {
-	switch {
-	case len(i.Models) == 0:
-		i.Models = f.models
-	default:
-		i.Models = slices.Clone(i.Models)
-		for k := range i.Models {
-			m := &i.Models[k]
-			m.ContextLength = cmp.Or(m.ContextLength, f.context)
-			m.TokenizerPath = cmp.Or(m.TokenizerPath, f.labels["tokenizer_path"])
-			if m.ModelType == nil {
-				m.ModelType = generation
-			}
+	if len(i.Models) == 0 {
+		i.Models = slices.Clone(f.models)
+	}
+	for k := range i.Models {
+		m := &i.Models[k]
+		m.ContextLength = cmp.Or(m.ContextLength, f.context)
+		m.TokenizerPath = cmp.Or(m.TokenizerPath, f.labels["tokenizer_path"])
+		if m.ModelType == nil {
+			m.ModelType = f.modelType()
 		}
 	}
-	labels := maps.Clone(f.labels)
-	maps.Copy(labels, i.Labels)
-	i.Labels = labels
-	if f.runtime != "llamacpp" { // the contract has no word for it
-		i.Runtime = cmp.Or(i.Runtime, f.runtime)
+	maps.Copy(i.Labels, f.labels)
+	runtime := f.runtime
+	if runtime == "llamacpp" {
+		runtime = "unspecified" // the contract has no word for it
 	}
-	i.Version, i.MaxRunning, i.KVTokens, i.ContextLength = f.version, f.maxRunning, f.kvTokens, f.context
+	i.Runtime = cmp.Or(i.Runtime, runtime)
+	i.Version, i.MaxRunning, i.KVTokens, i.ContextLength = f.labels["version"], f.maxRunning, f.kvTokens, f.context
 }

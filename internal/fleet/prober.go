@@ -245,7 +245,7 @@ func (r *Registry) passedLocked(w *Worker, now time.Time) {
 	h.oks++
 	h.fails, h.pause, h.err = 0, 0, ""
 	h.suspect, h.again = h.again, false
-	if w.Status() != Ready && !h.known && !h.joining && !now.Before(h.joinDue) {
+	if !h.known && !h.joining && !now.Before(h.joinDue) {
 		r.joinLocked(w, "AddWorker", now)
 	}
 	r.settleLocked(w, now)
@@ -263,12 +263,13 @@ func (r *Registry) passedLocked(w *Worker, now time.Time) {
 	}
 }
 
-// settleLocked makes w ready if nothing is missing. r.mu must be held.
-func (r *Registry) settleLocked(w *Worker, now time.Time) {
+// settleLocked makes w ready if nothing is missing, and reports whether it did.
+// r.mu must be held.
+func (r *Registry) settleLocked(w *Worker, now time.Time) bool {
 	h := &w.health
 	from := w.Status()
 	if from == Ready || from == Draining || h.oks < h.cfg.Successes || !h.known && !h.named() {
-		return
+		return false
 	}
 	if from != Pending && w.br.Reset() {
 		if f := r.opt.Events.OnReadmit; f != nil {
@@ -276,6 +277,7 @@ func (r *Registry) settleLocked(w *Worker, now time.Time) {
 		}
 	}
 	r.turnLocked(w, Ready, now)
+	return true
 }
 
 // failedLocked counts a failed check and says when the next one is. r.mu must
@@ -353,8 +355,16 @@ func (r *Registry) turnLocked(w *Worker, to Status, now time.Time) {
 	from := w.Status()
 	w.status.Store(uint32(to))
 	h.since, h.tries, h.pause = now, 0, 0
-	if from == Ready {
-		h.known, h.suspect, h.again = false, false, false
+	h.suspect, h.again = false, false
+	if to == NotReady || to == Failed {
+		// It may serve something else when it returns. What it is saying now
+		// is not to be waited for.
+		h.known, h.joinDue, h.joinPause = false, now, 0
+		if h.joining {
+			h.joining = false
+			h.revision++
+			r.jobs.Cancel(w.base)
+		}
 	}
 	r.uncountLocked(w)
 	r.dirty.Store(true)

@@ -97,7 +97,7 @@ type Registry struct {
 	probing int                // guarded by mu; checks that are out
 	joining int                // guarded by mu; workers added while running that have not joined
 	running bool               // guarded by mu; Run has begun
-	shown   time.Time          // guarded by mu; when the Snapshot was published
+	shown   time.Time          // guarded by mu; when it was last looked whether the Snapshot is out of date
 	rest    time.Time          // guarded by mu; when the next breaker's rest ends, zero for none
 }
 
@@ -295,8 +295,9 @@ func (r *Registry) touchLocked() {
 // publishLocked replaces the Snapshot if it is out of date. r.mu must be held.
 func (r *Registry) publishLocked(now time.Time) {
 	r.dirty.Store(false) // before looking: what changes from here on is seen next time
-	r.rest = time.Time{}
-	ready := make([]*Worker, 0, len(r.all))
+	r.rest, r.shown = time.Time{}, now
+	old := r.snap.Load()
+	ready := make([]*Worker, 0, len(old.Ready)+1)
 	for _, w := range r.all {
 		if w.Status() != Ready {
 			continue
@@ -309,11 +310,10 @@ func (r *Registry) publishLocked(now time.Time) {
 		}
 		ready = append(ready, w)
 	}
-	old := r.snap.Load()
 	if !r.changed && slices.Equal(old.Ready, ready) {
 		return
 	}
-	r.changed, r.shown = false, now
+	r.changed = false
 	s := &Snapshot{Epoch: old.Epoch + 1, Ready: ready, All: r.all}
 	r.snap.Store(s)
 	for _, f := range r.watch {

@@ -232,10 +232,7 @@ func atLeast(bad func(field string, value any, want string), field string, v *in
 
 // runtime returns the engine's kind under either of its names.
 func (s Spec) runtime() string {
-	if s.RuntimeType != "" {
-		return s.RuntimeType
-	}
-	return s.Runtime
+	return cmp.Or(s.RuntimeType, s.Runtime)
 }
 
 // breaker returns c with what s says otherwise.
