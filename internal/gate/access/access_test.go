@@ -569,3 +569,13 @@ func BenchmarkGate(b *testing.B) {
 		})
 	}
 }
+
+func TestValidate(t *testing.T) {
+	if err := DefaultConfig().Validate(); err != nil {
+		t.Errorf("the defaults: %v", err)
+	}
+	err := Config{IDHeaders: []string{"x-ok", "two words", ""}}.Validate()
+	if err == nil || !strings.Contains(err.Error(), `"two words"`) || !strings.Contains(err.Error(), `""`) {
+		t.Errorf("got %v, want both faults", err)
+	}
+}

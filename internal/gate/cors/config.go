@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 )
 
 // Config says which web pages may read answers.
@@ -18,10 +19,16 @@ func DefaultConfig() Config { return Config{} }
 func (c Config) Validate() error {
 	var errs []error
 	for _, o := range c.Origins {
-		u, err := url.Parse(o)
-		if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil) {
+		if o != "*" && !isOrigin(o) {
 			errs = append(errs, fmt.Errorf("cors-allowed-origins: %q is not an origin such as https://example.com", o))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// isOrigin reports whether s is a scheme, a host and perhaps a port, and
+// nothing else. A host with a * in it would match no page.
+func isOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Scheme+"://"+u.Host, s) && !strings.Contains(u.Host, "*")
 }
