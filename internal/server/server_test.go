@@ -1,0 +1,359 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice/internal/infer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// echo answers with what routing found in the body.
+var echo = infer.HandlerFunc(func(_ context.Context, r *infer.Request, w *infer.Reply) error {
+	return w.Send(200, "text/plain", fmt.Appendf(nil, "%s model=%s stream=%v param=%s text=%q", r.Route, r.Model, r.Stream, r.Param, r.Text()))
+})
+
+// gateway serves routes behind a gate that names requests.
+func gateway(t *testing.T, routes ...Route) *httptest.Server {
+	t.Helper()
+	name := func(next infer.Handler) infer.Handler {
+		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			r.ID = "id-1"
+			w.Header().Set("x-request-id", r.ID)
+			return next.Serve(ctx, r, w)
+		})
+	}
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = NewFront(NewMux(routes, name), slog.New(slog.DiscardHandler)).HTTPServer(DefaultConfig())
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// call returns an answer's status, header and body.
+func call(t *testing.T, method, url, contentType, body string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(b)
+}
+
+// errorOf reads an error in OpenAI's shape.
+func errorOf(t *testing.T, body string) (typ, code, param string) {
+	t.Helper()
+	var e struct {
+		Error struct{ Type, Code, Param, Message string }
+	}
+	if err := json.Unmarshal([]byte(body), &e); err != nil || e.Error.Message == "" {
+		t.Fatalf("%q is no error envelope: %v", body, err)
+	}
+	return e.Error.Type, e.Error.Code, e.Error.Param
+}
+
+func TestWhatABodyMustBe(t *testing.T) {
+	work := Body(1 << 10)(echo)
+	s := gateway(t,
+		Route{"POST", "/v1/chat/completions", infer.Chat, work},
+		Route{"POST", "/v1/embeddings", infer.Embeddings, work},
+		Route{"POST", "/generate", infer.Generate, work},
+	)
+	const js = "application/json"
+	tests := []struct {
+		name, path, contentType, body string
+		status                        int
+		want                          string // the body's text, or code/param of an error
+	}{
+		{"what routing needs is found", "/v1/chat/completions", js, `{"messages":[{"role":"user","content":"hi"}],"stream":true,"model":"m"}`, 200, `/v1/chat/completions model=m stream=true param= text="user\nhi\n"`},
+		{"keys are unescaped", "/v1/chat/completions", js + "; charset=utf-8", `{"m\u006fdel":"m\u0031","messages":[1]}`, 200, "model=m1"},
+		{"generate needs no model", "/generate", js, `{"text":"hi"}`, 200, `model= stream=false param= text="hi`},
+		{"not JSON", "/v1/chat/completions", js, `{"model":`, 400, "json_parse_error/"},
+		{"nothing", "/v1/chat/completions", js, ``, 400, "json_parse_error/"},
+		{"an array", "/v1/chat/completions", js, `[]`, 400, "json_parse_error/"},
+		{"two objects", "/v1/chat/completions", js, `{"model":"m"}{}`, 400, "json_parse_error/"},
+		{"two models", "/v1/chat/completions", js, `{"model":"a","messages":[1],"model":"b"}`, 400, "duplicate_parameter/model"},
+		{"two models, one escaped", "/v1/chat/completions", js, `{"model":"a","messages":[1],"\u006dodel":"b"}`, 400, "duplicate_parameter/model"},
+		{"two streams", "/generate", js, `{"stream":true,"stream":false}`, 400, "duplicate_parameter/stream"},
+		{"a number for a model", "/v1/chat/completions", js, `{"model":5,"messages":[1]}`, 400, "invalid_type/model"},
+		{"a string for stream", "/generate", js, `{"stream":"yes"}`, 400, "invalid_type/stream"},
+		{"no model", "/v1/chat/completions", js, `{"messages":[1]}`, 400, "missing_required_parameter/model"},
+		{"no messages", "/v1/chat/completions", js, `{"model":"m"}`, 400, "missing_required_parameter/messages"},
+		{"empty messages", "/v1/chat/completions", js, `{"model":"m","messages":[ ]}`, 400, "empty_array/messages"},
+		{"too hot", "/v1/chat/completions", js, `{"model":"m","messages":[1],"temperature":9}`, 400, "decimal_above_max_value/temperature"},
+		{"embeddings need no messages", "/v1/embeddings", js, `{"model":"m","input":"a"}`, 200, "model=m"},
+		{"no content type", "/generate", "", `{}`, 415, "unsupported_media_type/"},
+		{"another content type", "/generate", "text/plain", `{}`, 415, "unsupported_media_type/"},
+		{"too long", "/generate", js, `{"text":"` + strings.Repeat("a", 1<<10) + `"}`, 413, "request_body_too_large/"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			res, body := call(t, "POST", s.URL+tt.path, tt.contentType, tt.body)
+			got := body
+			if tt.status != 200 {
+				_, code, param := errorOf(t, body)
+				got = code + "/" + param
+				if h := res.Header.Get("x-smg-error-code"); h != code {
+					t.Errorf("x-smg-error-code is %q, want %q", h, code)
+				}
+			}
+			if res.StatusCode != tt.status || !strings.Contains(got, tt.want) {
+				t.Errorf("got %d %s, want %d with %s", res.StatusCode, got, tt.status, tt.want)
+			}
+			if res.Header.Get("X-Request-Id") != "id-1" {
+				t.Error("the request id is missing")
+			}
+		})
+	}
+}
+
+func TestATooLongBodyIsNotRead(t *testing.T) {
+	s := gateway(t, Route{"POST", "/generate", infer.Generate, Body(1 << 10)(echo)})
+	c, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n")
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatalf("no answer before the body was sent: %v", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != 413 {
+		t.Errorf("got %d, want 413", res.StatusCode)
+	}
+}
+
+func TestPathsAndMethods(t *testing.T) {
+	s := gateway(t,
+		Route{"GET", "/workers", 0, echo},
+		Route{"POST", "/workers", 0, echo},
+		Route{"GET", "/workers/{id}", 0, echo},
+		Route{"GET", "/v1/models/{id}", 0, echo},
+		Route{"POST", "/v1/messages", infer.Messages, echo},
+	)
+	tests := []struct {
+		method, path string
+		status       int
+		allow, want  string
+	}{
+		{"GET", "/workers", 200, "", "/workers model"},
+		{"GET", "/workers?model=m", 200, "", "/workers model"},
+		{"HEAD", "/workers", 200, "", ""},
+		{"GET", "/workers/abc", 200, "", "/workers/{id} model= stream=false param=abc"},
+		{"GET", "/v1/models/org/name%20x", 200, "", "param=org/name x"},
+		{"DELETE", "/workers", 405, "GET, HEAD, POST", "method_not_allowed"},
+		{"GET", "/", 404, "", "Invalid URL (GET /)"},
+		{"GET", "/workers/", 404, "", "unknown_url"},
+		{"PROPFIND", "/nope", 404, "", "unknown_url"},
+		{"GET", "/v1/messages", 405, "POST", `{"type":"error","error":{"type":"invalid_request_error","message":"Invalid URL (GET /v1/messages)"},"request_id":"id-1"}`},
+		{"GET", "/v1/messages/batches", 404, "", `"type":"not_found_error"`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
+			res, body := call(t, tt.method, s.URL+tt.path, "", "")
+			if res.StatusCode != tt.status || !strings.Contains(body, tt.want) || res.Header.Get("Allow") != tt.allow {
+				t.Errorf("got %d %q, Allow %q; want %d with %q, Allow %q", res.StatusCode, body, res.Header.Get("Allow"), tt.status, tt.want, tt.allow)
+			}
+		})
+	}
+}
+
+func TestErrorsInTheClientsWords(t *testing.T) {
+	var err error
+	fail := infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error { return err })
+	s := gateway(t, Route{"POST", "/v1/chat/completions", infer.Chat, fail}, Route{"POST", "/v1/messages", infer.Messages, fail})
+	answer := func(status int, body string) error {
+		a := &infer.Answer{Status: status, Body: []byte(body)}
+		a.Header.AddString("Content-Type", "application/json")
+		a.Header.AddString("Retry-After", "3")
+		return &infer.Error{Status: status, Msg: "The worker answered.", Answer: a}
+	}
+	tests := []struct {
+		name              string
+		err               error
+		status            int
+		openAI, anthropic string
+	}{
+		{"the gateway's own", &infer.Error{Status: 503, Code: "no_workers", Msg: "None <here>.", RetryAfter: 1500 * time.Millisecond}, 503,
+			`{"error":{"type":"server_error","code":"no_workers","message":"None <here>.","param":null}}`,
+			`{"type":"error","error":{"type":"overloaded_error","message":"None <here>."},"request_id":"id-1"}`},
+		{"one that nobody named", errors.New("secret detail"), 500,
+			`{"error":{"type":"server_error","code":"internal_error","message":"The gateway failed.","param":null}}`,
+			`{"type":"error","error":{"type":"api_error","message":"The gateway failed."},"request_id":"id-1"}`},
+		{"a worker's", answer(429, `{"error": {"message":"slow down"}}`), 429, `{"error": {"message":"slow down"}}`,
+			`{"type":"error","error":{"type":"rate_limit_error","message":"slow down"},"request_id":"id-1"}`},
+		{"a worker's in SGLang's shape", answer(400, `{"object":"error","message":"too long","code":400}`), 400, `{"object":"error","message":"too long","code":400}`,
+			`{"type":"error","error":{"type":"invalid_request_error","message":"too long"},"request_id":"id-1"}`},
+		{"a worker's in Anthropic's shape", answer(400, `{"type":"error","error":{"type":"x_error","message":"own"}}`), 400, `{"type":"error","error":{"type":"x_error","message":"own"}}`,
+			`{"type":"error","error":{"type":"x_error","message":"own"}}`},
+		{"a worker's that is no JSON", answer(404, `<html>`), 404, `<html>`,
+			`{"type":"error","error":{"type":"not_found_error","message":"The worker answered."},"request_id":"id-1"}`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			err = tt.err
+			for path, want := range map[string]string{"/v1/chat/completions": tt.openAI, "/v1/messages": tt.anthropic} {
+				res, body := call(t, "POST", s.URL+path, "application/json", "{}")
+				if res.StatusCode != tt.status || body != want {
+					t.Errorf("%s: got %d %s, want %d %s", path, res.StatusCode, body, tt.status, want)
+				}
+				if tt.status == 503 && res.Header.Get("Retry-After") != "2" {
+					t.Errorf("Retry-After is %q, want 2: whole seconds, not less than meant", res.Header.Get("Retry-After"))
+				}
+				if tt.status == 429 && res.Header.Get("Retry-After") != "3" {
+					t.Error("the worker's Retry-After is lost")
+				}
+			}
+		})
+	}
+}
+
+func TestAnAnswerThatBreaks(t *testing.T) {
+	broken := &infer.Error{Status: 502, Code: "call_upstream_body_error", Msg: "The worker's answer broke off."}
+	begin := func(contentType string) infer.Handler {
+		return infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			w.Header().Set("Content-Type", contentType)
+			if _, err := w.Write([]byte("data: one\n\n")); err != nil {
+				return err
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			return broken
+		})
+	}
+	s := gateway(t,
+		Route{"POST", "/v1/chat/completions", infer.Chat, begin("text/event-stream; charset=utf-8")},
+		Route{"POST", "/v1/messages", infer.Messages, begin("text/event-stream")},
+		Route{"POST", "/generate", infer.Generate, begin("application/json")},
+	)
+	_, body := call(t, "POST", s.URL+"/v1/chat/completions", "", "")
+	if want := "data: one\n\ndata: {\"error\":{\"type\":\"stream_error\",\"code\":\"call_upstream_body_error\",\"message\":\"The worker's answer broke off.\",\"param\":null}}\n\n"; body != want {
+		t.Errorf("OpenAI's client got %q, want %q", body, want)
+	}
+	_, body = call(t, "POST", s.URL+"/v1/messages", "", "")
+	if want := "data: one\n\nevent: error\ndata: {\"type\":\"error\","; !strings.HasPrefix(body, want) {
+		t.Errorf("Anthropic's client got %q, want %q…", body, want)
+	}
+	res, err := http.Post(s.URL+"/generate", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.ReadAll(res.Body); err == nil {
+		t.Error("a part of a JSON answer was ended as if it were the whole")
+	}
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+}
+
+func TestAHeaderThatIsTooLong(t *testing.T) {
+	s := gateway(t, Route{"GET", "/health", 0, echo})
+	req, err := http.NewRequest("GET", s.URL+"/health", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Long", strings.Repeat("a", 80<<10))
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != 431 {
+		t.Errorf("got %d, want 431", res.StatusCode)
+	}
+}
+
+func TestDrain(t *testing.T) {
+	l, err := Listen("127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, end := make(chan struct{}), make(chan struct{})
+	slow := infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		close(begun)
+		<-end
+		return w.Send(200, "text/plain", []byte("whole"))
+	})
+	front := NewFront(NewMux([]Route{{"GET", "/slow", 0, slow}}), slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- Serve(ctx, front.HTTPServer(DefaultConfig()), l, time.Minute) }()
+	got := make(chan string, 1)
+	tr := new(http.Transport)
+	defer tr.CloseIdleConnections()
+	go func() {
+		res, err := (&http.Client{Transport: tr}).Get("http://" + l.Addr().String() + "/slow")
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		got <- string(b)
+	}()
+	<-begun
+	cancel()
+	for { // the listener closes at once
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
+	close(end)
+	if s := <-got; s != "whole" {
+		t.Errorf("a request that ran when the drain began got %q", s)
+	}
+	if err := <-served; err != nil {
+		t.Errorf("the drain ended with %v", err)
+	}
+}
+
+func TestIsSelf(t *testing.T) {
+	self := IsSelf(&net.TCPAddr{IP: net.IPv4zero, Port: 30000}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 29000})
+	for s, want := range map[string]bool{
+		"http://127.0.0.1:30000": true, "http://localhost:30000": true, "http://[::1]:30000": true, "http://0.0.0.0:30000": true,
+		"http://127.0.0.1:29000": true, "http://127.0.0.1:30001": false, "http://203.0.113.9:30000": false, "http://127.0.0.1": false,
+	} {
+		u, err := url.Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := self(u); got != want {
+			t.Errorf("IsSelf(%s) = %v, want %v", s, got, want)
+		}
+	}
+}
