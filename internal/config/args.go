@@ -3,7 +3,9 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // A layer is where a value can come from. Higher ones win.
@@ -216,11 +218,19 @@ func (p *argParser) unknown(name, norm string, long bool) {
 	p.faults.addf("unknown flag %s%s", plain(name), hint)
 }
 
-// plain returns a name as it is, or quoted if it has characters that a
-// terminal would not show as they are.
+// plain returns a name as it is, or quoted and cut if it has characters that a
+// terminal would not show as they are, or very many.
 func plain(s string) string {
 	if q := shown(s); q != `"`+s+`"` || strings.Contains(s, " ") {
 		return q
+	}
+	return s
+}
+
+// printable returns s as it is, or quoted if a terminal would not show it so.
+func printable(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) || r == utf8.RuneError }) {
+		return strconv.Quote(s)
 	}
 	return s
 }

@@ -31,7 +31,7 @@ func whole(t *testing.T, c *Config, o *Origins, err error) {
 func FuzzArgs(f *testing.F) {
 	for _, s := range []string{
 		"--port 1", "--worker-urls a b --port=2", "--prefill u 1 --prefill u none --port 1", "--_ --= -- - -1 -.5", "--enable_igw=false --log-json=TRUE",
-		"--api-key --x --api-key=", "--no-remove-unhealthy-workers=x", "--model-alias a=b --model-alias", "--prot 1 -p --prometheus-duration-buckets -1 -.1 nan",
+		"--api-key --x --api-key=", "--no-remove-unhealthy-workers=x", "--model-alias a=b --model-alias", "--config \x1b", "--prot 1 -p --prometheus-duration-buckets -1 -.1 nan",
 	} {
 		f.Add(strings.ReplaceAll(s, " ", "\n"))
 	}

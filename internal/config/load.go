@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -78,8 +80,12 @@ func (l *loader) file(name, where string, readFile func(string) ([]byte, error))
 		readFile = os.ReadFile
 	}
 	b, err := readFile(name)
+	name = printable(name)
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+		err = pe.Err // the name stands before it already
+	}
 	if err != nil {
-		l.faults.addf("%sreading %s: %v", where, plain(name), err)
+		l.faults.addf("%sreading %s: %v", where, name, err)
 		return
 	}
 	p := parseFile(name, b, &l.faults)

@@ -176,7 +176,8 @@ retry-jitter-factor must be between 0 and 1 (flag --retry-jitter-factor)
 		{name: "nothing before it", args: "http://a:1 --port 1", want: "stray argument \"http://a:1\"; settings are flags, which begin with --\n"},
 		{name: "-- ends the flags", args: "--port 1 -- --host", want: "stray argument \"--host\"; settings are flags, which begin with --\n"},
 		{name: "several models cannot be turned off", args: "--enable-igw=false", want: "--enable-igw=false: serving several models is always on\n"},
-		{name: "not there", args: "--config no.yaml", want: "--config: reading no.yaml: open no.yaml: file does not exist\n"},
+		{name: "not there", args: "--config no.yaml", want: "--config: reading no.yaml: file does not exist\n"},
+		{name: "a name that is not printable", args: "--config a\x1b", want: "--config: reading \"a\\x1b\": file does not exist\n"},
 		{name: "an empty file name", args: "--config=", want: "--config: want the name of a file\n"},
 		{name: "a file without a name", args: "--config --port 1", want: "--config: want a value: the name of a file\n"},
 		{name: "not supported yet, and what follows still counts", args: "--enable-wasm --prefill http://p:1 8998 --prefill http://q:1 none --decode http://d:1 --jwt-role-mapping a=b c=d --mesh_port 1 --port 99999", want: `
@@ -285,7 +286,7 @@ SLUICE_PORT: want an integer, got ""
 SLUICE_LOG_JSON: want true or false, got "1"
 job-queue-capacity and job-queue-concurrency must be at least 1 (env SLUICE_JOB_QUEUE_CAPACITY)
 `},
-		{name: "a file that is not there", env: "SLUICE_CONFIG=no.yaml", want: "SLUICE_CONFIG: reading no.yaml: open no.yaml: file does not exist\n"},
+		{name: "a file that is not there", env: "SLUICE_CONFIG=no.yaml", want: "SLUICE_CONFIG: reading no.yaml: file does not exist\n"},
 		{name: "all faults at once", args: "--config s.yaml --prot 1 --enable-mesh --cb-success-threshold 0", env: "SLUICE_LOG_LEVEL=x", file: "server:\n  host: nowhere\n  prt: 1\n", want: `
 s.yaml:3: unknown key server.prt; did you mean server.port?
 SLUICE_LOG_LEVEL: want one of debug, info, warn, error, got "x"
@@ -366,5 +367,17 @@ log-level "loud" is not one of debug, info, warn, error`
 	}
 	if err := Default().Validate(); err != nil {
 		t.Errorf("the defaults are not valid: %v", err)
+	}
+}
+
+// Loading is part of the time from start to listening.
+func BenchmarkLoad(b *testing.B) {
+	args := words("--config s.yaml --worker-urls http://a:1 http://b:1 --policy round_robin --port 1 --prometheus-port 0 --log-level warn --cb-failure-threshold 5")
+	file := files("s.yaml", "server: {host: 127.0.0.1}\nretry:\n  max_retries: 2\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := Load(args, []string{"SLUICE_API_KEY=k"}, file); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -21,6 +21,24 @@ a list is replaced as a whole. ` + "`sluice config`" + ` prints what holds and w
 - Times are integers of the unit in the flag's name, seconds where it has none.
 - A wrong setting ends the start with exit code 2; every fault is reported at once.
 
+A file, as ` + "`sluice serve --config sluice.yaml`" + ` reads it:
+
+` + "```yaml" + `
+server:
+  host: 127.0.0.1
+  port: 30000
+workers:
+  worker_urls:
+    - http://10.0.0.1:8000
+    - http://10.0.0.2:8000
+policy:
+  name: least_load
+routing:
+  model_aliases: [chat=Qwen/Qwen3-8B]
+log:
+  level: warn
+` + "```" + `
+
 ## General
 
 | flag | variable | meaning |

@@ -116,6 +116,11 @@ func TestSettingsDoc(t *testing.T) {
 	}
 	got := Markdown()
 	golden(t, file, got)
+	_, example, _ := strings.Cut(string(got), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	if err := Check("example", func(string) ([]byte, error) { return []byte(example), nil }); err != nil || example == "" {
+		t.Errorf("the example %q: %v", example, err)
+	}
 	for _, f := range knownFlags() {
 		for _, n := range append([]string{f.name}, f.aliases...) {
 			if !bytes.Contains(got, []byte("`--"+n+"`")) {
