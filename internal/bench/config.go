@@ -163,8 +163,8 @@ func (c Config) validatePrompt() (errs []error) {
 	if c.OutputTokens < 1 || c.OutputTokens > maxTokens {
 		bad("output-tokens %d is not between 1 and %d", c.OutputTokens, maxTokens)
 	}
-	if c.SharedPrefix < 0 || c.SharedPrefix > c.PromptTokens {
-		bad("shared-prefix-tokens %d is not between 0 and prompt-tokens, %d", c.SharedPrefix, c.PromptTokens)
+	if c.SharedPrefix < 0 || c.SharedPrefix > 0 && c.SharedPrefix >= c.PromptTokens {
+		bad("shared-prefix-tokens %d is not between 0 and one less than prompt-tokens, %d", c.SharedPrefix, c.PromptTokens)
 	}
 	if c.Prefixes < 1 || c.Prefixes > maxPrefixes {
 		bad("prefixes %d is not between 1 and %d", c.Prefixes, maxPrefixes)

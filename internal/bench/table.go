@@ -251,7 +251,7 @@ func (t *table) remarks(r *Result) {
 		say("ended early: %s requests failed", grouped(r.Requests.Failed+r.Requests.WarmupFailed))
 	}
 	if r.Requests.Shed > 0 {
-		say("%s requests were due while %s ran, and were not sent: the server cannot keep this rate", grouped(r.Requests.Shed), grouped(int64(r.Config.MaxInFlight)))
+		say("shed are requests that were due while %s ran already: the server does not keep up with this rate", grouped(int64(r.Config.MaxInFlight)))
 	}
 	if r.Config.Mode != "closed" && r.SendLag.P99 > 10 {
 		say("requests were sent late (p99 %s): this client is too busy for this rate, and its delay is in the figures", span(r.SendLag.P99))
