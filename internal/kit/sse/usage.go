@@ -1,0 +1,199 @@
+package sse
+
+import "bytes"
+
+// Usage is what an answer says that it took, in tokens and as the worker counts:
+// OpenAI's and SGLang's Input includes what was Cached, Anthropic's does not.
+type Usage struct{ Input, Cached, Output int64 }
+
+// maxTail bounds how much of an answer UsageOf looks at.
+const maxTail = 64 << 10
+
+// UsageOf returns the counts in the last object called usage, or meta_info as
+// SGLang's /generate has it, in a whole JSON answer. It looks at the answer's
+// last 64 KiB and reports false if there are none.
+func UsageOf(body []byte) (u Usage, ok bool) {
+	for n := 1 << 10; ; n *= 8 { // it stands at the end, mostly
+		n = min(n, maxTail)
+		if c := lastCounts(body[max(0, len(body)-n):]); c.has != 0 {
+			c.update(&u)
+			return u, true
+		}
+		if n == maxTail || n >= len(body) {
+			return u, false
+		}
+	}
+}
+
+// counts are those of one object.
+type counts struct {
+	Usage
+	has uint8 // a bit for each that the object tells
+}
+
+const (
+	hasInput = 1 << iota
+	hasCached
+	hasOutput
+)
+
+// update sets what c tells in u.
+func (c *counts) update(u *Usage) {
+	if c.has&hasInput != 0 {
+		u.Input = c.Input
+	}
+	if c.has&hasCached != 0 {
+		u.Cached = c.Cached
+	}
+	if c.has&hasOutput != 0 {
+		u.Output = c.Output
+	}
+}
+
+// lastCounts returns the counts in the last object of b that is called usage or
+// meta_info and tells any.
+//
+// It searches for the names' rarest letters, which most events do not have. A
+// name in a string's text is not mistaken: its quotes are escaped.
+func lastCounts(b []byte) counts {
+	usage, at := lastObject(b, `"usa`, `ge"`)
+	meta, metaAt := lastObject(b, `"meta_in`, `fo"`)
+	if metaAt > at {
+		return meta
+	}
+	return usage
+}
+
+func lastObject(b []byte, name, end string) (last counts, at int) {
+	at = -1
+	for from := 0; ; {
+		i := bytes.Index(b[from:], []byte(end))
+		if i < 0 {
+			return last, at
+		}
+		i += from
+		from = i + len(end)
+		if !bytes.HasSuffix(b[:i], []byte(name)) {
+			continue
+		}
+		open := space(b, from)
+		if open == len(b) || b[open] != ':' {
+			continue
+		}
+		if open = space(b, open+1); open == len(b) || b[open] != '{' {
+			continue
+		}
+		c, close := readCounts(b, open)
+		if close < 0 {
+			return last, at
+		}
+		if c.has != 0 {
+			last, at = c, open
+		}
+		from = close
+	}
+}
+
+// readCounts reads the object that opens at i, and returns where it ends; -1 if
+// it does not.
+func readCounts(b []byte, i int) (c counts, end int) {
+	depth, details := 0, false
+	for i < len(b) {
+		switch b[i] {
+		case '{', '[':
+			depth++
+			i++
+		case '}', ']':
+			depth--
+			i++
+			if depth == 0 {
+				return c, i
+			}
+			details = details && depth > 1
+		case '"':
+			start := i
+			if i = stringEnd(b, i); i < 0 {
+				return c, -1
+			}
+			if depth > 2 || depth == 2 && !details {
+				continue
+			}
+			value := space(b, i)
+			if value == len(b) || b[value] != ':' {
+				continue
+			}
+			value = space(b, value+1)
+			switch name := b[start+1 : i-1]; {
+			case depth == 2 && string(name) != "cached_tokens":
+			case depth == 1 && isDetails(name):
+				details = value < len(b) && b[value] == '{'
+			default:
+				c.take(name, b[value:])
+			}
+			i = value
+		default:
+			i++
+		}
+	}
+	return c, -1
+}
+
+func isDetails(name []byte) bool {
+	return string(name) == "prompt_tokens_details" || string(name) == "input_tokens_details"
+}
+
+// take reads the count that text begins with, if name is that of one.
+func (c *counts) take(name, text []byte) {
+	var to *int64
+	var bit uint8
+	switch string(name) {
+	case "prompt_tokens", "input_tokens":
+		to, bit = &c.Input, hasInput
+	case "cached_tokens", "cache_read_input_tokens":
+		to, bit = &c.Cached, hasCached
+	case "completion_tokens", "output_tokens":
+		to, bit = &c.Output, hasOutput
+	default:
+		return
+	}
+	var n int64
+	i := 0
+	for ; i < len(text) && i < 18 && isDigit(text[i]); i++ {
+		n = n*10 + int64(text[i]-'0')
+	}
+	if i == 0 || i == len(text) || text[i] != ',' && text[i] != '}' && !isSpace(text[i]) {
+		return // null, or no count
+	}
+	*to = n
+	c.has |= bit
+}
+
+// stringEnd returns the index behind the JSON string at i, -1 if there is none
+// or it does not end.
+func stringEnd(b []byte, i int) int {
+	if i >= len(b) || b[i] != '"' {
+		return -1
+	}
+	for i++; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			return i + 1
+		case '\\':
+			i++
+		}
+	}
+	return -1
+}
+
+// space returns the index of the first byte from i on that is not white space,
+// len(b) if there is none.
+func space(b []byte, i int) int {
+	for i < len(b) && isSpace(b[i]) {
+		i++
+	}
+	return i
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
+
+func isDigit(c byte) bool { return c-'0' < 10 }
