@@ -28,6 +28,9 @@ const (
 
 // fieldOf reads a line that is not empty. value is never nil.
 func fieldOf(line []byte) (f field, value []byte) {
+	if len(line) > len("data: ") && string(line[:len("data: ")]) == "data: " {
+		return data, line[len("data: "):] // nearly always
+	}
 	name := line
 	value = line[len(line):]
 	// No name that counts is longer than five bytes.
@@ -55,6 +58,9 @@ func fieldOf(line []byte) (f field, value []byte) {
 // for each line.
 func lineEnd(p []byte) int {
 	const block = 1 << 10
+	if len(p) > 0 && p[0] == '\n' {
+		return 0
+	}
 	for at := 0; at < len(p); at += block {
 		b := p[at:min(at+block, len(p))]
 		lf := bytes.IndexByte(b, '\n')

@@ -13,14 +13,18 @@ const maxTail = 64 << 10
 // SGLang's /generate has it, in a whole JSON answer. It looks at the answer's
 // last 64 KiB and reports false if there are none.
 func UsageOf(body []byte) (u Usage, ok bool) {
-	for n := 1 << 10; ; n *= 8 { // it stands at the end, mostly
-		n = min(n, maxTail)
-		if c := lastCounts(body[max(0, len(body)-n):]); c.has != 0 {
-			c.update(&u)
-			return u, true
-		}
-		if n == maxTail || n >= len(body) {
-			return u, false
+	c := tailCounts(body, maxTail)
+	c.update(&u)
+	return u, c.has != 0
+}
+
+// tailCounts is lastCounts of b's last limit bytes. It looks at the last few
+// first, where usage stands mostly.
+func tailCounts(b []byte, limit int) counts {
+	for n := 1 << 10; ; n *= 8 {
+		n = min(n, limit)
+		if c := lastCounts(b[max(0, len(b)-n):]); c.has != 0 || n == limit || n >= len(b) {
+			return c
 		}
 	}
 }
@@ -50,30 +54,40 @@ func (c *counts) update(u *Usage) {
 	}
 }
 
+// The ends of the names that are looked for begin with their rarest letters,
+// which most events do not have. The names of all counts end with tokens.
+var (
+	tokensEnd = []byte(`kens"`)
+	usageEnd  = []byte(`ge"`)
+	metaEnd   = []byte(`fo"`)
+)
+
 // lastCounts returns the counts in the last object of b that is called usage or
-// meta_info and tells any.
-//
-// It searches for the names' rarest letters, which most events do not have. A
-// name in a string's text is not mistaken: its quotes are escaped.
+// meta_info and tells any. A name in a string's text is not mistaken for one:
+// its quotes are escaped.
 func lastCounts(b []byte) counts {
-	usage, at := lastObject(b, `"usa`, `ge"`)
-	meta, metaAt := lastObject(b, `"meta_in`, `fo"`)
+	if !bytes.Contains(b, tokensEnd) {
+		return counts{}
+	}
+	usage, at := lastObject(b, `"usa`, usageEnd)
+	meta, metaAt := lastObject(b, `"meta_in`, metaEnd)
 	if metaAt > at {
 		return meta
 	}
 	return usage
 }
 
-func lastObject(b []byte, name, end string) (last counts, at int) {
+// lastObject looks for objects whose quoted name is name and end.
+func lastObject(b []byte, name string, end []byte) (last counts, at int) {
 	at = -1
 	for from := 0; ; {
-		i := bytes.Index(b[from:], []byte(end))
+		i := bytes.Index(b[from:], end)
 		if i < 0 {
 			return last, at
 		}
 		i += from
 		from = i + len(end)
-		if !bytes.HasSuffix(b[:i], []byte(name)) {
+		if i < len(name) || string(b[i-len(name):i]) != name {
 			continue
 		}
 		open := space(b, from)
@@ -83,14 +97,14 @@ func lastObject(b []byte, name, end string) (last counts, at int) {
 		if open = space(b, open+1); open == len(b) || b[open] != '{' {
 			continue
 		}
-		c, close := readCounts(b, open)
-		if close < 0 {
+		c, behind := readCounts(b, open)
+		if behind < 0 {
 			return last, at
 		}
 		if c.has != 0 {
 			last, at = c, open
 		}
-		from = close
+		from = behind
 	}
 }
 

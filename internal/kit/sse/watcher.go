@@ -225,9 +225,8 @@ func (w *Watcher) examine(d []byte) {
 		return
 	}
 	w.content++
-	d = d[max(0, len(d)-window):]
-	w.done = w.done || first == typeMark || lastIsTerminal(d)
-	if c := lastCounts(d); c.has != 0 {
+	w.done = w.done || first == typeMark || lastIsTerminal(d[max(0, len(d)-window):])
+	if c := tailCounts(d, window); c.has != 0 {
 		w.hasUsage = true
 		c.update(&w.usage)
 	}
@@ -287,6 +286,9 @@ func firstMark(d []byte) mark {
 // lastIsTerminal reports whether the last member of d is the type of an event
 // that ends streams.
 func lastIsTerminal(d []byte) bool {
+	if n := len(d); n < 2 || d[n-1] == '}' && d[n-2] != '"' && !isSpace(d[n-2]) {
+		return false // most events: they end with an object or an array
+	}
 	d, ok := cutEnd(d, "}")
 	if !ok {
 		return false
