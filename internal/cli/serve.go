@@ -30,7 +30,7 @@ they come to. SIGTERM lets running requests end; a second one ends at once.
 // serve runs the gateway until a signal ends it.
 func serve(args []string, std streams) int {
 	if wantsHelp(args) {
-		fmt.Fprintln(std.out, serveHelp)
+		fmt.Fprint(std.out, serveHelp, "\n")
 		width, _ := onTerminal(std.out)
 		config.Usage(std.out, width)
 		return exitOK
@@ -43,6 +43,8 @@ func serve(args []string, std streams) int {
 	if err != nil {
 		return failed(std, "serve", err)
 	}
+	slog.SetDefault(log) // what libraries print goes to our log
+	slog.SetLogLoggerLevel(slog.LevelDebug)
 	defer closeLog()
 	a, err := app.New(cfg, log)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 
 // Config says how workers are connected to.
 type Config struct {
-	PoolIdle time.Duration `yaml:"upstream_pool_idle_timeout_secs" flag:"upstream-pool-idle-timeout-secs" unit:"s" help:"how long an unused connection to a worker is kept"`
+	PoolIdle time.Duration `yaml:"pool_idle_timeout_secs" flag:"upstream-pool-idle-timeout-secs" unit:"s" help:"how long an unused connection to a worker is kept"`
 }
 
 // DefaultConfig returns the contract's defaults.
