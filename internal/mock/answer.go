@@ -164,13 +164,24 @@ func (e *Engine) settle(c *call, err error) {
 		e.refuse(c.w, c.ep.anthropic, &refusal{status: e.cfg.QueueStatus, msg: "The request queue is full."})
 	case errors.Is(context.Cause(c.ctx), errKilled):
 		c.how = killed
+		c.drop()
 	case errors.Is(context.Cause(c.ctx), errAborted):
 		c.how = cancelled
 		e.sayAborted(c)
 	case errors.Is(err, errBroken):
 		c.how = faulted
+		c.drop()
 	default:
 		c.how = cancelled
+		c.drop()
+	}
+}
+
+// drop ends an answer that is not complete so that net/http does not complete
+// it. It does not return if net/http serves.
+func (c *call) drop() {
+	if c.ctx.Value(http.ServerContextKey) != nil {
+		panic(http.ErrAbortHandler)
 	}
 }
 

@@ -175,11 +175,11 @@ func (e *Engine) stopLocked(reset bool) *run {
 		return nil
 	}
 	e.run, e.ln = nil, nil
-	r.cancel(errKilled)
 	_ = ln.TCPListener.Close() // nobody else uses it
 	if reset {
-		ln.reset()
+		ln.reset() // before any handler learns of it and ends its connection in peace
 	}
+	r.cancel(errKilled)
 	_ = r.srv.Close() // closes the listener again, which fails
 	e.log.Debug("engine stopped", "addr", e.addr)
 	return r
