@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/textproto"
 	"slices"
 	"strings"
@@ -50,7 +51,7 @@ type Config struct {
 	IgnoreEOS    bool   `yaml:"ignore_eos" flag:"ignore-eos" help:"ask the engine to go on to output-tokens; SGLang and vLLM know this field, others may refuse it"`
 	SharedPrefix int    `yaml:"shared_prefix_tokens" flag:"shared-prefix-tokens" help:"how much of a synthetic prompt it shares with others"`
 	Prefixes     int    `yaml:"prefixes" flag:"prefixes" help:"how many different shared prefixes there are"`
-	Seed         int64  `yaml:"seed" flag:"seed" help:"prompts and arrival times follow from it"`
+	Seed         int64  `yaml:"seed" flag:"seed" help:"prompts and arrival times follow from it; 0 for one drawn by chance, which the result tells: a server that has seen a prompt answers it from its cache"`
 	Trace        string `yaml:"trace" flag:"trace" help:"Mooncake trace (JSON lines, .gz or not) that gives lengths, shared blocks and, without concurrency or rate, times"`
 
 	TraceSpeed float64 `yaml:"trace_speed" flag:"trace-speed" help:"how much faster than its timestamps a trace is sent"`
@@ -83,6 +84,9 @@ func endpointNamed(name string) (infer.Endpoint, bool) {
 
 // withDefaults fills in what 0 stands for.
 func (c Config) withDefaults() Config {
+	if c.Seed == 0 {
+		c.Seed = 1 + rand.Int64N(1<<31)
+	}
 	if c.Concurrency == 0 && c.Rate == 0 && c.Trace == "" {
 		c.Concurrency = defaultConcurrency
 	}

@@ -181,8 +181,9 @@ func TestConnectionsAreKept(t *testing.T) {
 		name   string
 		status int
 		keep   bool
-		want   int
-	}{{"answers", 200, true, 4}, {"errors", 500, true, 4}, {"not if asked not to", 200, false, 100}} {
+		least  int
+		most   int // net/http may hand a connection on to who was about to open one
+	}{{"answers", 200, true, 4, 8}, {"errors", 500, true, 4, 8}, {"not if asked not to", 200, false, 100, 100}} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -202,8 +203,8 @@ func TestConnectionsAreKept(t *testing.T) {
 				mustRun(t, t.Context(), config(func(c *Config) {
 					c.Stream, c.Concurrency, c.Requests, c.NoKeepalive = true, 4, 100, !tt.keep
 				}), w)
-				if n := len(dials); n != tt.want {
-					t.Errorf("%d connections, want %d", n, tt.want)
+				if n := len(dials); n < tt.least || n > tt.most {
+					t.Errorf("%d connections, want %d to %d", n, tt.least, tt.most)
 				}
 			})
 		})

@@ -123,6 +123,28 @@ func TestPoissonArrivalsKeepTheRateAndTheSeed(t *testing.T) {
 	}
 }
 
+// A server that has seen a prompt answers it from its cache, so a second run
+// must not send the prompts of the first unless it is asked to.
+func TestRunsDoNotRepeatPrompts(t *testing.T) {
+	seen := map[string]int{}
+	for _, seed := range []int64{0, 0, 5, 5} {
+		synctest.Test(t, func(t *testing.T) {
+			w := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				b, _ := io.ReadAll(r.Body)
+				seen[string(b)]++
+				answerJSON(w, unary)
+			})
+			r := mustRun(t, t.Context(), config(func(c *Config) { c.Concurrency, c.Requests, c.Seed, c.PromptTokens = 1, 10, seed, 64 }), w)
+			if r.Config.Seed == 0 || seed != 0 && r.Config.Seed != seed {
+				t.Errorf("the result tells seed %d", r.Config.Seed)
+			}
+		})
+	}
+	if len(seen) != 30 {
+		t.Errorf("%d different prompts in two runs without a seed and two with the same, want 30", len(seen))
+	}
+}
+
 func TestWhatCannotBeSentIsCountedAsShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, _ *http.Request) {

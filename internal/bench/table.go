@@ -68,6 +68,7 @@ func (t *table) head(r *Result) {
 	if c.Trace != "" {
 		prompt = clean(c.Trace)
 	}
+	prompt += fmt.Sprintf("; seed %d", c.Seed)
 	when := seconds(sec(r.MeasuredS)) + " measured"
 	if c.WarmupS > 0 {
 		when = seconds(sec(c.WarmupS)) + " warm-up, " + when
@@ -254,7 +255,7 @@ func (t *table) remarks(r *Result) {
 		say("shed are requests that were due while %s ran already: the server does not keep up with this rate", grouped(int64(r.Config.MaxInFlight)))
 	}
 	if r.Config.Mode != "closed" && r.SendLag.P99 > 10 {
-		say("requests were sent late (p99 %s): this client is too busy for this rate, and its delay is in the figures", span(r.SendLag.P99))
+		say("requests were sent late (p99 %s): this client, or its machine, is too busy for this rate, and that delay is in the figures", span(r.SendLag.P99))
 	}
 	if q := r.Requests; q.Failed > 0 && q.OK > 0 {
 		say("times are those of the %s answers that came well", grouped(q.OK))
