@@ -14,6 +14,7 @@ const (
 	maxProbes     = 128 // checks out at a time
 	maxRoutine    = 96  // of them, those that nobody hurries: suspects need not wait behind hung workers
 	maxWorkers    = 1 << 14
+	maxSuspects   = 1024 // that are remembered one by one; of more, all workers are looked at
 	publishEvery  = 5 * time.Millisecond
 	firstPause    = time.Second            // until a worker that failed is asked again; grows
 	longestPause  = 10 * time.Second       // to which it grows, unless the interval is shorter
@@ -145,13 +146,7 @@ func (r *Registry) loop(ctx context.Context) {
 func (r *Registry) step(ctx context.Context, wg *sync.WaitGroup, now time.Time) (next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.suspected.Swap(false) {
-		for _, w := range r.all {
-			if w.suspect.Swap(false) {
-				r.suspectLocked(w, now)
-			}
-		}
-	}
+	r.takeSuspectsLocked(now)
 	sooner := func(t time.Time) {
 		if next.IsZero() || t.Before(next) {
 			next = t
@@ -185,6 +180,27 @@ func (r *Registry) step(ctx context.Context, wg *sync.WaitGroup, now time.Time) 
 	return next
 }
 
+// takeSuspectsLocked hears what the request path had to say. r.mu must be held.
+func (r *Registry) takeSuspectsLocked(now time.Time) {
+	for {
+		select {
+		case w := <-r.suspects:
+			r.suspectLocked(w, now)
+			continue
+		default:
+		}
+		break
+	}
+	if !r.crowded.Swap(false) {
+		return
+	}
+	for _, w := range r.all {
+		if w.suspect.Load() {
+			r.suspectLocked(w, now)
+		}
+	}
+}
+
 // dueLocked does what w waited for. r.mu must be held.
 func (r *Registry) dueLocked(ctx context.Context, wg *sync.WaitGroup, w *Worker, now time.Time) {
 	h := &w.health
@@ -199,6 +215,7 @@ func (r *Registry) dueLocked(ctx context.Context, wg *sync.WaitGroup, w *Worker,
 		}
 		return
 	}
+	w.suspect.Store(false)
 	h.asking, h.asked = true, now
 	r.probing++
 	revision, timeout, path := h.revision, h.cfg.Timeout, h.cfg.Path
@@ -336,7 +353,7 @@ func (h *health) grow(cfg Config, st Status) time.Duration {
 func (r *Registry) suspectLocked(w *Worker, now time.Time) {
 	h := &w.health
 	switch {
-	case w.Status() != Ready || h.cfg.Disabled:
+	case r.byID[w.id] != w || w.Status() != Ready || h.cfg.Disabled:
 	case h.asking:
 		h.suspect, h.again = true, true
 	case h.suspect && h.fails > 0: // being asked as often as is useful
@@ -354,7 +371,10 @@ func (r *Registry) turnLocked(w *Worker, to Status, now time.Time) {
 	h := &w.health
 	from := w.Status()
 	w.status.Store(uint32(to))
-	h.since, h.tries, h.pause = now, 0, 0
+	h.since, h.tries = now, 0
+	if to != Failed { // it goes on as it was
+		h.pause = 0
+	}
 	h.suspect, h.again = false, false
 	if to == NotReady || to == Failed {
 		// It may serve something else when it returns. What it is saying now

@@ -29,6 +29,7 @@ type ExistsError struct {
 	URL string
 }
 
+// Error has the contract's words, which clients of its API know.
 func (e *ExistsError) Error() string {
 	return fmt.Sprintf("Worker already exists at URL '%s' with ID %s.", e.URL, e.ID)
 }
@@ -81,10 +82,11 @@ type Registry struct {
 	client  *http.Client   // constant
 	jobs    *jobs.Queue    // constant
 
-	snap      atomic.Pointer[Snapshot] // never nil
-	wake      chan struct{}            // tells Run to look; holds at most one word
-	dirty     atomic.Bool              // the Snapshot may be out of date
-	suspected atomic.Bool              // some worker's suspect is set
+	snap     atomic.Pointer[Snapshot] // never nil
+	wake     chan struct{}            // tells Run to look; holds at most one word
+	dirty    atomic.Bool              // the Snapshot may be out of date
+	suspects chan *Worker             // whose suspect was set
+	crowded  atomic.Bool              // there were more than fit into suspects
 
 	mu      sync.Mutex
 	byID    map[ID]*Worker     // guarded by mu
@@ -106,7 +108,7 @@ type Registry struct {
 func New(cfg Config, checks HealthConfig, br breaker.Config, opt Options) *Registry {
 	r := &Registry{
 		cfg: cfg, checks: checks, breaker: br, opt: opt, log: opt.Log,
-		jobs: jobs.New(cfg.JobCapacity, cfg.JobConcurrency), wake: make(chan struct{}, 1),
+		jobs: jobs.New(cfg.JobCapacity, cfg.JobConcurrency), wake: make(chan struct{}, 1), suspects: make(chan *Worker, maxSuspects),
 		byID: make(map[ID]*Worker), byURL: make(map[string]*Worker),
 	}
 	if r.log == nil {

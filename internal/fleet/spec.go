@@ -28,25 +28,28 @@ type FieldError struct {
 	Want  string
 }
 
+// Error has the contract's words, which clients of its API know.
 func (e *FieldError) Error() string {
 	return fmt.Sprintf("Invalid value for field '%s': %s - %s", e.Field, e.Value, e.Want)
 }
 
 // A ModelCard describes one model of a worker.
 type ModelCard struct {
-	ID              string         `json:"id"`
-	DisplayName     string         `json:"display_name,omitempty"`
-	Aliases         []string       `json:"aliases,omitempty"`
-	ModelType       []string       `json:"model_type,omitempty"`
-	HFModelType     string         `json:"hf_model_type,omitempty"`
-	Architectures   []string       `json:"architectures,omitempty"`
-	Provider        string         `json:"provider,omitempty"`
-	ContextLength   int            `json:"context_length,omitempty"`
-	TokenizerPath   string         `json:"tokenizer_path,omitempty"`
-	ChatTemplate    string         `json:"chat_template,omitempty"`
-	ReasoningParser string         `json:"reasoning_parser,omitempty"`
-	ToolParser      string         `json:"tool_parser,omitempty"`
-	Metadata        map[string]any `json:"metadata,omitempty"`
+	ID              string            `json:"id"`
+	DisplayName     string            `json:"display_name,omitempty"`
+	Aliases         []string          `json:"aliases,omitempty"`
+	ModelType       []string          `json:"model_type,omitempty"`
+	HFModelType     string            `json:"hf_model_type,omitempty"`
+	Architectures   []string          `json:"architectures,omitempty"`
+	Provider        string            `json:"provider,omitempty"`
+	ContextLength   int               `json:"context_length,omitempty"`
+	TokenizerPath   string            `json:"tokenizer_path,omitempty"`
+	ChatTemplate    string            `json:"chat_template,omitempty"`
+	ReasoningParser string            `json:"reasoning_parser,omitempty"`
+	ToolParser      string            `json:"tool_parser,omitempty"`
+	Metadata        map[string]any    `json:"metadata,omitempty"`
+	ID2Label        map[string]string `json:"id2label,omitempty"`
+	NumLabels       int               `json:"num_labels,omitempty"`
 }
 
 // A Spec is a worker as it is registered. Only URL is required; zero values

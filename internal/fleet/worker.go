@@ -61,7 +61,7 @@ type Worker struct {
 	info    atomic.Pointer[Info] // never nil
 	load    atomic.Pointer[Load] // nil until the first report
 	status  atomic.Uint32
-	suspect atomic.Bool // the request path asks for a check; taken by the prober
+	suspect atomic.Bool // the request path asks for a check; false when one begins
 	noLoad  atomic.Bool // it knows no load report; asked again when it joins again
 	checks  [2]atomic.Uint64
 	health  health // guarded by Registry.mu
@@ -191,10 +191,15 @@ func (w *Worker) Acquire(now time.Time) (Lease, bool) {
 // Suspect tells that a request could not reach w, or lost it: w is to be asked
 // how it is now, not at its next turn. It never blocks.
 func (w *Worker) Suspect() {
-	if w.suspect.CompareAndSwap(false, true) {
-		w.reg.suspected.Store(true)
-		w.reg.wakeUp()
+	if w.suspect.Load() || !w.suspect.CompareAndSwap(false, true) {
+		return // it is going to be asked
 	}
+	select {
+	case w.reg.suspects <- w:
+	default:
+		w.reg.crowded.Store(true)
+	}
+	w.reg.wakeUp()
 }
 
 // A Lease is one request's place on a worker.
