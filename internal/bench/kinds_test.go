@@ -47,9 +47,9 @@ func TestEveryWayToFailHasItsKind(t *testing.T) {
 		kind    string
 		example string
 	}{
-		{"status 429", false, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "slow down", 429) }, "status_429", "slow down"},
-		{"status 503 of a stream", true, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no worker", 503) }, "status_503", "no worker"},
-		{"a redirect is not followed", false, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/else", 307) }, "status_307", ""},
+		{"status 429", false, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "slow down", http.StatusTooManyRequests) }, "status_429", "slow down"},
+		{"status 503 of a stream", true, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no worker", http.StatusServiceUnavailable) }, "status_503", "no worker"},
+		{"a redirect is not followed", false, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/else", http.StatusTemporaryRedirect) }, "status_307", ""},
 		{"body is not JSON", false, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, "<html>") }, "bad_json", "<html>"},
 		{"body is two JSON texts", false, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, unary+unary) }, "bad_json", ""},
 		{"body is an error with status 200", false, func(w http.ResponseWriter, _ *http.Request) {
@@ -217,7 +217,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 			if r.Header.Get("Authorization") != "Bearer sk-hunter2" || r.Header.Get("X-Tenant-Key") != "Basic topsecret" {
 				t.Errorf("header %v", r.Header)
 			}
-			http.Error(w, "Incorrect API key provided: sk-hunter2 / topsecret", 401)
+			http.Error(w, "Incorrect API key provided: sk-hunter2 / topsecret", http.StatusUnauthorized)
 		})
 		r := mustRun(t, t.Context(), config(func(c *Config) {
 			c.URL = "http://server/v1?key=querysecret"

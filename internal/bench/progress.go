@@ -54,7 +54,7 @@ func (r *recorder) glance() glance {
 
 func progressLine(l *load, s glance, now time.Time, rate float64) string {
 	elapsed := now.Sub(l.start)
-	line := fmt.Sprintf("%s", seconds(elapsed))
+	line := seconds(elapsed)
 	switch {
 	case !l.until.IsZero():
 		line += " of " + seconds(l.until.Sub(l.start))

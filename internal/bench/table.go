@@ -171,12 +171,11 @@ func sparkline(counts []int64) string {
 	most := slices.Max(counts)
 	b := strings.Builder{}
 	for _, n := range counts {
-		switch {
-		case n == 0:
+		if n == 0 {
 			b.WriteByte(' ')
-		default:
-			b.WriteRune(levels[int(float64(n)/float64(most)*float64(len(levels)-1)+.5)])
+			continue
 		}
+		b.WriteRune(levels[int(float64(n)/float64(most)*float64(len(levels)-1)+.5)])
 	}
 	return b.String()
 }
