@@ -140,7 +140,7 @@ func routingText(dst, body []byte) []byte {
 	}
 	for _, v := range got {
 		if v.Kind != peek.Absent && v.Kind != peek.Null {
-			dst = peek.AppendText(dst, body[v.Start:v.End])
+			dst = append(peek.AppendText(dst, body[v.Start:v.End]), '\n')
 		}
 	}
 	return dst

@@ -39,6 +39,9 @@ func stream(ctx context.Context, r *infer.Request, w *infer.Reply, res *http.Res
 				return gone(err)
 			}
 		}
+		if err == io.EOF && unproven(res) && !seen.Done() {
+			err = io.ErrUnexpectedEOF
+		}
 		switch {
 		case err == io.EOF && w.Committed():
 			return nil
@@ -54,6 +57,13 @@ func stream(ctx context.Context, r *infer.Request, w *infer.Reply, res *http.Res
 			return brokeOff(ctx, err)
 		}
 	}
+}
+
+// unproven reports whether only the connection's end marks the answer's end, as
+// in HTTP/1.0. A worker that died looks the same, so its last word must have
+// been heard.
+func unproven(res *http.Response) bool {
+	return res.ContentLength < 0 && len(res.TransferEncoding) == 0 && res.ProtoMajor == 1
 }
 
 // whole passes on an answer that makes sense only in one piece.

@@ -214,6 +214,8 @@ func TestWhatAWorkerDoesWrong(t *testing.T) {
 		{"a stream cut between events", events + "9\r\ndata: 1\n\n\r\n", closeIt, "call_upstream_body_error", true, true, "data: 1\n\n"},
 		{"a stream cut in an event", events + "6\r\ndata: \r\n", closeIt, "call_upstream_body_error", true, true, "data: \n\n"},
 		{"a stream cut after its last word", events + "e\r\ndata: [DONE]\n\n\r\n", reset, "", false, true, "data: [DONE]\n\n"},
+		{"a stream that ends with its connection", "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n", closeIt, "call_upstream_body_error", true, true, "data: 1\n\n"},
+		{"such a stream that had its last word", "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: [DONE]\n\n", closeIt, "", false, true, "data: [DONE]\n\n"},
 		{"a redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", closeIt, "call_upstream_redirect_error", true, false, ""},
 		{"500", "HTTP/1.1 500 X\r\nContent-Length: 3\r\n\r\noops", closeIt, "call_upstream_status_error", true, false, ""},
 		{"400", "HTTP/1.1 400 X\r\nContent-Length: 3\r\n\r\nbad", closeIt, "", false, true, "bad"},
