@@ -301,3 +301,22 @@ func TestFlappingFleet(t *testing.T) {
 		}
 	})
 }
+
+func TestAWorkerThatIsNoLongerToldWhatItServesIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.es.at("a").answer("/v1/models", "<html>")
+		r.start()
+		w := r.add("a", Spec{Labels: map[string]string{"model_id": "mine"}})
+		after(time.Second)
+		r.want("told", w, Ready)
+		r.es.at("a").serve("its own")
+		if err := r.Update(w.ID(), Patch{Labels: map[string]string{"model_id": ""}}); err != nil {
+			t.Fatal(err)
+		}
+		after(time.Second)
+		if got := strings.Join(w.Info().ModelIDs, " "); got != "its own" {
+			t.Errorf("serves %q, want its own", got)
+		}
+	})
+}

@@ -90,6 +90,9 @@ func (r *Registry) amendLocked(w *Worker, spec Spec, now time.Time) {
 	h.spec = spec
 	h.cfg, h.settle = spec.Health.apply(r.checks, r.cfg.DrainSettle)
 	w.info.Store(newInfo(spec, r.cfg.Backend, h.found))
+	if h.found == nil { // the old spec may have named the models, the new one not
+		h.known = false
+	}
 	if h.cfg.Disabled && w.Status() != Ready {
 		r.turnLocked(w, Ready, now)
 	}
