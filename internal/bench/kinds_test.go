@@ -48,8 +48,12 @@ func TestEveryWayToFailHasItsKind(t *testing.T) {
 		example string
 	}{
 		{"status 429", false, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "slow down", http.StatusTooManyRequests) }, "status_429", "slow down"},
-		{"status 503 of a stream", true, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no worker", http.StatusServiceUnavailable) }, "status_503", "no worker"},
-		{"a redirect is not followed", false, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/else", http.StatusTemporaryRedirect) }, "status_307", ""},
+		{"status 503 of a stream", true, func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "no worker", http.StatusServiceUnavailable)
+		}, "status_503", "no worker"},
+		{"a redirect is not followed", false, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/else", http.StatusTemporaryRedirect)
+		}, "status_307", ""},
 		{"body is not JSON", false, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, "<html>") }, "bad_json", "<html>"},
 		{"body is two JSON texts", false, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, unary+unary) }, "bad_json", ""},
 		{"body is an error with status 200", false, func(w http.ResponseWriter, _ *http.Request) {
