@@ -31,7 +31,7 @@ func refuse(r *infer.Request, w *infer.Reply, err error) (whole bool) {
 	}
 	h := w.Header()
 	if e.Answer != nil {
-		relayAnswer(r, h, e.Answer)
+		relayAnswer(h, e.Answer)
 		body := e.Answer.Body
 		if dialect(r) == infer.Anthropic {
 			body = anthropicAnswer(r, e)
@@ -57,7 +57,7 @@ func refuse(r *infer.Request, w *infer.Reply, err error) (whole bool) {
 
 // relayAnswer copies the header of a worker's answer. What the gates have set
 // already stays.
-func relayAnswer(r *infer.Request, h *infer.Header, a *infer.Answer) {
+func relayAnswer(h *infer.Header, a *infer.Answer) {
 	for _, f := range a.Header.Fields() {
 		h.AddString(string(f.Name), string(f.Value))
 	}

@@ -103,7 +103,7 @@ var errPanic = errors.New("handler panicked")
 // outcome says how a request ended.
 func outcome(ctx context.Context, w *infer.Reply, wire *wire, err error) result {
 	switch {
-	case err != nil && (wire.failed || context.Cause(ctx) == context.Canceled):
+	case err != nil && (wire.failed || errors.Is(context.Cause(ctx), context.Canceled)):
 		return result{infer.StatusClientGone, "client_closed_request"}
 	case err != nil && w.Committed():
 		return result{w.Status(), "stream_error"}
