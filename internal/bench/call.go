@@ -141,7 +141,7 @@ func (c *caller) do(ctx context.Context, j job) answer {
 func (c *caller) fail(ctx context.Context, a *answer, kind string, err error) {
 	var dial *dialError
 	switch cause := context.Cause(ctx); {
-	case cause == errTimeout:
+	case errors.Is(cause, errTimeout):
 		kind, err = kindTimeout, fmt.Errorf("no whole answer within %v", c.c.timeout)
 	case cause != nil:
 		a.unfinished = true
