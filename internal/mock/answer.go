@@ -67,7 +67,7 @@ type usage struct {
 
 func (u usage) total() int { return u.prompt + u.output }
 
-// usage counts all choices.
+// usageOf counts all choices, made tokens of each.
 func (a *answer) usageOf(made func(choice int) int) usage {
 	var u usage
 	for i, s := range a.job.seqs {
@@ -219,11 +219,11 @@ func (e *Engine) answer(c *call, a *ask, refused *refusal) error {
 	if run.model == "" {
 		run.model = (*e.models.Load())[0]
 	}
-	return e.run1(c, run)
+	return e.perform(c, run)
 }
 
-// run1 takes a through the scheduler and says it.
-func (e *Engine) run1(c *call, a *answer) error {
+// perform takes a through the scheduler and says it.
+func (e *Engine) perform(c *call, a *answer) error {
 	seqs := make([]sequence, len(a.needs))
 	list := make([]*sequence, len(a.needs))
 	for i := range seqs {

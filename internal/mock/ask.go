@@ -26,6 +26,7 @@ type ask struct {
 	fault     string // the body's own
 	rid       string // the body's request id
 	batch     bool   // the prompt was a list, so the answer is
+	count     bool   // the prompt is only counted, so it may be too long
 	texts     []string
 	query     string // of a rerank
 	dims      int    // of an embedding, 0 for the engine's own
@@ -300,6 +301,9 @@ type length struct {
 
 // want is how long an answer to a prompt of this many tokens is to be.
 func (a *ask) want(cfg Config, prompt int) (length, *refusal) {
+	if a.count {
+		return length{}, nil
+	}
 	room := cfg.ContextLength - prompt
 	if prompt > cfg.ContextLength || a.limit > room || a.limit == 0 && !a.reads() && room == 0 {
 		return length{}, &refusal{

@@ -48,7 +48,7 @@ func readMessages(_ *Engine, body []byte) (*ask, *refusal) {
 func readCountTokens(_ *Engine, body []byte) (*ask, *refusal) {
 	a, _, f := readConversation(body)
 	if a != nil {
-		a.limit, a.stream = readOnly, false
+		a.limit, a.stream, a.count = readOnly, false, true
 	}
 	return a, f
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -249,20 +250,38 @@ func (s *sink) Write(b []byte) (int, error) { return len(b), nil }
 func (s *sink) WriteHeader(int)             {}
 func (s *sink) Flush()                      {}
 
+// BenchmarkInstantNetwork measures an engine on the network, with a client that
+// costs next to nothing: it sends the same bytes and waits for the last of the
+// answer.
 func BenchmarkInstantNetwork(b *testing.B) {
-	for _, bb := range []struct{ name, extra string }{{"unary", ""}, {"stream", `"stream":true,`}} {
+	for _, bb := range []struct {
+		name, extra, end string
+		per              int
+	}{{"unary", "", "}}}", 1}, {"stream", `"stream":true,`, "0\r\n\r\n", 1}, {"stream at once", `"stream":true,`, "0\r\n\r\n", 1000}} {
 		b.Run(bb.name, func(b *testing.B) {
-			f := serve(b, instant())
-			c := client(b)
-			body := []byte(`{` + bb.extra + `"model":"m","max_tokens":32,"messages":[{"role":"user","content":"` + strings.Repeat("word ", 180) + `"}]}`)
+			cfg := instant()
+			cfg.EventsPerWrite = bb.per
+			f := serve(b, cfg)
+			c, err := net.Dial("tcp", f.Addrs()[0])
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			body := `{` + bb.extra + `"model":"m","max_tokens":32,"messages":[{"role":"user","content":"` + strings.Repeat("word ", 180) + `"}]}`
+			ask := fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: m\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+			buf := make([]byte, 64<<10)
 			b.ReportAllocs()
 			for b.Loop() {
-				resp, err := c.Post(f.URLs()[0]+"/v1/chat/completions", "application/json", bytes.NewReader(body))
-				if err != nil {
+				if _, err := c.Write(ask); err != nil {
 					b.Fatal(err)
 				}
-				_, _ = io.Copy(io.Discard, resp.Body)
-				resp.Body.Close()
+				for n := 0; !bytes.HasSuffix(buf[:n], []byte(bb.end)); {
+					k, err := c.Read(buf[n:])
+					if err != nil {
+						b.Fatal(err)
+					}
+					n += k
+				}
 			}
 		})
 	}

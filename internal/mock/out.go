@@ -158,6 +158,9 @@ var noCache = []string{"no-cache"}
 
 // events sends events and flushes them.
 func (o *out) events(ev *events) error {
+	if err := o.gone(); err != nil {
+		return err
+	}
 	if o.fault != nil {
 		return o.faultyEvents(ev)
 	}
@@ -170,10 +173,11 @@ func (o *out) events(ev *events) error {
 		o.flusher.Flush()
 		at = ev.ends[k-1]
 	}
-	return o.gone()
+	return nil
 }
 
-// gone returns errGone if the client left.
+// gone returns errGone if the client left. It is asked before something is
+// sent, never after: who has everything may go.
 func (o *out) gone() error {
 	if o.ctx.Err() != nil {
 		return errGone
@@ -193,7 +197,7 @@ func (o *out) faultyEvents(ev *events) error {
 		o.sent++
 		at = end
 	}
-	return o.gone()
+	return nil
 }
 
 // notJSON is what badjson sends, notChunk what garbage does.
@@ -260,6 +264,9 @@ func (o *out) close() error {
 
 // body sends a whole answer.
 func (o *out) body(b []byte) error {
+	if err := o.gone(); err != nil {
+		return err
+	}
 	f := o.fault
 	if f != nil && f.ending == endBadJSON {
 		b = []byte(`{"id":"mock", this is not JSON`)
@@ -271,7 +278,7 @@ func (o *out) body(b []byte) error {
 		if _, err := o.w.Write(b); err != nil {
 			return errGone
 		}
-		return o.gone()
+		return nil
 	}
 	half := b
 	switch f.ending {
@@ -291,5 +298,5 @@ func (o *out) body(b []byte) error {
 	case endGarbage:
 		return o.hangUpWith([]byte(notChunk), false)
 	}
-	return o.gone()
+	return nil
 }
