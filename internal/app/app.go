@@ -64,17 +64,17 @@ func New(cfg *config.Config, log *slog.Logger) (*App, error) {
 		Policy: newPolicy(cfg.Policy.Name), PolicyName: cfg.Policy.Name,
 		BackPressure: relay.BackPressure, Metrics: rm,
 	})
-	a.fleet.Watch(router.Publish)
+	if err := a.addWorkers(); err != nil {
+		a.closeListeners()
+		return nil, err
+	}
+	a.fleet.Watch(router.Publish) // after the first workers: each of them would cost a table
 	wm.watch(a.fleet)
 	adm := admin.New(admin.Options{
 		Fleet: a.fleet, Models: func() []string { return router.Table().Models() }, Transport: a.transport,
 		Draining: a.draining.Load, Version: "sluice-" + version.Version,
 	})
 	a.front = server.NewFront(a.mux(router, adm), log)
-	if err := a.addWorkers(); err != nil {
-		a.closeListeners()
-		return nil, err
-	}
 	return a, nil
 }
 
