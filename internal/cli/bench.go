@@ -58,5 +58,8 @@ func benchmark(args []string, std streams) int {
 	if err != nil {
 		return failed(std, "bench", fmt.Errorf("printing the result: %w", err))
 	}
+	if res.Requests.OK == 0 && res.Requests.Failed > 0 {
+		return exitFailed // a script must not take this for a measurement
+	}
 	return exitOK
 }
