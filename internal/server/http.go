@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -40,10 +41,16 @@ func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	if hr.Host != "" {
 		r.Header.AddString("Host", hr.Host)
 	}
+	rc := http.NewResponseController(hw)
 	if hr.Body != nil && hr.Body != http.NoBody {
-		r.SetBody(hr.Body, hr.ContentLength)
+		b := &body{Reader: hr.Body}
+		r.SetBody(b, hr.ContentLength)
+		// A refusal does not wait for a body that nobody wants, nor does its
+		// connection for long.
+		_ = rc.EnableFullDuplex()
+		defer b.linger(rc)
 	}
-	wire := &wire{w: hw, rc: http.NewResponseController(hw), head: hr.Method == http.MethodHead}
+	wire := &wire{w: hw, rc: rc, head: hr.Method == http.MethodHead}
 	reply := infer.NewReply(wire)
 	err := f.h.Serve(hr.Context(), r, reply)
 	if err == nil {
@@ -52,6 +59,30 @@ func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	if !refuse(r, reply, err) {
 		// The client must not take a part for the whole: cut the connection.
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// lingerTime is how long the rest of a body may take whose request is answered.
+// The connection is closed then; at once would be too soon, for a client that
+// is still sending would see a reset and not the answer.
+const lingerTime = 5 * time.Second
+
+// body is a request's, which knows whether it has been read to its end.
+type body struct {
+	io.Reader
+	ended bool
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.ended = b.ended || err != nil
+	return n, err
+}
+
+// linger bounds the time in which net/http reads what is left of b.
+func (b *body) linger(rc *http.ResponseController) {
+	if !b.ended {
+		_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
 	}
 }
 

@@ -135,24 +135,39 @@ func TestWhatABodyMustBe(t *testing.T) {
 	}
 }
 
-func TestATooLongBodyIsNotRead(t *testing.T) {
+func TestARefusalDoesNotWaitForTheBody(t *testing.T) {
 	s := gateway(t, Route{"POST", "/generate", infer.Generate, Body(1 << 10)(echo)})
-	c, err := net.Dial("tcp", s.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	chunk := fmt.Sprintf("500\r\n%s\r\n", strings.Repeat("a", 0x500))
+	tests := []struct {
+		name, header, body string
+		want               int
+	}{
+		{"too long by far", "Content-Type: application/json\r\nContent-Length: 1000000000\r\n", "", 413},
+		{"too long by a little", "Content-Type: application/json\r\nContent-Length: 1025\r\n", "", 413},
+		{"too long in chunks", "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n", chunk, 413},
+		{"too long, and not sent unless invited", "Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n", "", 413},
+		{"of the wrong type", "Content-Length: 10\r\n", "", 415},
 	}
-	defer c.Close()
-	fmt.Fprintf(c, "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n")
-	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	res, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		t.Fatalf("no answer before the body was sent: %v", err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != 413 {
-		t.Errorf("got %d, want 413", res.StatusCode)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := net.Dial("tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			fmt.Fprintf(c, "POST /generate HTTP/1.1\r\nHost: x\r\n%s\r\n%s", tt.header, tt.body)
+			if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatalf("no answer before the body was sent: %v", err)
+			}
+			defer res.Body.Close()
+			if res.StatusCode != tt.want {
+				t.Errorf("got %d, want %d", res.StatusCode, tt.want)
+			}
+		})
 	}
 }
 
