@@ -20,6 +20,7 @@ import (
 	"sluice/internal/config"
 	"sluice/internal/fleet"
 	"sluice/internal/kit/metric"
+	"sluice/internal/kit/trace"
 	"sluice/internal/policy"
 	"sluice/internal/route"
 	"sluice/internal/server"
@@ -34,6 +35,7 @@ type App struct {
 	metrics   *metric.Registry
 	transport *http.Transport
 	front     *server.Front
+	tracer    *trace.Tracer // nil without --enable-trace
 	draining  atomic.Bool
 
 	api, health, observe net.Listener // health is nil if there is no such port
@@ -74,6 +76,10 @@ func New(cfg *config.Config, log *slog.Logger) (*App, error) {
 		Fleet: a.fleet, Models: func() []string { return router.Table().Models() }, Transport: a.transport,
 		Draining: a.draining.Load, Version: "sluice-" + version.Version,
 	})
+	if err := a.openTraces(); err != nil { // last, so that nothing that fails leaves it open
+		a.closeListeners()
+		return nil, err
+	}
 	a.front = server.NewFront(a.mux(router, adm), log)
 	return a, nil
 }
@@ -174,6 +180,7 @@ func (a *App) Run(ctx context.Context) error {
 	defer a.transport.CloseIdleConnections()
 	a.warnIfOpen()
 	parts := []part{
+		{"traces", a.runTraces}, // first, so that the last request's span is sent
 		{"fleet", a.fleet.Run},
 		{"metrics", a.runObserve},
 		{"health", a.runHealth},

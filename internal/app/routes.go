@@ -8,6 +8,7 @@ import (
 	"sluice/internal/gate/access"
 	"sluice/internal/gate/auth"
 	"sluice/internal/gate/cors"
+	"sluice/internal/gate/span"
 	"sluice/internal/infer"
 	"sluice/internal/kit/metric"
 	"sluice/internal/server"
@@ -59,9 +60,12 @@ func (a *App) mux(router infer.Handler, adm *admin.Admin) *server.Mux {
 		}
 		routes = append(routes, server.Route{Method: c.Method, Pattern: c.Pattern, Handler: h})
 	}
-	return server.NewMux(routes,
-		access.Gate(a.cfg.Access, a.log, am, nil), // outermost: it sees whatever happens
-		cors.Gate(a.cfg.CORS),                     // before authentication: a preflight carries no key
+	gates := []infer.Gate{access.Gate(a.cfg.Access, a.log, am, nil)} // outermost: it sees whatever happens
+	if a.tracer != nil {
+		gates = append(gates, span.Gate(a.tracer)) // a refused request has a span too
+	}
+	gates = append(gates,
+		cors.Gate(a.cfg.CORS), // before authentication: a preflight carries no key
 		auth.Gate(a.cfg.Auth, func(r *infer.Request) auth.Class { // before the body: a stranger's is not read
 			c, ok := classes[r.Route]
 			if !ok {
@@ -70,6 +74,7 @@ func (a *App) mux(router infer.Handler, adm *admin.Admin) *server.Mux {
 			return c
 		}),
 	)
+	return server.NewMux(routes, gates...)
 }
 
 // observe answers /metrics, and /debug/pprof/ if profiles is set.
