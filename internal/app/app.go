@@ -131,20 +131,23 @@ func (a *App) addrs() []net.Addr {
 }
 
 // addWorkers registers the workers named at the start, which get the gateway's
-// own key, as the contract has it.
+// own key, as the contract has it. What is wrong with them is a fault of the
+// configuration that could be seen only now: the ports had to be open.
 func (a *App) addWorkers() error {
-	var errs []error
+	var f config.Faults
 	for _, s := range a.cfg.Workers.WorkerURLs {
 		u, err := fleet.ParseURL(s, true)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("worker-urls: %w", err))
-			continue
+		if err == nil {
+			_, err = a.fleet.Add(fleet.Spec{URL: u.String(), APIKey: a.cfg.Auth.APIKey})
 		}
-		if _, err := a.fleet.Add(fleet.Spec{URL: u.String(), APIKey: a.cfg.Auth.APIKey}); err != nil {
-			errs = append(errs, fmt.Errorf("worker-urls: %w", err))
+		if err != nil {
+			f.List = append(f.List, fmt.Sprintf("worker-urls: %v", err))
 		}
 	}
-	return errors.Join(errs...)
+	if len(f.List) > 0 {
+		return &f
+	}
+	return nil
 }
 
 // URL is where clients reach the gateway from this machine.

@@ -47,6 +47,10 @@ func serve(args []string, std streams) int {
 	slog.SetLogLoggerLevel(slog.LevelDebug)
 	defer closeLog()
 	a, err := app.New(cfg, log)
+	var faults *config.Faults
+	if errors.As(err, &faults) {
+		return refuse(std, "serve", err)
+	}
 	if err != nil {
 		return failed(std, "serve", err)
 	}

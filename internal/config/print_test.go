@@ -38,7 +38,7 @@ func golden(t *testing.T, file string, got []byte) {
 
 func TestPrint(t *testing.T) {
 	env := []string{"SLUICE_API_KEY=hunter2", "SLUICE_LOG_DIR=/var/log/two words"}
-	file := files("s.yaml", "server:\n  port: 8080\nworkers:\n  worker_urls:\n  - http://user:hunter2@a:1\n  - http://b:1\n")
+	file := files("s.yaml", "server:\n  port: 8080\nworkers:\n  worker_urls:\n  - http://a:1\n  - http://b:1\n")
 	c, o, err := Load(words("--config s.yaml --retry-initial-backoff-ms 75 --prometheus-duration-buckets 0.1 1 --disable-health-check"), env, file)
 	if err != nil {
 		t.Fatal(err)

@@ -53,6 +53,18 @@ func (c Config) Validate() error {
 	case "openai", "anthropic", "gemini":
 		bad("backend %q is not supported yet: external providers are not built; use sglang or vllm", c.Backend)
 	}
+	seen := make(map[string]bool, len(c.WorkerURLs))
+	for _, s := range c.WorkerURLs {
+		u, err := ParseURL(s, true)
+		switch {
+		case err != nil:
+			bad("worker-urls: %w", err)
+		case seen[u.String()]:
+			bad("worker-urls: %s stands there twice", u.Redacted())
+		default:
+			seen[u.String()] = true
+		}
+	}
 	if c.StartupTimeout <= 0 {
 		bad("worker-startup-timeout-secs must be at least 1")
 	}
