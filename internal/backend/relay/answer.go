@@ -26,6 +26,10 @@ const maxHeld = 1 << 20
 func stream(ctx context.Context, r *infer.Request, w *infer.Reply, res *http.Response) error {
 	buf := bufs.Get().(*[32 << 10]byte)
 	defer bufs.Put(buf)
+	// A length that the worker does not keep to would leave no room for the
+	// event that says so.
+	res.Header.Del("Content-Length")
+	res.ContentLength = -1
 	var seen sse.Watcher
 	defer func() { w.Served.Tokens, w.Served.Events = tokens(&seen), seen.ContentEvents() }()
 	for {

@@ -117,10 +117,21 @@ func failed(ctx context.Context, err error) error {
 		if op != nil && op.Op == "dial" {
 			e.Msg = "The worker could not be reached."
 		}
-	case strings.Contains(err.Error(), "malformed") || strings.Contains(err.Error(), "invalid") || strings.Contains(err.Error(), "exceeded"):
+	case notHTTP(err.Error()):
 		e.Code, e.Msg = "call_upstream_decode_error", "The worker's answer is not HTTP."
 	}
 	return e
+}
+
+// notHTTP reports whether an error of net/http's says that an answer came which
+// breaks the rules. It has no types for them.
+func notHTTP(text string) bool {
+	for _, s := range []string{"malformed", "invalid", "exceeded", "transport connection broken"} {
+		if strings.Contains(text, s) {
+			return true
+		}
+	}
+	return false
 }
 
 // ended returns the error for a request whose time or client is gone, or nil.
