@@ -88,8 +88,8 @@ func (a *Admin) readiness(_ context.Context, _ *infer.Request, w *infer.Reply) e
 		return sendJSON(w, http.StatusServiceUnavailable, notReady{"not ready", "draining"})
 	}
 	now, healthy := time.Now(), 0
-	all := a.fleet.Snapshot().All
-	for _, wk := range all {
+	snap := a.fleet.Snapshot()
+	for _, wk := range snap.Ready { // not All: a request is routed among these
 		if wk.Available(now) {
 			healthy++
 		}
@@ -101,7 +101,7 @@ func (a *Admin) readiness(_ context.Context, _ *infer.Request, w *infer.Reply) e
 		Status  string `json:"status"`
 		Healthy int    `json:"healthy_workers"`
 		Total   int    `json:"total_workers"`
-	}{"ready", healthy, len(all)})
+	}{"ready", healthy, len(snap.All)})
 }
 
 type notReady struct {
