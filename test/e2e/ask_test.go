@@ -34,6 +34,11 @@ func body(path string, stream bool, more string) string {
 	return fmt.Sprintf(`{"model":"m","stream":%v,%s%s}`, stream, prompt, more)
 }
 
+// of returns b for another model.
+func of(model, b string) string {
+	return strings.Replace(b, `"model":"m"`, fmt.Sprintf(`"model":%q`, model), 1)
+}
+
 // oneShot is a client without idle connections: every call sees the gateway as
 // a new one does.
 var oneShot = &http.Client{

@@ -2,6 +2,7 @@
 package e2e
 
 import (
+	"flag"
 	"io"
 	"net/http"
 	"os"
@@ -12,6 +13,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		// Most tests here wait for processes; two at a time, on two cores,
+		// would leave both idle.
+		_ = flag.Set("test.parallel", "6")
+	}
 	code := m.Run()
 	program.Clean()
 	os.Exit(code)

@@ -15,7 +15,8 @@ import (
 // A rogue is a worker that passes every check and then misbehaves, byte by
 // byte as a test wants it.
 type rogue struct {
-	URL string
+	URL   string
+	model string
 
 	mu    sync.Mutex
 	asked []*http.Request // guarded by mu; those that infer
@@ -26,11 +27,17 @@ type rogue struct {
 // reply, which writes to the connection what it likes; then it is closed.
 func newRogue(t testing.TB, reply func(c net.Conn, r *http.Request)) *rogue {
 	t.Helper()
+	return newRogueOf(t, "m", reply)
+}
+
+// newRogueOf is newRogue for another model.
+func newRogueOf(t testing.TB, model string, reply func(c net.Conn, r *http.Request)) *rogue {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &rogue{URL: "http://" + l.Addr().String()}
+	w := &rogue{URL: "http://" + l.Addr().String(), model: model}
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	conns := map[net.Conn]bool{}
@@ -74,7 +81,7 @@ func (w *rogue) serve(c net.Conn, reply func(net.Conn, *http.Request)) {
 		case "/health":
 			say(c, "200 OK", "text/plain", "ok")
 		case "/v1/models":
-			say(c, "200 OK", "application/json", `{"object":"list","data":[{"id":"m","owned_by":"x"}]}`)
+			say(c, "200 OK", "application/json", fmt.Sprintf(`{"object":"list","data":[{"id":%q,"owned_by":"x"}]}`, w.model))
 		default:
 			say(c, "404 Not Found", "text/plain", "")
 		}
