@@ -19,6 +19,7 @@ import (
 
 const (
 	headerID     = "x-request-id"
+	headerClaude = "request-id" // where Anthropic's SDKs look for the id
 	headerWorker = "x-smg-routed-worker-id"
 	headerCode   = "x-smg-error-code"
 )
@@ -56,7 +57,7 @@ func (g *gate) serve(ctx context.Context, r *infer.Request, w *infer.Reply, next
 		r.Received = g.now()
 	}
 	r.ID = requestID(r, g.cfg.IDHeaders)
-	wire := &wire{id: r.ID, reply: w, showWorker: g.cfg.ShowWorker}
+	wire := &wire{id: r.ID, reply: w, showWorker: g.cfg.ShowWorker, claude: r.Endpoint.Dialect() == infer.Anthropic}
 	w.Wrap(func(inner infer.Wire) infer.Wire {
 		wire.Wire = inner
 		return wire
@@ -143,6 +144,7 @@ type wire struct {
 	id         string
 	reply      *infer.Reply
 	showWorker bool
+	claude     bool // the client speaks Anthropic's API
 
 	sent   int64 // bytes of the body
 	failed bool  // the client did not take what was sent
@@ -152,6 +154,9 @@ type wire struct {
 func (w *wire) WriteHeader(status int) {
 	h := w.Header()
 	h.Set(headerID, w.id)
+	if w.claude {
+		h.Set(headerClaude, w.id)
+	}
 	if worker := w.reply.Served.Worker; w.showWorker && worker != "" {
 		h.Set(headerWorker, worker)
 	} else {

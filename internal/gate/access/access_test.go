@@ -184,6 +184,29 @@ func TestAnErrorIsAnsweredWithTheID(t *testing.T) {
 	}
 }
 
+func TestAnthropicsSDKsFindTheID(t *testing.T) {
+	for endpoint, want := range map[infer.Endpoint]string{infer.Messages: "abc", infer.CountTokens: "abc", infer.Chat: "the worker's"} {
+		g := newRig(DefaultConfig())
+		g.req.Endpoint = endpoint
+		g.req.Header.AddString("x-request-id", "abc")
+		err := g.serve(t.Context(), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			w.Header().AddString("Request-Id", "the worker's")
+			_, err := w.Write([]byte("x"))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for v := range g.wire.header.Values("request-id") {
+			ids = append(ids, string(v))
+		}
+		if !slices.Equal(ids, []string{want}) {
+			t.Errorf("%v: request-id is %q, want only %q", endpoint, ids, want)
+		}
+	}
+}
+
 func TestAWorkersHeadersDoNotSpeakForTheGateway(t *testing.T) {
 	relay := func(_ context.Context, r *infer.Request, w *infer.Reply) error {
 		w.Served.Worker = "http://10.0.0.5:8000"
