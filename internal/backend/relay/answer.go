@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/peek"
 	"sluice/internal/kit/sse"
 )
 
@@ -22,43 +24,72 @@ var bufs = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 // they come.
 const maxHeld = 1 << 20
 
-// stream passes events on, a piece for each read, and watches them go by.
+// stream passes events on, those that are whole at each read, and watches them
+// go by. The beginning of an event waits for its end: nobody can use it before,
+// and if its worker dies nobody is left with half an event.
 func stream(ctx context.Context, r *infer.Request, w *infer.Reply, res *http.Response) error {
 	buf := bufs.Get().(*[32 << 10]byte)
 	defer bufs.Put(buf)
+	endsByClosing := unproven(res)
 	// A length that the worker does not keep to would leave no room for the
 	// event that says so.
 	res.Header.Del("Content-Length")
 	res.ContentLength = -1
 	var seen sse.Watcher
 	defer func() { w.Served.Tokens, w.Served.Events = tokens(&seen), seen.ContentEvents() }()
+	held := 0     // bytes at the front of buf that wait
+	torn := false // a part of an event was sent, for it is longer than buf
 	for {
-		n, err := res.Body.Read(buf[:])
-		if n > 0 {
-			if !w.Committed() {
-				begin(r, w, res)
-			}
-			seen.Feed(buf[:n])
-			if err := pass(w, buf[:n]); err != nil {
-				return gone(err)
-			}
-		}
-		if err == io.EOF && unproven(res) && !seen.Done() {
+		n, err := res.Body.Read(buf[held:])
+		seen.Feed(buf[held : held+n])
+		held += n
+		if err == io.EOF && endsByClosing && !seen.Done() {
 			err = io.ErrUnexpectedEOF
 		}
+		whole := held
 		switch {
-		case err == io.EOF && w.Committed():
-			return nil
+		case seen.AtBoundary():
+			torn = false
+		case err == io.EOF: // what it sent is its to answer for
+		default:
+			whole = wholeEvents(buf[:held])
+			if whole == 0 && (held == len(buf) || torn && err != nil) {
+				whole, torn = held, true
+			}
+			torn = torn && whole == 0 || whole == held
+		}
+		if whole > 0 {
+			begin(r, w, res)
+			if err := pass(w, buf[:whole]); err != nil {
+				return gone(err)
+			}
+			held = copy(buf[:], buf[whole:held])
+		}
+		switch {
 		case err == io.EOF:
 			begin(r, w, res) // an empty stream is an answer too
 			return nil
 		case err != nil && seen.Done() && seen.AtBoundary():
 			return nil // all was said; how the connection ended does not matter
 		case err != nil:
-			if w.Committed() && !seen.AtBoundary() {
+			if torn && !seen.AtBoundary() {
 				_ = pass(w, []byte("\n\n")) // an error event follows; it must stand alone
 			}
 			return brokeOff(ctx, err)
+		}
+	}
+}
+
+// wholeEvents returns how long the whole events are that b begins with. It
+// looks for the last empty line, after LF or CRLF.
+func wholeEvents(b []byte) int {
+	for i := len(b); ; {
+		i = bytes.LastIndexByte(b[:i], '\n')
+		switch {
+		case i < 1:
+			return 0
+		case b[i-1] == '\n', i > 1 && b[i-1] == '\r' && b[i-2] == '\n':
+			return i + 1
 		}
 	}
 }
@@ -75,7 +106,10 @@ func whole(ctx context.Context, r *infer.Request, w *infer.Reply, res *http.Resp
 	if res.ContentLength > maxHeld || res.ContentLength < 0 && !isJSON(res.Header) {
 		return through(ctx, r, w, res, nil)
 	}
-	body, err := held(res)
+	body, err := held(res, maxHeld)
+	if err == nil && unproven(res) && len(body) <= maxHeld && isTorn(body) {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
 		return brokeOff(ctx, err)
 	}
@@ -85,17 +119,27 @@ func whole(ctx context.Context, r *infer.Request, w *infer.Reply, res *http.Resp
 	if u, ok := sse.UsageOf(body); ok && res.StatusCode == http.StatusOK {
 		w.Served.Tokens = infer.Tokens(u)
 	}
+	res.ContentLength = int64(len(body))
 	begin(r, w, res)
 	return send(w, body)
 }
 
-// held reads an answer up to one byte over maxHeld.
-func held(res *http.Response) ([]byte, error) {
+// isTorn reports whether body is not JSON from end to end.
+func isTorn(body []byte) bool {
+	var syntax *peek.SyntaxError
+	return errors.As(peek.Object(body, noKeys, nil), &syntax)
+}
+
+var noKeys = peek.NewKeys()
+
+// held reads an answer up to one byte over limit. What the worker announces is
+// not believed beyond maxHeld.
+func held(res *http.Response, limit int64) ([]byte, error) {
 	var b bytes.Buffer
 	if res.ContentLength > 0 {
-		b.Grow(int(res.ContentLength) + bytes.MinRead)
+		b.Grow(int(min(res.ContentLength, maxHeld)) + bytes.MinRead)
 	}
-	_, err := b.ReadFrom(io.LimitReader(res.Body, maxHeld+1))
+	_, err := b.ReadFrom(io.LimitReader(res.Body, limit+1))
 	return b.Bytes(), err
 }
 
@@ -132,14 +176,14 @@ func begin(r *infer.Request, w *infer.Reply, res *http.Response) {
 		return
 	}
 	clientHeader(w.Header(), res.Header)
-	if res.ContentLength >= 0 && !w.Header().Has("Content-Length") {
+	if res.ContentLength >= 0 && res.StatusCode != http.StatusNoContent && !w.Header().Has("Content-Length") {
 		w.Header().Set("Content-Length", strconv.FormatInt(res.ContentLength, 10))
 	}
 	w.Served.FirstByte = time.Since(r.Received)
 	w.Commit(res.StatusCode)
 }
 
-// send writes a whole body, with its length if the worker did not say it.
+// send writes a whole body.
 func send(w *infer.Reply, body []byte) error {
 	if _, err := w.Write(body); err != nil {
 		return gone(err)

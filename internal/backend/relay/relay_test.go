@@ -212,7 +212,10 @@ func TestWhatAWorkerDoesWrong(t *testing.T) {
 		{"bad chunk framing", head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}", closeIt, "call_upstream_body_error", true, false, ""},
 		{"a stream without events, cut", events, reset, "call_upstream_body_error", true, false, ""},
 		{"a stream cut between events", events + "9\r\ndata: 1\n\n\r\n", closeIt, "call_upstream_body_error", true, true, "data: 1\n\n"},
-		{"a stream cut in an event", events + "6\r\ndata: \r\n", closeIt, "call_upstream_body_error", true, true, "data: \n\n"},
+		{"a stream cut in its first event", events + "6\r\ndata: \r\n", closeIt, "call_upstream_body_error", true, false, ""},
+		{"a stream cut in an event", events + "9\r\ndata: 1\n\n\r\n6\r\ndata: \r\n", closeIt, "call_upstream_body_error", true, true, "data: 1\n\n"},
+		{"a stream cut in an event after CRLF", events + "11\r\ndata: 1\r\n\r\ndata: \r\n", closeIt, "call_upstream_body_error", true, true, "data: 1\r\n\r\n"},
+		{"a stream cut in an event that is too long to wait", events + "9c40\r\n" + strings.Repeat("a", 40000) + "\r\n", closeIt, "call_upstream_body_error", true, true, strings.Repeat("a", 40000) + "\n\n"},
 		{"a stream cut after its last word", events + "e\r\ndata: [DONE]\n\n\r\n", reset, "", false, true, "data: [DONE]\n\n"},
 		{"a stream that ends with its connection", "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n", closeIt, "call_upstream_body_error", true, true, "data: 1\n\n"},
 		{"such a stream that had its last word", "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: [DONE]\n\n", closeIt, "", false, true, "data: [DONE]\n\n"},
@@ -258,8 +261,12 @@ func TestAnEventIsSentWhenItComes(t *testing.T) {
 	defer tr.CloseIdleConnections()
 	w := infer.NewReply(wire)
 	go func() { ended <- New(tr).Serve(t.Context(), r, w, fleet.Team{Lead: worker(t, s.URL, "")}) }()
-	for _, p := range []string{"data: {\"x\":1}\n\n", "data: half", " an event\n\n", "data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}\n\n", "data: [DONE]\n\n"} {
+	next <- "data: half" // waits for the rest
+	for _, p := range []string{" an event\n\n", "data: {\"x\":1}\n\n", "data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}\n\n", "data: [DONE]\n\n"} {
 		next <- p
+		if strings.HasPrefix(p, " ") {
+			p = "data: half" + p
+		}
 		if piece := <-got; piece != p {
 			t.Errorf("sent %q, the client got %q", p, piece)
 		}
@@ -400,6 +407,59 @@ func TestRerankIsWrapped(t *testing.T) {
 				t.Errorf("Content-Length is %s for %d bytes", n, len(c.body()))
 			}
 		})
+	}
+}
+
+// TestAnAnnouncedLengthIsNotBelieved holds that a worker cannot take memory by
+// saying how much it is going to send.
+func TestAnAnnouncedLengthIsNotBelieved(t *testing.T) {
+	r := chat()
+	r.Endpoint = infer.Rerank
+	_, w, err := relay(t, t.Context(), raw(t, "HTTP/1.1 200 OK\r\nContent-Length: 1152921504606846976\r\n\r\n[", closeIt), r)
+	if e := infer.AsError(err); e.Code != "call_upstream_body_error" || !e.Retry || w.Committed() {
+		t.Errorf("got %v, want call_upstream_body_error, to be tried elsewhere", err)
+	}
+}
+
+func TestALongListIsWrappedToo(t *testing.T) {
+	list := `[{"score":1,"document":"` + strings.Repeat("x", 2<<20) + `","index":0}]`
+	r := chat()
+	r.Endpoint = infer.Rerank
+	c, _, err := relay(t, t.Context(), raw(t, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(list), list), closeIt), r)
+	if want := `{"results":` + list + `,`; err != nil || !strings.HasPrefix(c.body(), want) {
+		t.Errorf("got %.40s…, %v; want it wrapped", c.body(), err)
+	}
+}
+
+// TestWhereOnlyTheEndOfTheConnectionEndsAnAnswer holds that a worker that died
+// is not taken for one that was done, nor the other way round.
+func TestWhereOnlyTheEndOfTheConnectionEndsAnAnswer(t *testing.T) {
+	const stream = "Content-Type: text/event-stream\r\n"
+	tests := []struct {
+		name, answer string
+		whole        bool
+	}{
+		{"JSON that is whole", "Content-Type: application/json\r\n\r\n{\"a\":1}\n", true},
+		{"JSON that is torn", "Content-Type: application/json\r\n\r\n{\"a\":1", false},
+		{"a list", "Content-Type: application/json\r\n\r\n[1]", true},
+		{"a stream that says that it is over", stream + "\r\ndata: 1\n\ndata: [DONE]\n\n", true},
+		{"a stream that does not", stream + "\r\ndata: 1\n\n", false},
+		{"a stream of an announced length", stream + "Content-Length: 9\r\n\r\ndata: 1\n\n", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, _, err := relay(t, t.Context(), raw(t, "HTTP/1.1 200 OK\r\n"+tt.answer, closeIt), chat())
+			if (err == nil) != tt.whole {
+				t.Errorf("the client got %q, %v; want it taken for whole: %v", c.body(), err, tt.whole)
+			}
+		})
+	}
+}
+
+func TestNoContentHasNoLength(t *testing.T) {
+	c, _, err := relay(t, t.Context(), raw(t, "HTTP/1.1 204 No Content\r\n\r\n", closeIt), chat())
+	if err != nil || c.status != 204 || c.header.Has("Content-Length") {
+		t.Errorf("got %d with length %q, %v; want 204 and no length", c.status, c.header.Get("Content-Length"), err)
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 	"sluice/internal/kit/peek"
 )
 
+// maxRanked bounds a list of results: it holds the documents that were sent.
+const maxRanked = 64 << 20
+
 var rerankKeys = peek.NewKeys("top_k", "return_documents", "rid")
 
 // rerank passes on an answer to /v1/rerank. SGLang answers with a bare array
@@ -19,12 +22,12 @@ var rerankKeys = peek.NewKeys("top_k", "return_documents", "rid")
 // without documents if they asked for none. An answer that is an object
 // already, as vLLM's, passes as it is. The results' own bytes are kept.
 func rerank(ctx context.Context, r *infer.Request, w *infer.Reply, res *http.Response) error {
-	body, err := held(res)
+	body, err := held(res, maxRanked)
 	if err != nil {
 		return brokeOff(ctx, err)
 	}
-	if len(body) > maxHeld {
-		return through(ctx, r, w, res, body)
+	if len(body) > maxRanked {
+		return unwrappable(fmt.Errorf("over %d bytes", maxRanked))
 	}
 	if t := bytes.TrimLeft(body, " \t\r\n"); len(t) == 0 || t[0] != '[' {
 		begin(r, w, res)
@@ -32,12 +35,17 @@ func rerank(ctx context.Context, r *infer.Request, w *infer.Reply, res *http.Res
 	}
 	wrapped, err := wrap(r, body)
 	if err != nil {
-		return &infer.Error{Status: http.StatusBadGateway, Code: "rerank_response_build_failed", Msg: "The worker's answer is not a list of results.", Retry: true, Err: err}
+		return unwrappable(err)
 	}
 	res.Header.Del("Content-Length")
 	res.ContentLength = int64(len(wrapped))
 	begin(r, w, res)
 	return send(w, wrapped)
+}
+
+// unwrappable is the error of an answer that is no list of results.
+func unwrappable(err error) error {
+	return &infer.Error{Status: http.StatusBadGateway, Code: "rerank_response_build_failed", Msg: "The worker's answer is not a list of results.", Retry: true, Err: err}
 }
 
 func wrap(r *infer.Request, body []byte) ([]byte, error) {
