@@ -1,0 +1,362 @@
+package trace
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"sluice/internal/kit/trace/tracetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// within returns a context for a Close that should not take long.
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestSpansReachTheCollector(t *testing.T) {
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+	c := tracetest.Start(t, nil)
+	tr, err := Open(t.Context(), Config{Endpoint: c.Addr, ServiceName: "sluice", Version: "1.2.3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := Parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "a=1,b=2")
+	start := time.Unix(1_700_000_000, 5)
+	s := tr.Start(parent, "POST /v1/x", start)
+	s.Set(String("text", "v"), Int("n", 7), Bool("yes", true), Seconds("took", 1500*time.Millisecond))
+	s.Fail("because")
+	s.End(start.Add(time.Second))
+	if err := tr.Close(within(t, 10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	got := c.Next(t)
+	if got.Name != "POST /v1/x" || got.Kind.String() != "SPAN_KIND_SERVER" || got.TraceState != "a=1,b=2" {
+		t.Errorf("got %v", got.Span)
+	}
+	if got.StartTimeUnixNano != 1_700_000_000_000_000_005 || got.EndTimeUnixNano-got.StartTimeUnixNano != 1e9 {
+		t.Errorf("from %d to %d", got.StartTimeUnixNano, got.EndTimeUnixNano)
+	}
+	if got.Status.Code.String() != "STATUS_CODE_ERROR" || got.Status.Message != "because" {
+		t.Errorf("status %v", got.Status)
+	}
+	for k, want := range map[string]string{"text": "v", "n": "7", "yes": "true", "took": "1.5"} {
+		if v := got.Attrs()[k]; v != want {
+			t.Errorf("%s is %q, want %q", k, v, want)
+		}
+	}
+	for k, want := range map[string]string{"service.name": "sluice", "service.version": "1.2.3", "deployment.environment.name": "test"} {
+		if v := got.Resource[k]; v != want {
+			t.Errorf("the source's %s is %q, want %q", k, v, want)
+		}
+	}
+	if tr.Dropped() != 0 {
+		t.Errorf("%d spans dropped, want 0", tr.Dropped())
+	}
+}
+
+func TestSpansAreSentSoon(t *testing.T) {
+	c := tracetest.Start(t, nil)
+	tr, err := Open(t.Context(), Config{Endpoint: c.Addr, ServiceName: "sluice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.Start(Context{}, "one", time.Now()).End(time.Now())
+	c.Next(t) // without Close
+	if err := tr.Close(within(t, 10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A span of bytes that are not UTF-8 would have its whole batch refused.
+func TestHostileTextIsSent(t *testing.T) {
+	c := tracetest.Start(t, nil)
+	tr, err := Open(t.Context(), Config{Endpoint: c.Addr, ServiceName: "sluice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := tr.Start(Context{}, "\xff\xfe name", time.Now())
+	s.Set(String("bad", "a\xffb"), String("long", strings.Repeat("ü", 1<<20)), String("torn", strings.Repeat("x", maxString-1)+"ü"))
+	for i := range 1000 {
+		s.Set(Int("n"+strings.Repeat("n", i), 1))
+	}
+	s.Fail("\xc3" + strings.Repeat("y", 1<<20))
+	s.End(time.Now())
+	if err := tr.Close(within(t, 10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	got := c.Next(t)
+	if got.Name != "? name" || len(got.Status.Message) > maxString || len(got.Attributes) > limits.AttributeCountLimit {
+		t.Errorf("name %q, a reason of %d bytes, %d attributes", got.Name, len(got.Status.Message), len(got.Attributes))
+	}
+	a := got.Attrs()
+	if a["bad"] != "a?b" || len(a["long"]) != maxString || a["torn"] != strings.Repeat("x", maxString-1) {
+		t.Errorf("bad %q, long has %d bytes, torn %q", a["bad"], len(a["long"]), a["torn"])
+	}
+}
+
+func TestTheClientSaysWhetherATraceIsRecorded(t *testing.T) {
+	c := tracetest.Start(t, nil)
+	tr, err := Open(t.Context(), Config{Endpoint: c.Addr, ServiceName: "sluice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const id = "0af7651916cd43dd8448eb211c80319c"
+	tests := []struct {
+		name, parent string
+		want         bool
+		flags        string
+	}{
+		{"no parent", "", true, "01"},
+		{"recorded", "00-" + id + "-b7ad6b7169203331-01", true, "01"},
+		{"not recorded", "00-" + id + "-b7ad6b7169203331-00", false, "00"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := tr.Start(Parse(test.parent, ""), test.name, time.Now())
+			if s.Recording() != test.want {
+				t.Errorf("recording is %v, want %v", s.Recording(), test.want)
+			}
+			child := s.Context().Traceparent()
+			if !strings.HasSuffix(child, "-"+test.flags) || len(child) != length {
+				t.Errorf("the child's parent is %q, want flags %s", child, test.flags)
+			}
+			if test.parent != "" && (child[:parentAt] != test.parent[:parentAt] || child[parentAt:flagsAt] == test.parent[parentAt:flagsAt]) {
+				t.Errorf("the child's parent is %q after %q: want the same trace, another span", child, test.parent)
+			}
+			s.End(time.Now())
+		})
+	}
+	if err := tr.Close(within(t, 10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if c.Len() != 2 {
+		t.Errorf("the collector got %d spans, want 2", c.Len())
+	}
+}
+
+func TestNobodyWaitsForACollectorThatIsNotThere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	t.Run("refused", func(t *testing.T) {
+		_ = l.Close()
+		closeOne(t, addr, 10*time.Second, "connection refused")
+	})
+	t.Run("silent", func(t *testing.T) {
+		l, err := net.Listen("tcp", addr) // takes connections, and says nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		took := closeOne(t, addr, 200*time.Millisecond, "canceled")
+		if took > 5*time.Second {
+			t.Errorf("Close took %s, asked to take 200ms", took)
+		}
+	})
+}
+
+// closeOne ends a span and closes its Tracer, which cannot send it.
+func closeOne(t *testing.T, addr string, give time.Duration, why string) time.Duration {
+	t.Helper()
+	var log bytes.Buffer
+	tr, err := Open(t.Context(), Config{Endpoint: addr, ServiceName: "sluice", Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.Start(Context{}, "s", time.Now()).End(time.Now())
+	ctx := within(t, give)
+	begin := time.Now()
+	err = tr.Close(ctx)
+	if late := ctx.Err() != nil; late != errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("out of time: %v, but Close says %v", late, err)
+	}
+	took := time.Since(begin)
+	if tr.Dropped() != 1 || !strings.Contains(strings.ToLower(log.String()), why) || strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("%d spans dropped, want 1 and one line of %q:\n%s", tr.Dropped(), why, log.String())
+	}
+	return took
+}
+
+func TestOpenSaysWhatIsWrong(t *testing.T) {
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "no-equals-sign")
+	_, err := Open(t.Context(), Config{Endpoint: "127.0.0.1:1", ServiceName: "sluice"})
+	if err == nil || !strings.Contains(err.Error(), "OTEL_RESOURCE_ATTRIBUTES") {
+		t.Errorf("got %v, want the variable named", err)
+	}
+}
+
+// exporter is an sdk.SpanExporter without a network.
+type exporter struct {
+	export func(context.Context, int) error
+	sent   atomic.Int64
+}
+
+func (e *exporter) ExportSpans(ctx context.Context, ss []sdk.ReadOnlySpan) error {
+	err := e.export(ctx, len(ss))
+	if err == nil {
+		e.sent.Add(int64(len(ss)))
+	}
+	return err
+}
+
+func (e *exporter) Shutdown(context.Context) error { return nil }
+
+// over returns a Tracer that sends to e, and its log.
+func over(e *exporter) (*Tracer, *bytes.Buffer) {
+	log := new(bytes.Buffer)
+	return open(resource.Empty(), e, slog.New(slog.NewTextHandler(log, nil))), log
+}
+
+func spans(tr *Tracer, n int) {
+	for range n {
+		tr.Start(Context{}, "s", time.Now()).End(time.Now())
+	}
+}
+
+func TestAFullQueueDropsAndSaysSoOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &exporter{export: func(ctx context.Context, _ int) error {
+			<-ctx.Done() // a collector that hangs
+			return status.FromContextError(ctx.Err()).Err()
+		}}
+		tr, log := over(e)
+		for range 30 {
+			spans(tr, 3*maxWaiting)
+			time.Sleep(10 * time.Second) // five minutes in all
+		}
+		synctest.Wait()
+		lines := strings.Count(log.String(), "\n")
+		if lines < 4 || lines > 6 {
+			t.Errorf("%d lines in five minutes, want about 5:\n%s", lines, log.String())
+		}
+		begin := time.Now()
+		err := tr.Close(within(t, 3*time.Second))
+		if took := time.Since(begin); took != 3*time.Second || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Close took %s and said %v, want 3s and that time was up", took, err)
+		}
+		if tr.Dropped() != 30*3*maxWaiting {
+			t.Errorf("%d spans dropped, want all %d", tr.Dropped(), 30*3*maxWaiting)
+		}
+	})
+}
+
+func TestRetries(t *testing.T) {
+	unavailable := status.Error(codes.Unavailable, "down")
+	tests := []struct {
+		name  string
+		errs  []error // of the tries, the last for ever
+		tries int
+		lost  int64
+	}{
+		{"at once", []error{nil}, 1, 0},
+		{"a collector that starts again", []error{unavailable, unavailable, nil}, 3, 0},
+		{"a collector that is away", []error{unavailable}, 3, 1},
+		{"a batch that it does not want", []error{status.Error(codes.InvalidArgument, "no")}, 1, 1},
+		{"a part that it does not want", []error{errors.New("OTLP partial success")}, 1, 1},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tries := 0
+				tr, _ := over(&exporter{export: func(context.Context, int) error {
+					tries++
+					return test.errs[min(tries, len(test.errs))-1]
+				}})
+				spans(tr, 1)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if tries != test.tries || tr.Dropped() != test.lost {
+					t.Errorf("%d tries, %d lost; want %d and %d", tries, tr.Dropped(), test.tries, test.lost)
+				}
+				if err := tr.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sizes []int
+		e := &exporter{export: func(_ context.Context, n int) error {
+			sizes = append(sizes, n)
+			return nil
+		}}
+		tr, log := over(e)
+		spans(tr, 3)
+		time.Sleep(2 * maxAge)
+		spans(tr, maxBatch+1)
+		if err := tr.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(sizes) != 3 || sizes[0] != 3 || sizes[1] != maxBatch || sizes[2] != 1 {
+			t.Errorf("batches of %v, want 3 %d 1", sizes, maxBatch)
+		}
+		spans(tr, 3) // nobody takes them; nothing happens
+		if err := tr.Close(t.Context()); err != nil {
+			t.Errorf("closed twice: %v", err)
+		}
+		if log.Len() != 0 {
+			t.Errorf("logged %s", log)
+		}
+	})
+}
+
+func TestManyAtOnce(t *testing.T) {
+	e := &exporter{export: func(context.Context, int) error { return nil }}
+	tr, _ := over(e)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { spans(tr, 500) })
+	}
+	wg.Wait()
+	if err := tr.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.sent.Load() + tr.Dropped(); got != 4000 {
+		t.Errorf("%d spans sent or counted as lost, want 4000", got)
+	}
+}
+
+func BenchmarkSpan(b *testing.B) {
+	parents := map[string]Context{
+		"new":     {},
+		"child":   Parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", ""),
+		"ignored": Parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", ""),
+	}
+	for name, parent := range parents {
+		b.Run(name, func(b *testing.B) {
+			tr, _ := over(&exporter{export: func(context.Context, int) error { return nil }})
+			defer func() { _ = tr.Close(context.Background()) }()
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					s := tr.Start(parent, "POST /v1/chat/completions", time.Now())
+					s.Set(String("gen_ai.request.model", "m"), Int("http.response.status_code", 200))
+					s.End(time.Now())
+				}
+			})
+		})
+	}
+}
