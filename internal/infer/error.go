@@ -29,7 +29,7 @@ type Error struct {
 type Answer struct {
 	Status int
 	Header Header
-	Body   []byte
+	Body   []byte // nil if it was too long to be kept: then it is not relayed
 }
 
 func (e *Error) Error() string {

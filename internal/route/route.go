@@ -209,8 +209,8 @@ func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, err error) br
 		return breaker.Neutral
 	case rt.backPressure != nil && rt.backPressure(err):
 		return breaker.Neutral
-	case e.Answer != nil && e.Answer.Status < 500:
-		return breaker.Success
+	case e.Answer != nil && (e.Answer.Status < 500 || !e.Retry):
+		return breaker.Success // a bad request, or a call that the worker does not have
 	}
 	if e.Answer == nil {
 		lead.Suspect() // no HTTP answer: perhaps it is gone

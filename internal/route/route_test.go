@@ -204,6 +204,7 @@ func TestWhatTripsABreaker(t *testing.T) {
 		{"a full queue does not", full, false},
 		{"a client that leaves does not", &infer.Error{Status: infer.StatusClientGone, Code: "client_closed_request"}, false},
 		{"a bad request does not", answer(408), false},
+		{"a call that the worker does not have does not", &infer.Error{Status: 501, Code: "call_upstream_status_error", Answer: &infer.Answer{Status: 501}}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

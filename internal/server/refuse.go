@@ -30,7 +30,7 @@ func refuse(r *infer.Request, w *infer.Reply, err error) (whole bool) {
 		return w.Flush() == nil
 	}
 	h := w.Header()
-	if e.Answer != nil {
+	if e.Answer != nil && e.Answer.Body != nil {
 		relayAnswer(h, e.Answer)
 		body := e.Answer.Body
 		if dialect(r) == infer.Anthropic {

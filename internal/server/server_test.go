@@ -237,6 +237,16 @@ func TestErrorsInTheClientsWords(t *testing.T) {
 		{"a worker's that is no JSON", answer(404, `<html>`), 404, `<html>`,
 			`{"type":"error","error":{"type":"not_found_error","message":"The worker answered."},"request_id":"id-1"}`},
 	}
+	long := answer(422, "").(*infer.Error)
+	long.Answer.Body, long.Code = nil, "call_upstream_status_error"
+	tests = append(tests, struct {
+		name              string
+		err               error
+		status            int
+		openAI, anthropic string
+	}{"a worker's that is too long", long, 422,
+		`{"error":{"type":"invalid_request_error","code":"call_upstream_status_error","message":"The worker answered.","param":null}}`,
+		`{"type":"error","error":{"type":"invalid_request_error","message":"The worker answered."},"request_id":"id-1"}`})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			err = tt.err

@@ -36,8 +36,8 @@ func upstreamHeader(r *infer.Request, lead *fleet.Worker) http.Header {
 			continue
 		}
 		key := http.CanonicalHeaderKey(name)
-		if name == "authorization" && h[key] != nil {
-			continue // one only
+		if (name == "authorization" || name == "content-type") && h[key] != nil {
+			continue // one only: the first, which the gateway has read
 		}
 		h[key] = append(h[key], string(f.Value))
 	}
@@ -50,8 +50,12 @@ func upstreamHeader(r *infer.Request, lead *fleet.Worker) http.Header {
 }
 
 // kept says which fields of an answer are not the client's business: those of
-// one connection (RFC 9110 §7.6.1), and those that the gateway sets itself.
+// one connection (RFC 9110 §7.6.1), those that speak of the worker's own
+// address, and those that the gateway sets itself. What Access-Control fields a
+// worker sends are dropped too: which pages may read answers is the gateway's
+// to say.
 var kept = map[string]bool{
+	"Alt-Svc":                true,
 	"Connection":             true,
 	"Keep-Alive":             true,
 	"Proxy-Authenticate":     true,
@@ -69,7 +73,7 @@ var kept = map[string]bool{
 // clientHeader adds the fields of a worker's answer to dst.
 func clientHeader(dst *infer.Header, src http.Header) {
 	for name, values := range src {
-		if kept[name] || named(src["Connection"], name) {
+		if kept[name] || strings.HasPrefix(name, "Access-Control-") || named(src["Connection"], name) {
 			continue
 		}
 		for _, v := range values {

@@ -170,10 +170,10 @@ func refused(ctx context.Context, res *http.Response) error {
 			e.RetryAfter = time.Duration(secs) * time.Second
 		}
 	}
-	if len(body) > maxRefusal {
-		return e // too long to be an error message; ours is sent instead
-	}
 	a := &infer.Answer{Status: res.StatusCode, Body: body}
+	if len(body) > maxRefusal {
+		a.Body = nil // too long to be an error message; ours is sent instead
+	}
 	clientHeader(&a.Header, res.Header)
 	a.Header.Del("Content-Length")
 	e.Answer = a

@@ -182,6 +182,9 @@ func TestWhichHeadersAWorkerGets(t *testing.T) {
 	if v := h.Values("Authorization"); len(v) != 1 || v[0] != "Bearer worker-key" {
 		t.Errorf("a worker with a key of its own got Authorization %q", v)
 	}
+	if h = send("", "Content-Type", "application/json", "Content-Type", "text/plain"); len(h.Values("Content-Type")) != 1 {
+		t.Errorf("a worker got two Content-Type fields: %q", h.Values("Content-Type"))
+	}
 	if h = send("", "Authorization", "Bearer one", "Authorization", "Bearer two"); len(h.Values("Authorization")) != 1 {
 		t.Errorf("a worker got two Authorization fields: %q", h.Values("Authorization"))
 	}
@@ -453,6 +456,35 @@ func TestWhereOnlyTheEndOfTheConnectionEndsAnAnswer(t *testing.T) {
 				t.Errorf("the client got %q, %v; want it taken for whole: %v", c.body(), err, tt.whole)
 			}
 		})
+	}
+}
+
+// TestALongErrorIsStillAnAnswer holds that a worker which repeats a long bad
+// request in its error is not taken for one that is gone: clients could open
+// every breaker of the fleet otherwise.
+func TestALongErrorIsStillAnAnswer(t *testing.T) {
+	r := chat()
+	r.Endpoint = infer.Messages
+	long := strings.Repeat("x", 2<<20)
+	_, _, err := relay(t, t.Context(), raw(t, fmt.Sprintf("HTTP/1.1 422 X\r\nContent-Length: %d\r\n\r\n%s", len(long), long), closeIt), r)
+	if e := infer.AsError(err); e.Answer == nil || e.Answer.Status != 422 || e.Answer.Body != nil || e.Retry {
+		t.Errorf("got %v, want an answer of 422 without its body", err)
+	}
+	_, _, err = relay(t, t.Context(), raw(t, fmt.Sprintf("HTTP/1.1 429 X\r\nContent-Length: %d\r\n\r\n%s", len(long), long), closeIt), chat())
+	if !BackPressure(err) {
+		t.Errorf("%v is not taken for back-pressure", err)
+	}
+}
+
+func TestWhatAWorkerSaysOfItsOwnAddressStaysHere(t *testing.T) {
+	c, _, err := relay(t, t.Context(), raw(t, "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\nAlt-Svc: h3=\":8000\"\r\nX-Own: 1\r\nContent-Length: 0\r\n\r\n", closeIt), chat())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"Access-Control-Allow-Origin": false, "Access-Control-Allow-Credentials": false, "Alt-Svc": false, "X-Own": true} {
+		if got := c.header.Has(name); got != want {
+			t.Errorf("the client got %s: %v, want %v", name, got, want)
+		}
 	}
 }
 
