@@ -16,7 +16,6 @@ import (
 const (
 	maxWaiting  = 2048 // finished spans, some 3 KiB each
 	maxBatch    = 512
-	maxAge      = time.Second // how long a span waits for others
 	sendTimeout = 10 * time.Second
 	maxTries    = 3
 	firstPause  = time.Second // before the second try; it doubles
@@ -27,8 +26,10 @@ const (
 // sdk.SpanProcessor; the SDK's own neither counts what it drops nor lets its
 // errors be heard but through a handler of the whole process.
 type queue struct {
-	out  sdk.SpanExporter
-	log  *slog.Logger
+	out   sdk.SpanExporter // this and the next two are constant
+	log   *slog.Logger
+	delay time.Duration // how long a span waits for others
+
 	wait chan sdk.ReadOnlySpan
 	lost atomic.Int64
 
@@ -44,10 +45,10 @@ type queue struct {
 }
 
 // newQueue returns a queue whose goroutine runs until close.
-func newQueue(out sdk.SpanExporter, log *slog.Logger) *queue {
+func newQueue(out sdk.SpanExporter, log *slog.Logger, delay time.Duration) *queue {
 	ctx, cancel := context.WithCancel(context.Background())
 	q := &queue{
-		out: out, log: log, wait: make(chan sdk.ReadOnlySpan, maxWaiting),
+		out: out, log: log, delay: delay, wait: make(chan sdk.ReadOnlySpan, maxWaiting),
 		stop: make(chan struct{}), done: make(chan struct{}), cancel: cancel,
 	}
 	go q.run(ctx)
@@ -120,7 +121,7 @@ func (q *queue) fill(batch []sdk.ReadOnlySpan) []sdk.ReadOnlySpan {
 		select {
 		case s := <-q.wait:
 			if batch = append(batch, s); old == nil {
-				old = time.After(maxAge)
+				old = time.After(q.delay)
 			}
 			continue
 		default:
@@ -131,7 +132,7 @@ func (q *queue) fill(batch []sdk.ReadOnlySpan) []sdk.ReadOnlySpan {
 		select {
 		case s := <-q.wait:
 			if batch = append(batch, s); old == nil {
-				old = time.After(maxAge)
+				old = time.After(q.delay)
 			}
 		case <-old:
 			return batch

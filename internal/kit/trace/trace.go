@@ -31,6 +31,9 @@ type Config struct {
 	ServiceName string       // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have precedence
 	Version     string       // of the service
 	Log         *slog.Logger // hears of lost spans, at most once a minute; nil for nobody
+	// Delay is how long a span may wait for others that are sent with it; 0
+	// for a second.
+	Delay time.Duration
 }
 
 // A Tracer makes spans. It is used by many goroutines at once.
@@ -68,14 +71,17 @@ func Open(ctx context.Context, cfg Config) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing to send spans to %q: %w", cfg.Endpoint, err)
 	}
-	return open(res, out, cfg.Log), nil
+	return open(res, out, cfg), nil
 }
 
-func open(res *resource.Resource, out sdk.SpanExporter, log *slog.Logger) *Tracer {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+func open(res *resource.Resource, out sdk.SpanExporter, cfg Config) *Tracer {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	q := newQueue(out, log)
+	if cfg.Delay == 0 {
+		cfg.Delay = time.Second
+	}
+	q := newQueue(out, cfg.Log, cfg.Delay)
 	p := sdk.NewTracerProvider(
 		sdk.WithResource(res),
 		sdk.WithSampler(sdk.ParentBased(sdk.AlwaysSample())),

@@ -224,7 +224,7 @@ func (e *exporter) Shutdown(context.Context) error { return nil }
 // over returns a Tracer that sends to e, and its log.
 func over(e *exporter) (*Tracer, *bytes.Buffer) {
 	log := new(bytes.Buffer)
-	return open(resource.Empty(), e, slog.New(slog.NewTextHandler(log, nil))), log
+	return open(resource.Empty(), e, Config{Log: slog.New(slog.NewTextHandler(log, nil))}), log
 }
 
 func spans(tr *Tracer, n int) {
@@ -305,7 +305,7 @@ func TestBatches(t *testing.T) {
 		}}
 		tr, log := over(e)
 		spans(tr, 3)
-		time.Sleep(2 * maxAge)
+		time.Sleep(2 * time.Second)
 		spans(tr, maxBatch+1)
 		if err := tr.Close(t.Context()); err != nil {
 			t.Fatal(err)
