@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
+	"sluice/internal/kit/secret"
 )
 
 const (
@@ -43,12 +45,31 @@ func (a *Admin) ask(paths ...string) infer.Handler {
 				}
 			}
 			if err == nil {
-				return w.Send(t.status, t.contentType, t.body)
+				return w.Send(t.status, t.contentType, hide(t.body, wk))
+			}
+			if ctx.Err() != nil {
+				break // the client has left, which says nothing of the worker
 			}
 			wk.Suspect()
 		}
 		return &infer.Error{Status: http.StatusBadGateway, Code: "call_upstream_connection_failed", Msg: "No worker could be reached.", Err: err}
 	})
+}
+
+// keyField finds what engines call their secrets: SGLang's /get_server_info
+// tells its whole command line, once more within internal_states.
+var keyField = regexp.MustCompile(`(?i)("[a-z_]*(?:api_key|password|secret|auth_token|access_token|hf_token)"\s*:\s*)"(?:[^"\\]|\\.)*"`)
+
+// minKey is how long a worker's key must be to be looked for: shorter ones
+// stand in other words by chance.
+const minKey = 8
+
+// hide returns what wk told without the secrets in it.
+func hide(body []byte, wk *fleet.Worker) []byte {
+	if key := wk.Info().APIKey.Reveal(); len(key) >= minKey {
+		body = bytes.ReplaceAll(body, []byte(key), []byte(secret.Mask))
+	}
+	return keyField.ReplaceAll(body, []byte(`$1"`+secret.Mask+`"`))
 }
 
 // told is what a worker answered.
@@ -75,6 +96,9 @@ func (a *Admin) tell(ctx context.Context, wk *fleet.Worker, method, path, id str
 		return told{}, err
 	}
 	defer res.Body.Close()
+	if res.StatusCode < 200 || res.StatusCode/100 == 3 {
+		return told{}, fmt.Errorf("the worker answered %s with status %d, which is not passed on", path, res.StatusCode)
+	}
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxTold+1))
 	if err != nil {
 		return told{}, fmt.Errorf("reading the answer to %s: %w", path, err)
@@ -264,6 +288,7 @@ func merge(all map[string]*dto.MetricFamily, worker string, text []byte) error {
 	key := "worker_addr"
 	for name, f := range fams {
 		for _, m := range f.Metric {
+			m.Label = slices.DeleteFunc(m.Label, func(l *dto.LabelPair) bool { return l.GetName() == key }) // of a gateway behind this one
 			m.Label = append(m.Label, &dto.LabelPair{Name: &key, Value: &worker})
 		}
 		switch have := all[name]; {

@@ -25,7 +25,7 @@ var classes = map[string]auth.Class{
 	"/v1/models":       auth.Public,
 	"/v1/models/{id}":  auth.Public,
 	"/get_model_info":  auth.Public,
-	"/get_server_info": auth.Public,
+	"/get_server_info": auth.Control, // an engine's whole command line, addresses included
 	"/engine_metrics":  auth.Control, // shows workers' addresses
 	"/get_loads":       auth.Control,
 	"/flush_cache":     auth.Control,
