@@ -1,4 +1,5 @@
-// Package tracetest has a collector of spans for tests.
+// Package tracetest has a collector of spans for tests, and those of package
+// trace that need one.
 package tracetest
 
 import (
