@@ -7,6 +7,7 @@ package span
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -125,7 +126,7 @@ func outcomeOf(ctx context.Context, w *infer.Reply, err error) outcome {
 	}
 	e := infer.AsError(err)
 	switch {
-	case e.Status == infer.StatusClientGone || context.Cause(ctx) == context.Canceled:
+	case e.Status == infer.StatusClientGone || errors.Is(context.Cause(ctx), context.Canceled):
 		return outcome{status: infer.StatusClientGone, code: "client_closed_request"}
 	case w.Committed():
 		return outcome{w.Status(), "stream_error", e.Code}
