@@ -182,6 +182,8 @@ var sleepers = map[string]string{
 	"internal/fleet/discover_test.go":       "polls a worker's status with a deadline; real connections do not run in a bubble",
 	"internal/fleet/fleet_test.go after":    "called in bubbles only",
 	"internal/mock/mock_test.go eventually": "polls with a deadline",
+	"test/e2e/hostile_test.go reset":        "a reset that follows at once overtakes the bytes before it; the kernel tells nobody when they are read",
+	"test/perf/main.go waitFor":             "polls with a deadline",
 	"test/program/program.go Eventually":    "polls with a deadline; a process cannot wake a test",
 }
 
