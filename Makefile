@@ -7,9 +7,10 @@ VERSION := $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//')
 LDFLAGS := -s -w $(if $(VERSION),-X sluice/internal/version.Version=$(VERSION))
 FUZZTIME ?= 10s
 TOOLS    := $(CURDIR)/.tools
+LINT     := $(TOOLS)/golangci-lint
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test race lint fmt generated check bench fuzz perf gen engine cross help
+.PHONY: build demo test check fmt vet lint cross generated race bench fuzz perf engine gen clean help
 
 build: ## the program, as bin/sluice
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sluice ./cmd/sluice
@@ -18,34 +19,32 @@ demo: build ## a gateway and four simulated engines, to try it out
 	@bin/sluice demo
 
 test: ## every test, with the built program and real SDKs
-	go test ./...
+	go test -timeout 20m ./...
 
-race: ## every test under the race detector (needs a C compiler)
-	CGO_ENABLED=1 go test -race -timeout 20m ./...
+check: fmt vet lint cross generated race ## everything that a change must pass
 
 fmt: ## fail if gofmt would change a file
 	@out=$$(gofmt -l cmd internal test); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
 
-lint: $(TOOLS)/golangci-lint ## the few rules of .golangci.yml
+vet: ## go vet
 	go vet ./...
-	$(TOOLS)/golangci-lint run ./...
 
-$(TOOLS)/golangci-lint: tools/go.mod tools/go.sum
+lint: $(LINT) ## the few rules of .golangci.yml (builds the linter once, in minutes)
+	$(LINT) run ./...
+
+$(LINT): tools/go.mod tools/go.sum
 	cd tools && GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-
-gen: ## write the generated pages: docs/settings.md, docs/metrics.md
-	go test ./internal/config -run TestSettingsDoc -update
-	go test ./internal/app -run TestMetricsDoc -update
-
-generated: ## fail if a generated page is not fresh
-	go test ./internal/config -run TestSettingsDoc
-	go test ./internal/app -run TestMetricsDoc
 
 cross: ## it builds for the other systems
 	GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/sluice
 	GOOS=linux GOARCH=arm64 go build -o /dev/null ./cmd/sluice
 
-check: fmt lint cross generated race ## everything that a change must pass
+generated: ## fail if a generated page is not fresh
+	go test ./internal/config -run '^TestSettingsDoc$$'
+	go test ./internal/app -run '^TestMetricsDoc$$'
+
+race: ## every test under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race -timeout 30m ./...
 
 bench: ## the benchmarks of the hot path
 	go test -run '^$$' -bench . -benchmem ./internal/policy ./internal/route ./internal/fleet ./internal/kit/... ./internal/gate/access
@@ -60,7 +59,14 @@ perf: build ## CPU per request beside haproxy, and how streams survive faults (L
 	go run ./test/perf
 
 engine: ## the tests before a real llama.cpp (needs python3 with venv and pip)
-	test/e2e/engine/run.sh
+	test/engine/run.sh
+
+gen: ## write the generated pages: docs/settings.md, docs/metrics.md
+	go test ./internal/config -run '^TestSettingsDoc$$' -update
+	go test ./internal/app -run '^TestMetricsDoc$$' -update
+
+clean: ## remove what was built
+	rm -rf bin .tools
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
