@@ -313,7 +313,7 @@ func waitFor(url string) error {
 			}
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s does not answer: %v", url, err)
+			return fmt.Errorf("%s does not answer: %w", url, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
