@@ -42,6 +42,7 @@ func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 		r.Header.AddString("Host", hr.Host)
 	}
 	rc := http.NewResponseController(hw)
+	wire := &wire{w: hw, rc: rc, head: hr.Method == http.MethodHead}
 	if hr.Body != nil && hr.Body != http.NoBody {
 		b := &body{Reader: hr.Body}
 		r.SetBody(b, hr.ContentLength)
@@ -49,8 +50,10 @@ func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 		// connection for long.
 		_ = rc.EnableFullDuplex()
 		defer b.linger(rc)
+		if hr.ProtoMajor == 1 {
+			wire.body = b
+		}
 	}
-	wire := &wire{w: hw, rc: rc, head: hr.Method == http.MethodHead}
 	reply := infer.NewReply(wire)
 	err := f.h.Serve(hr.Context(), r, reply)
 	if err == nil {
@@ -101,6 +104,7 @@ type wire struct {
 	rc       *http.ResponseController
 	header   infer.Header
 	head     bool      // the client wants no body
+	body     *body     // what the connection brings before it is free again, or nil
 	deadline time.Time // until when the client may leave what is written unread
 }
 
@@ -111,6 +115,11 @@ func (w *wire) WriteHeader(status int) {
 	for _, f := range w.header.Fields() {
 		name := http.CanonicalHeaderKey(string(f.Name))
 		h[name] = append(h[name], string(f.Value))
+	}
+	if w.body != nil && !w.body.ended {
+		// net/http panics at the next request after a body whose end it finds
+		// behind a full duplex answer. Said here, no client sends one.
+		h["Connection"] = []string{"close"}
 	}
 	w.w.WriteHeader(status)
 }

@@ -135,6 +135,32 @@ func TestWhatABodyMustBe(t *testing.T) {
 	}
 }
 
+// TestARefusalIsNoTrapForTheNextRequest holds that a client whose body was not
+// read is told to come back on another connection: each of its requests is
+// answered, whether its body is on its way by then or not.
+func TestARefusalIsNoTrapForTheNextRequest(t *testing.T) {
+	s := gateway(t, Route{"POST", "/generate", infer.Generate, Body(1 << 10)(echo)})
+	tr := &http.Transport{}
+	defer tr.CloseIdleConnections()
+	for range 50 {
+		req, err := http.NewRequest("POST", s.URL+"/generate", io.NopCloser(strings.NewReader("0123456789"))) // which cannot be sent again
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.ContentLength = 10
+		res, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode != 415 || !res.Close {
+			t.Errorf("got %d, to be closed: %v", res.StatusCode, res.Close)
+		}
+		if err := res.Body.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestARefusalDoesNotWaitForTheBody(t *testing.T) {
 	s := gateway(t, Route{"POST", "/generate", infer.Generate, Body(1 << 10)(echo)})
 	chunk := fmt.Sprintf("500\r\n%s\r\n", strings.Repeat("a", 0x500))
