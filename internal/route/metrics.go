@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"errors"
 	"strconv"
 	"sync/atomic"
@@ -8,6 +9,7 @@ import (
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
+	"sluice/internal/kit/breaker"
 	"sluice/internal/kit/metric"
 )
 
@@ -34,7 +36,6 @@ type Metrics struct {
 	Outcomes *metric.CounterVec `name:"smg_worker_cb_outcomes_total" labels:"worker,outcome" help:"what attempts told a worker's circuit breaker: success, failure or neutral"`
 
 	policy string
-	models atomic.Pointer[map[string]*modelMetrics] // copied on write; written only while a table is built
 }
 
 const (
@@ -48,6 +49,7 @@ const (
 type modelMetrics struct {
 	of    *Metrics
 	model string
+	used  atomic.Bool // something was counted
 	calls [infer.NumEndpoints][2]atomic.Pointer[callMetrics]
 }
 
@@ -60,27 +62,24 @@ type callMetrics struct {
 	model, endpoint       string
 }
 
-// of returns the metrics of a model. It must not be called by two goroutines
-// at once.
+// of returns the metrics of a model, with nothing counted.
 func (m *Metrics) of(model string) *modelMetrics {
-	var old map[string]*modelMetrics
-	if p := m.models.Load(); p != nil {
-		old = *p
+	return &modelMetrics{of: m, model: cmp.Or(model, "unknown")}
+}
+
+// forget drops what was counted of a model that no worker serves any more. If
+// workers could leave names behind, one that changes its own would use up
+// everybody's sets of labels.
+func (mm *modelMetrics) forget() {
+	if !mm.used.Load() || mm.model == "unknown" {
+		return
 	}
-	if mm := old[model]; mm != nil {
-		return mm
+	m := mm.of
+	for _, v := range []interface{ DeleteLabel(name, value string) }{
+		m.Requests, m.Duration, m.Errors, m.TTFT, m.TPOT, m.Generation, m.Tokens, m.Selections, m.Worker,
+	} {
+		v.DeleteLabel("model", mm.model)
 	}
-	mm := &modelMetrics{of: m, model: model}
-	if model == "" {
-		mm.model = "unknown"
-	}
-	grown := make(map[string]*modelMetrics, len(old)+1)
-	for k, v := range old {
-		grown[k] = v
-	}
-	grown[model] = mm
-	m.models.Store(&grown)
-	return mm
 }
 
 // bound returns the metrics of r's call.
@@ -93,6 +92,7 @@ func (mm *modelMetrics) bound(r *infer.Request) *callMetrics {
 	if c := slot.Load(); c != nil {
 		return c
 	}
+	mm.used.Store(true)
 	m, e := mm.of, r.Endpoint.Label()
 	c := &callMetrics{
 		requests:   m.Requests.With(routerType, regular, httpMode, mm.model, e, strconv.FormatBool(r.Stream)),
@@ -117,7 +117,7 @@ func (m *Metrics) served(c *callMetrics, r *infer.Request, w *infer.Reply, err e
 	c.input.Add(float64(t.Input))
 	c.cached.Add(float64(t.Cached))
 	c.output.Add(float64(t.Output))
-	if r.Stream && w.Committed() {
+	if r.Stream && w.Committed() && w.Status() < 400 {
 		c.ttft.Observe(w.Served.FirstByte.Seconds())
 		c.generation.Observe(took.Seconds())
 		n := t.Output
@@ -142,6 +142,14 @@ func (m *Metrics) unrouted(r *infer.Request, err error) {
 func (m *Metrics) selected(rt *Route, w *fleet.Worker) {
 	m.Selections.With(regular, httpMode, rt.metrics.model, m.policy).Inc()
 	m.Worker.With(w.Base(), rt.metrics.model).Inc()
+}
+
+// outcome records what an attempt told w's breaker. A worker that drains is
+// soon forgotten, or is: what is counted for it then would stay for ever.
+func (m *Metrics) outcome(w *fleet.Worker, o breaker.Outcome) {
+	if w.Status() != fleet.Draining {
+		m.Outcomes.With(w.Base(), o.String()).Inc()
+	}
 }
 
 // answered records an attempt's end.

@@ -51,8 +51,8 @@ type Router struct {
 
 	table atomic.Pointer[Table] // never nil
 
-	mu       sync.Mutex               // held while a table is built
-	policies map[string]policy.Policy // guarded by mu; by model
+	mu     sync.Mutex        // held while a table is built
+	models map[string]*model // guarded by mu; those of the present table
 }
 
 // New returns a Router with an empty Table.
@@ -67,7 +67,6 @@ func New(o Options) *Router {
 	rt := &Router{
 		cfg: o.Config, backend: o.Backend, newPolicy: o.Policy, aliases: o.Aliases,
 		backPressure: o.BackPressure, metrics: o.Metrics, now: o.Now,
-		policies: make(map[string]policy.Policy),
 	}
 	rt.table.Store(&Table{})
 	return rt
@@ -78,13 +77,7 @@ func New(o Options) *Router {
 func (rt *Router) Publish(snap *fleet.Snapshot) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	t := rt.build(snap)
-	for m := range rt.policies {
-		if t.models[m] == nil && m != "" {
-			delete(rt.policies, m) // its model left; what it learned is void
-		}
-	}
-	rt.table.Store(t)
+	rt.table.Store(rt.build(snap))
 }
 
 // Table returns the present Table.
@@ -128,7 +121,7 @@ var errBusy = &infer.Error{
 }
 
 // try makes the attempts. When all have failed it returns the last worker's
-// word.
+// word. After a pause it chooses anew, among the workers that there are then.
 func (rt *Router) try(ctx context.Context, route *Route, r *infer.Request, w *infer.Reply) error {
 	var room [8]*fleet.Worker
 	tried := room[:0] // asked, or found unwilling
@@ -137,16 +130,22 @@ func (rt *Router) try(ctx context.Context, route *Route, r *infer.Request, w *in
 	if rt.cfg.Disabled {
 		most = 1
 	}
-	for attempts := 0; attempts < most; {
+	for attempts, paused := 0, 0; attempts < most; {
 		lead := route.next(r, tried)
 		if lead == nil {
 			break
 		}
-		if tried = append(tried, lead); attempts > 0 {
+		if paused < attempts {
 			if !rt.pause(ctx, r, attempts) {
 				return left(ctx, err)
 			}
+			paused = attempts
+			if now, err := rt.table.Load().Find(r); err == nil {
+				route = now
+			}
+			continue
 		}
+		tried = append(tried, lead)
 		lease, ok := lead.Acquire(rt.now())
 		if !ok {
 			continue
@@ -188,7 +187,7 @@ func (rt *Router) attempt(ctx context.Context, route *Route, lease fleet.Lease, 
 	done = true
 	o := rt.outcome(ctx, lead, err)
 	lease.Release(rt.now(), o)
-	rt.metrics.Outcomes.With(lead.Base(), o.String()).Inc()
+	rt.metrics.outcome(lead, o)
 	rt.metrics.answered(w, err)
 	if p, watches := route.Policy.(policy.Observer); watches {
 		p.Served(r, lead, err == nil)

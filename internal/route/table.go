@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,7 +19,8 @@ type Table struct {
 	Epoch  uint64
 	models map[string]*Route // by every name a client may use
 	wild   *Route            // for names that no worker claims; nil if every worker claims its own
-	names  []string          // what workers claim, sorted; without aliases
+	own    []string          // what workers call their models, sorted
+	names  []string          // every name in models, sorted
 	size   int               // workers, ready or not
 	joined int               // of them, those whose models are known
 }
@@ -54,7 +56,8 @@ func (rt *Route) next(r *infer.Request, tried []*fleet.Worker) *fleet.Worker {
 	return best
 }
 
-// Models returns the names that workers claim, sorted.
+// Models returns the names that requests may use, sorted: those of the workers'
+// models, and aliases of theirs.
 func (t *Table) Models() []string { return t.names }
 
 // Find returns the route for r's model, or an *infer.Error that says why there
@@ -82,14 +85,14 @@ func (t *Table) Find(r *infer.Request) (*Route, error) {
 // SGLang's own endpoints may do: the fleet's one model.
 func (t *Table) unnamed() (*Route, error) {
 	switch {
-	case len(t.names) == 1:
-		return t.models[t.names[0]], nil
-	case len(t.names) == 0 && t.wild != nil:
+	case len(t.own) == 1:
+		return t.models[t.own[0]], nil
+	case len(t.own) == 0 && t.wild != nil:
 		return t.wild, nil
-	case len(t.names) == 0:
+	case len(t.own) == 0:
 		return nil, t.nobody()
 	}
-	shown := t.names[:min(len(t.names), 10)]
+	shown := t.own[:min(len(t.own), 10)]
 	return nil, &infer.Error{
 		Status: http.StatusBadRequest, Code: "missing_model", Param: "model",
 		Msg: "The request names no model and the fleet serves several: " + strings.Join(shown, ", ") + ".",
@@ -116,71 +119,133 @@ func cut(s string) string {
 	return s
 }
 
-// Build binds what snap holds into a Table. It runs off the request path,
-// whenever the fleet has changed.
+// build binds what snap holds into a Table. It runs off the request path,
+// whenever the fleet has changed. rt.mu must be held.
 func (rt *Router) build(snap *fleet.Snapshot) *Table {
 	t := &Table{Epoch: snap.Epoch, models: make(map[string]*Route), size: len(snap.All)}
-	claimed := make(map[string][]*fleet.Worker)
-	var wild []*fleet.Worker
-	ready := make(map[*fleet.Worker]bool, len(snap.Ready))
-	for _, w := range snap.Ready {
-		ready[w] = true
+	c := claimsOf(snap)
+	t.joined = c.joined
+	old := rt.models
+	rt.models = make(map[string]*model, len(c.workers)+1)
+	for m, ws := range c.workers {
+		t.models[m] = rt.bind(old, m, append(slices.Clip(ws), c.wild...))
 	}
-	anyWild := false
-	for _, w := range snap.All {
-		info := w.Info()
-		if !w.Joined() {
-			continue
-		}
-		t.joined++
-		if info.Wildcard {
-			anyWild = true
-			if ready[w] {
-				wild = append(wild, w)
-			}
-			continue
-		}
-		for _, m := range info.ModelIDs {
-			ws := claimed[m]
-			if ready[w] {
-				ws = append(ws, w)
-			}
-			claimed[m] = ws // known even if none of its workers is ready
-		}
+	t.own = slices.Sorted(maps.Keys(t.models))
+	if c.anyWild {
+		t.wild = rt.bind(old, "", c.wild)
 	}
-	for m, ws := range claimed {
-		if anyWild {
-			ws = append(slices.Clone(ws), wild...)
-		}
-		t.models[m] = rt.bind(m, ws)
-		t.names = append(t.names, m)
-	}
-	slices.Sort(t.names)
-	if anyWild {
-		t.wild = rt.bind("", wild)
+	for alias, m := range c.aliases {
+		t.models[alias] = t.models[m]
 	}
 	for alias, m := range rt.aliases {
-		if t.models[alias] != nil {
-			continue // a worker's own name comes first
+		switch {
+		case t.models[alias] != nil: // a worker's own name comes first
+		case t.models[m] != nil:
+			t.models[alias] = t.models[m]
+		case t.wild != nil:
+			t.models[alias] = rt.bind(old, m, c.wild)
 		}
-		if r := t.models[m]; r != nil {
-			t.models[alias] = r
+	}
+	t.names = slices.Sorted(maps.Keys(t.models))
+	for name, m := range old {
+		if rt.models[name] == nil {
+			m.metrics.forget()
 		}
 	}
 	return t
 }
 
-// bind makes the Route for a model. Policies live on from table to table.
-func (rt *Router) bind(model string, ws []*fleet.Worker) *Route {
-	p := rt.policies[model]
-	if p == nil {
-		p = rt.newPolicy()
-		rt.policies[model] = p
+// claims is what the workers of a snapshot say that they serve.
+type claims struct {
+	workers map[string][]*fleet.Worker // those that are ready, by model; a model is here even if none is
+	aliases map[string]string          // models by their further names
+	wild    []*fleet.Worker            // ready, and name no model
+	anyWild bool
+	joined  int
+}
+
+// claimsOf reads the claims. Requests that use an alias are for the model. A
+// name that is also another worker's model, or that stands for several, is a
+// model of its own: its workers are asked by that name.
+func claimsOf(snap *fleet.Snapshot) claims {
+	c := claims{workers: make(map[string][]*fleet.Worker), aliases: make(map[string]string)}
+	ready := make(map[*fleet.Worker]bool, len(snap.Ready))
+	for _, w := range snap.Ready {
+		ready[w] = true
 	}
-	r := &Route{Model: model, Backend: rt.backend, Policy: p, Workers: ws}
+	several := make(map[string]bool)
+	for _, w := range snap.All {
+		if !w.Joined() {
+			continue
+		}
+		c.joined++
+		info := w.Info()
+		if info.Wildcard {
+			c.anyWild = true
+			if ready[w] {
+				c.wild = append(c.wild, w)
+			}
+			continue
+		}
+		for _, m := range info.Models {
+			c.claim(m.ID, w, ready[w])
+			for _, a := range m.Aliases {
+				if was, ok := c.aliases[a]; ok && was != m.ID {
+					several[a] = true
+				}
+				c.aliases[a] = m.ID
+			}
+		}
+	}
+	for a := range c.aliases {
+		if _, isModel := c.workers[a]; isModel || several[a] {
+			delete(c.aliases, a)
+			several[a] = true
+		}
+	}
+	if len(several) == 0 {
+		return c
+	}
+	for _, w := range snap.All {
+		for _, m := range w.Info().Models {
+			for _, a := range m.Aliases {
+				if several[a] && w.Joined() {
+					c.claim(a, w, ready[w])
+				}
+			}
+		}
+	}
+	return c
+}
+
+// claim notes that w serves model, once: claims of one worker come together.
+func (c *claims) claim(model string, w *fleet.Worker, ready bool) {
+	ws := c.workers[model]
+	if ready && (len(ws) == 0 || ws[len(ws)-1] != w) {
+		ws = append(ws, w)
+	}
+	c.workers[model] = ws
+}
+
+// A model is what lives on from table to table: what its policy has learned,
+// and what was counted.
+type model struct {
+	policy  policy.Policy
+	metrics *modelMetrics
+}
+
+// bind makes the Route for a model. rt.mu must be held.
+func (rt *Router) bind(old map[string]*model, name string, ws []*fleet.Worker) *Route {
+	m := rt.models[name]
+	if m == nil {
+		if m = old[name]; m == nil {
+			m = &model{rt.newPolicy(), rt.metrics.of(name)}
+		}
+		rt.models[name] = m
+	}
+	r := &Route{Model: name, Backend: rt.backend, Policy: m.policy, Workers: ws, metrics: m.metrics}
 	if len(ws) > 0 {
-		r.Lead = p.Bind(ws)
+		r.Lead = m.policy.Bind(ws)
 	}
-	r.metrics = rt.metrics.of(model)
 	return r
 }
