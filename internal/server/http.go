@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strconv"
 	"time"
 
@@ -16,15 +17,16 @@ import (
 // Front is the front end that stands on net/http: it makes an infer.Request of
 // an http.Request, and carries the Reply back.
 type Front struct {
-	h   infer.Handler
-	log *slog.Logger
+	h     infer.Handler
+	log   *slog.Logger
+	stall time.Duration // for bodies of requests
 }
 
 // NewFront returns the front end of h.
-func NewFront(h infer.Handler, log *slog.Logger) *Front { return &Front{h: h, log: log} }
+func NewFront(h infer.Handler, log *slog.Logger) *Front { return &Front{h: h, log: log, stall: stall} }
 
-// stall is how long a client may leave an answer unread before it counts as
-// gone.
+// stall is how long a client may leave an answer unread, or send nothing of a
+// body that it has begun, before it counts as gone.
 const stall = 300 * time.Second
 
 // ServeHTTP implements http.Handler.
@@ -44,12 +46,12 @@ func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	rc := http.NewResponseController(hw)
 	wire := &wire{w: hw, rc: rc, head: hr.Method == http.MethodHead}
 	if hr.Body != nil && hr.Body != http.NoBody {
-		b := &body{Reader: hr.Body}
+		b := &body{Reader: hr.Body, rc: rc, stall: f.stall}
 		r.SetBody(b, hr.ContentLength)
 		// A refusal does not wait for a body that nobody wants, nor does its
 		// connection for long.
 		_ = rc.EnableFullDuplex()
-		defer b.linger(rc)
+		defer b.linger()
 		if hr.ProtoMajor == 1 {
 			wire.body = b
 		}
@@ -70,22 +72,38 @@ func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 // is still sending would see a reset and not the answer.
 const lingerTime = 5 * time.Second
 
-// body is a request's, which knows whether it has been read to its end.
+// body is a request's, which knows whether it has been read to its end, and
+// does not wait for ever for a client that sends no more.
 type body struct {
 	io.Reader
-	ended bool
+	rc       *http.ResponseController
+	stall    time.Duration
+	deadline time.Time // of the next piece
+	ended    bool
+	stalled  bool
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	if now := time.Now(); b.deadline.Sub(now) < b.stall-b.stall/10 {
+		b.deadline = now.Add(b.stall)
+		_ = b.rc.SetReadDeadline(b.deadline) // a connection that has none is a test's
+	}
 	n, err := b.Reader.Read(p)
-	b.ended = b.ended || err != nil
+	switch {
+	case err == io.EOF:
+		b.ended = true
+		_ = b.rc.SetReadDeadline(time.Time{}) // it would end the wait for the client's leaving
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		b.stalled = true
+		err = &infer.Error{Status: http.StatusRequestTimeout, Code: "request_body_timeout", Msg: "The rest of the request body did not come in time.", Err: err}
+	}
 	return n, err
 }
 
 // linger bounds the time in which net/http reads what is left of b.
-func (b *body) linger(rc *http.ResponseController) {
-	if !b.ended {
-		_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
+func (b *body) linger() {
+	if !b.ended && !b.stalled {
+		_ = b.rc.SetReadDeadline(time.Now().Add(lingerTime))
 	}
 }
 

@@ -161,6 +161,60 @@ func TestARefusalIsNoTrapForTheNextRequest(t *testing.T) {
 	}
 }
 
+// TestABodyThatStalls holds that a client which stops sending is let go, that
+// what it sends later is no request, and that one which has sent all may wait.
+func TestABodyThatStalls(t *testing.T) {
+	const stall = 100 * time.Millisecond
+	slow := infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+		select {
+		case <-time.After(3 * stall):
+			return echo(ctx, r, w)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	f := NewFront(NewMux([]Route{{"POST", "/generate", infer.Generate, Body(1 << 10)(slow)}}), slog.New(slog.DiscardHandler))
+	f.stall = stall
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = f.HTTPServer(DefaultConfig())
+	s.Start()
+	defer s.Close()
+	for _, tt := range []struct {
+		name, length, body string
+		want               int
+	}{
+		{"half a body", "Content-Length: 100", `{"text":`, 408},
+		{"half a body in chunks", "Transfer-Encoding: chunked", "2\r\n{}\r\n", 408},
+		{"nothing of one", "Content-Length: 2", "", 408},
+		{"all of it", "Content-Length: 2", "{}", 200},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := net.Dial("tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_, _ = fmt.Fprintf(c, "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n\r\n%s", tt.length, tt.body)
+			br := bufio.NewReader(c)
+			res, err := http.ReadResponse(br, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+			if res.StatusCode != tt.want || res.Close != (tt.want == 408) {
+				t.Errorf("got %d, to be closed: %v; want %d", res.StatusCode, res.Close, tt.want)
+			}
+			if !res.Close {
+				return
+			}
+			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			if rest, _ := io.ReadAll(br); len(rest) > 0 {
+				t.Errorf("the rest of the body was answered: %q", rest)
+			}
+		})
+	}
+}
+
 func TestARefusalDoesNotWaitForTheBody(t *testing.T) {
 	s := gateway(t, Route{"POST", "/generate", infer.Generate, Body(1 << 10)(echo)})
 	chunk := fmt.Sprintf("500\r\n%s\r\n", strings.Repeat("a", 0x500))
