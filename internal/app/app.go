@@ -101,7 +101,7 @@ func newPolicy(name string) func() policy.Policy {
 func (a *App) listen() (err error) {
 	c := a.cfg
 	if a.api, err = server.Listen(c.Server.Host, c.Server.Port); err != nil {
-		return fmt.Errorf("opening the API port: %w", err)
+		return fmt.Errorf("opening the API port (--port): %w", err)
 	}
 	if a.observe, err = server.Listen(c.MetricsHost(), c.Metrics.Port); err != nil {
 		return fmt.Errorf("opening the metrics port (--prometheus-port): %w", err)

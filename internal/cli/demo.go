@@ -95,8 +95,10 @@ func runDemo(ctx context.Context, m mock.Config, cfg *config.Config, log *slog.L
 	var wg sync.WaitGroup
 	var enginesErr error
 	wg.Go(func() { enginesErr = engines.Serve(engineCtx) })
-	wg.Go(func() { whenReady(ctx, gw, func() { tell(out, gw, m, engines.URLs()) }) })
+	telling, endTelling := context.WithCancel(ctx)
+	wg.Go(func() { whenReady(telling, gw, func() { tell(out, gw, m, engines.URLs()) }) })
 	err = gw.Run(ctx)
+	endTelling() // also if the gateway ended by itself
 	endEngines() // after the gateway: its last requests are theirs too
 	wg.Wait()
 	return errors.Join(err, enginesErr)
