@@ -172,7 +172,7 @@ func TestMessages(t *testing.T) {
 	if n != 4.0 { // two roles, two words
 		t.Errorf("count_tokens says %v, want 4", n)
 	}
-	v = ok(t, h, "/v1/messages", `{`+strings.Replace(base, "hi there", strings.Repeat("w ", 100), 1)+`}`)
+	ok(t, h, "/v1/messages", `{`+strings.Replace(base, "hi there", strings.Repeat("w ", 100), 1)+`}`)
 	v = ok(t, h, "/v1/messages", `{`+strings.Replace(base, "hi there", strings.Repeat("w ", 100), 1)+`}`)
 	if in, cached := at(t, v, "usage", "input_tokens"), at(t, v, "usage", "cache_read_input_tokens"); in != 6.0 || cached != 96.0 {
 		t.Errorf("second time %v input and %v cached tokens, want 6 and 96", in, cached)
