@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -66,6 +67,12 @@ func Clean() {
 	}
 }
 
+// environ is the tests' environment without the settings in it: those are of
+// the tests, or of a gateway that whoever runs them uses.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SLUICE_") })
+}
+
 // A Process is a running program.
 type Process struct {
 	cmd  *exec.Cmd
@@ -80,7 +87,7 @@ func Start(t testing.TB, args ...string) *Process {
 	t.Helper()
 	p := &Process{cmd: exec.Command(Binary(t), args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.log
-	p.cmd.Env = append(os.Environ(), "GOTRACEBACK=all")
+	p.cmd.Env = append(environ(), "GOTRACEBACK=all")
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +118,7 @@ func Run(t testing.TB, args ...string) (stdout, stderr string, code int) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Binary(t), args...)
+	cmd.Env = environ()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
