@@ -15,6 +15,7 @@ import (
 	"sluice/internal/config"
 	"sluice/internal/fleet"
 	"sluice/internal/mock"
+	"sluice/internal/server"
 )
 
 const demoHelp = `Run a gateway and simulated engines in one process, and say what to try. Needs
@@ -58,10 +59,12 @@ func demo(args []string, std streams) int {
 	defer closeLog()
 	ctx, stop := untilSignal()
 	defer stop()
-	if err := runDemo(ctx, engines, cfg, log, std.out); err != nil {
+	stopSaying := context.AfterFunc(ctx, func() { fmt.Fprintln(std.out, "\nEnding; once more Ctrl-C to end at once.") })
+	defer stopSaying()
+	if err := runDemo(ctx, engines, cfg, log, std.out); err != nil && !errors.Is(err, server.ErrCut) {
 		return failed(std, "demo", err)
 	}
-	fmt.Fprintln(std.out, "\nThe demo has ended.")
+	fmt.Fprintln(std.out, "The demo has ended.")
 	return exitOK
 }
 
@@ -73,7 +76,7 @@ func (d demoConfig) settings() (mock.Config, *config.Config, error) {
 	cfg.Server.Host, cfg.Server.Port = "127.0.0.1", d.Port
 	cfg.Metrics.Port, cfg.Policy.Name, cfg.Log.Level = d.MetricsPort, d.Policy, d.LogLevel
 	cfg.Access.ShowWorker = true
-	cfg.Server.Grace = 10 * time.Second
+	cfg.Server.Grace = 2 * time.Second
 	return m, cfg, errors.Join(m.Validate(), cfg.Validate())
 }
 

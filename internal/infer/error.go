@@ -1,6 +1,7 @@
 package infer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -40,6 +41,26 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// Stopping is the cause with which the front end ends requests that outlast the
+// gateway, and what their clients are told.
+var Stopping = &Error{Status: http.StatusServiceUnavailable, Code: "gateway_stopping", Msg: "The gateway is stopping.", RetryAfter: 2 * time.Second}
+
+// Ended returns the error of a request whose ctx is done: its time is up, its
+// client has left, or the gateway stops. It returns nil if ctx is not done. err
+// is what that made go wrong, for the log.
+func Ended(ctx context.Context, err error) *Error {
+	var why *Error
+	switch cause := context.Cause(ctx); {
+	case cause == nil:
+		return nil
+	case errors.As(cause, &why):
+		return why
+	case errors.Is(cause, context.DeadlineExceeded):
+		return &Error{Status: http.StatusGatewayTimeout, Code: "call_upstream_timeout", Msg: "No worker answered in time.", Err: err}
+	}
+	return &Error{Status: StatusClientGone, Code: "client_closed_request", Msg: "The client left before the answer was complete.", Err: err}
+}
 
 // AsError returns err as an *Error. A failure that nobody named is the
 // gateway's own: status 500, with no detail for the client.

@@ -137,7 +137,7 @@ func (rt *Router) try(ctx context.Context, route *Route, r *infer.Request, w *in
 		}
 		if paused < attempts {
 			if !rt.pause(ctx, r, attempts) {
-				return left(ctx, err)
+				return infer.Ended(ctx, err)
 			}
 			paused = attempts
 			if now, err := rt.table.Load().Find(r); err == nil {
@@ -163,15 +163,6 @@ func (rt *Router) try(ctx context.Context, route *Route, r *infer.Request, w *in
 		rt.metrics.exhausted(r)
 	}
 	return err
-}
-
-// left is the error of a request that nobody waits for any more. last is what
-// its last worker said.
-func left(ctx context.Context, last error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return &infer.Error{Status: http.StatusGatewayTimeout, Code: "call_upstream_timeout", Msg: "No worker answered in time.", Err: last}
-	}
-	return &infer.Error{Status: infer.StatusClientGone, Code: "client_closed_request", Msg: "The client left before the answer was complete.", Err: last}
 }
 
 // attempt serves r once, with lead, and gives the place back with an outcome.

@@ -9,12 +9,24 @@ import (
 	"net/netip"
 	"net/url"
 	"time"
+
+	"sluice/internal/infer"
 )
 
+// ErrCut is what Serve returns if requests outlasted the grace.
+var ErrCut = errors.New("requests were still running and were ended")
+
+// lastWords is how long requests whose grace is over have to say so to their
+// clients.
+const lastWords = time.Second
+
 // Serve serves l until ctx is done, then drains: the listener closes, running
-// requests have grace to end, and what is left is cut. It returns when no
-// connection is left.
+// requests have grace to end, and what is left ends with infer.Stopping. It
+// returns when no connection is left.
 func Serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Duration) error {
+	base, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	s.BaseContext = func(net.Listener) context.Context { return base }
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
 	select {
@@ -22,14 +34,22 @@ func Serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Durat
 		return fmt.Errorf("serving %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-	defer cancel()
-	err := s.Shutdown(drain)
+	err := shutdown(s, grace)
 	if err != nil {
-		err = errors.Join(fmt.Errorf("requests were still running after %s and were cut", grace), s.Close())
+		end(infer.Stopping)
+		if shutdown(s, lastWords) != nil {
+			_ = s.Close() // they do not listen, or their clients do not
+		}
+		err = fmt.Errorf("%w after %s", ErrCut, grace)
 	}
 	<-failed
 	return err
+}
+
+func shutdown(s *http.Server, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	return s.Shutdown(ctx)
 }
 
 // IsSelf returns a function that says whether a worker's URL leads back to the

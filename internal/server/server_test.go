@@ -447,6 +447,59 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestTheGraceIsOver holds that a request which outlasts the gateway is told so.
+func TestTheGraceIsOver(t *testing.T) {
+	wait := func(ctx context.Context) error {
+		<-ctx.Done()
+		return infer.Ended(ctx, ctx.Err())
+	}
+	silent := infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, _ *infer.Reply) error { return wait(ctx) })
+	stream := infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, w *infer.Reply) error {
+		w.Header().Set("Content-Type", "text/event-stream")
+		if _, err := w.Write([]byte("data: 1\n\n")); err != nil {
+			return err
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		return wait(ctx)
+	})
+	const told = `"code":"gateway_stopping","message":"The gateway is stopping.","param":null}}`
+	for _, tt := range []struct {
+		name    string
+		handler infer.Handler
+		status  int
+		want    string
+	}{
+		{"nothing was sent", silent, 503, `{"error":{"type":"server_error",` + told},
+		{"a stream has begun", stream, 200, "data: 1\n\ndata: {\"error\":{\"type\":\"stream_error\"," + told + "\n\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, err := Listen("127.0.0.1", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			begun := make(chan struct{})
+			h := infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+				close(begun)
+				return tt.handler.Serve(ctx, r, w)
+			})
+			front := NewFront(NewMux([]Route{{"GET", "/slow", 0, h}}), slog.New(slog.DiscardHandler))
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { <-begun; cancel() }()
+			served := make(chan error, 1)
+			go func() { served <- Serve(ctx, front.HTTPServer(DefaultConfig()), l, 50*time.Millisecond) }()
+			res, body := call(t, "GET", "http://"+l.Addr().String()+"/slow", "", "")
+			if res.StatusCode != tt.status || body != tt.want {
+				t.Errorf("got %d %s, want %d %s", res.StatusCode, body, tt.status, tt.want)
+			}
+			if err := <-served; !errors.Is(err, ErrCut) {
+				t.Errorf("the drain ended with %v, want ErrCut", err)
+			}
+		})
+	}
+}
+
 func TestIsSelf(t *testing.T) {
 	self := IsSelf(&net.TCPAddr{IP: net.IPv4zero, Port: 30000}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 29000})
 	for s, want := range map[string]bool{

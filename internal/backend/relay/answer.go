@@ -211,7 +211,7 @@ func gone(err error) error {
 // worker can be asked depends on what the client has seen, which the router
 // knows.
 func brokeOff(ctx context.Context, err error) error {
-	if e := ended(ctx, err); e != nil {
+	if e := infer.Ended(ctx, err); e != nil {
 		return e
 	}
 	return &infer.Error{Status: http.StatusBadGateway, Code: "call_upstream_body_error", Msg: "The worker's answer broke off.", Retry: true, Err: err}

@@ -103,7 +103,7 @@ func retryable(status int) bool {
 // sent may have been worked on; sending it to another worker is still right,
 // because the client gets one answer.
 func failed(ctx context.Context, err error) error {
-	if e := ended(ctx, err); e != nil {
+	if e := infer.Ended(ctx, err); e != nil {
 		return e
 	}
 	e := &infer.Error{Status: http.StatusBadGateway, Code: "call_upstream_connection_failed", Msg: "The worker could not be reached.", Retry: true, Err: err}
@@ -134,17 +134,6 @@ func notHTTP(text string) bool {
 	return false
 }
 
-// ended returns the error for a request whose time or client is gone, or nil.
-func ended(ctx context.Context, err error) error {
-	switch ctx.Err() {
-	case nil:
-		return nil
-	case context.DeadlineExceeded:
-		return &infer.Error{Status: http.StatusGatewayTimeout, Code: "call_upstream_timeout", Msg: "The worker did not answer in time.", Err: err}
-	}
-	return &infer.Error{Status: infer.StatusClientGone, Code: "client_closed_request", Msg: "The client left before the answer was complete.", Err: err}
-}
-
 // maxRefusal bounds how much of a worker's error is kept to be relayed when no
 // other worker does better.
 const maxRefusal = 1 << 20
@@ -155,7 +144,7 @@ func refused(ctx context.Context, res *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal+1))
 	retry := retryable(res.StatusCode)
 	if err != nil {
-		if e := ended(ctx, err); e != nil {
+		if e := infer.Ended(ctx, err); e != nil {
 			return e
 		}
 		return &infer.Error{Status: http.StatusBadGateway, Code: "call_upstream_body_error", Msg: "The worker's answer broke off.", Retry: true, Err: err}
