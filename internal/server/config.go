@@ -27,6 +27,10 @@ func DefaultConfig() Config {
 	}
 }
 
+// maxMaxBody is more than any machine can hold, and far from where sums
+// overflow.
+const maxMaxBody = 1 << 50
+
 // Validate reports everything that is wrong with c.
 func (c Config) Validate() error {
 	var errs []error
@@ -43,8 +47,8 @@ func (c Config) Validate() error {
 	if c.HealthPort != 0 && c.HealthPort == c.Port {
 		bad("health-check-port and port are both %d", c.Port)
 	}
-	if c.MaxBody <= 0 {
-		bad("max-payload-size must be at least 1")
+	if c.MaxBody < 1 || c.MaxBody > maxMaxBody {
+		bad("max-payload-size %d is not between 1 and %d", c.MaxBody, int64(maxMaxBody))
 	}
 	if c.HeaderReadTimeout <= 0 || c.IdleTimeout <= 0 {
 		bad("header-read-timeout-secs and idle-connection-timeout-secs must be at least 1")

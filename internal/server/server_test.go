@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -497,6 +498,16 @@ func TestTheGraceIsOver(t *testing.T) {
 				t.Errorf("the drain ended with %v, want ErrCut", err)
 			}
 		})
+	}
+}
+
+func TestHowMuchABodyMayHold(t *testing.T) {
+	for n, want := range map[int64]bool{-1: false, 0: false, 1: true, 512 << 20: true, math.MaxInt64: false} {
+		c := DefaultConfig()
+		c.MaxBody = n
+		if err := c.Validate(); (err == nil) != want {
+			t.Errorf("max-payload-size %d: %v, want it taken: %v", n, err, want)
+		}
 	}
 }
 
