@@ -1,0 +1,99 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"sluice/internal/infer"
+)
+
+// call sends a request to a and returns the answer, in which ID stands for id.
+func call(t *testing.T, a *Admin, method, pattern, param, body string) (status int, text string) {
+	t.Helper()
+	for _, c := range a.Calls() {
+		if c.Method == method && c.Pattern == pattern {
+			got := new(client)
+			if err := c.Handler.Serve(context.Background(), &infer.Request{ID: "id-1", Param: param, Body: []byte(body)}, infer.NewReply(got)); err != nil {
+				t.Fatal(err)
+			}
+			return got.status, got.body.String()
+		}
+	}
+	t.Fatalf("nothing answers %s %s", method, pattern)
+	return 0, ""
+}
+
+// TestAWorkersLife follows one worker through the API: each step is a call, and
+// ID stands for what the first one answered.
+func TestAWorkersLife(t *testing.T) {
+	a, _ := fleetOf(t, "")
+	id := ""
+	for _, step := range []struct {
+		name, method, body string
+		status             int
+		want               []string // parts of the answer
+	}{
+		{"added", "POST", `{"url":"http://10.0.0.1:8000/","api_key":"hunter22","models":[{"id":"m"}],"unknown":1}`, 202, []string{`"status":"accepted"`, `"location":"/workers/`}},
+		{"added again", "POST", `{"url":"http://10.0.0.1:8000"}`, 409, []string{`"code":"WORKER_ALREADY_EXISTS"`, "ID"}},
+		{"shown, but for its key", "GET", "", 200, []string{`"id":"ID"`, `"model_id":"m"`, `"url":"http://10.0.0.1:8000"`, `"priority":50`, `"worker_type":"regular"`}},
+		{"updated", "PATCH", `{"priority":7,"labels":{"zone":"a"}}`, 202, []string{`"worker_id":"ID"`}},
+		{"which shows", "GET", "", 200, []string{`"priority":7`, `"zone":"a"`, `"model_id":"m"`}},
+		{"updated with nonsense", "PATCH", `{"priority":"high"}`, 400, []string{`"code":"BAD_REQUEST"`}},
+		{"replaced at another address", "PUT", `{"url":"http://10.0.0.2:8000"}`, 400, []string{`"code":"BAD_REQUEST"`}},
+		{"replaced", "PUT", `{"url":"http://10.0.0.1:8000","models":[{"id":"n"}]}`, 202, []string{`"worker_id":"ID"`}},
+		{"which shows", "GET", "", 200, []string{`"priority":50`, `"model_id":"n"`}},
+		{"removed", "DELETE", "", 202, []string{`"worker_id":"ID"`}},
+		{"gone", "GET", "", 404, []string{`"code":"WORKER_NOT_FOUND"`}},
+		{"removed again", "DELETE", "", 404, []string{`"code":"WORKER_NOT_FOUND"`}},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			pattern := "/workers/{id}"
+			if step.method == "POST" {
+				pattern = "/workers"
+			}
+			status, text := call(t, a, step.method, pattern, id, step.body)
+			if status != step.status {
+				t.Fatalf("got %d %s, want %d", status, text, step.status)
+			}
+			if id == "" {
+				var said struct {
+					ID string `json:"worker_id"`
+				}
+				if err := json.Unmarshal([]byte(text), &said); err != nil || said.ID == "" {
+					t.Fatalf("no id in %s: %v", text, err)
+				}
+				id = said.ID
+			}
+			for _, want := range step.want {
+				if !strings.Contains(strings.ReplaceAll(text, id, "ID"), want) {
+					t.Errorf("%s is missing in %s", want, text)
+				}
+			}
+			if strings.Contains(text, "hunter22") {
+				t.Errorf("the worker's key is shown: %s", text)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoWorker(t *testing.T) {
+	a, _ := fleetOf(t, "")
+	for body, want := range map[string]string{
+		``:                                  "the body is not a worker",
+		`{"urll":"x"}`:                      "missing field `url`",
+		`{"url":"10.0.0.1:80"}`:             "scheme",
+		`{"url":"grpc://h:1"}`:              "not supported yet",
+		`{"url":"http://u:hunter22@h:1"}`:   "must not hold a user or password",
+		`{"url":"http://h","priority":"x"}`: "the body is not a worker",
+	} {
+		status, text := call(t, a, "POST", "/workers", "", body)
+		if status != 400 || !strings.Contains(text, want) || !strings.Contains(text, `"code":"BAD_REQUEST"`) || strings.Contains(text, "hunter22") {
+			t.Errorf("%s: got %d %s, want 400 with %q", body, status, text, want)
+		}
+	}
+	if status, text := call(t, a, "GET", "/workers/{id}", "zzz", ""); status != 400 || !strings.Contains(text, "expected UUID") {
+		t.Errorf("an id that is none: got %d %s, want 400", status, text)
+	}
+}
