@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,6 +165,9 @@ func readEvents(s string) ([]event, error) {
 	return es, nil
 }
 
+// lastWords are the types that end a stream of Anthropic's or of Responses.
+var lastWords = []string{"message_stop", "response.completed", "response.incomplete", "response.failed"}
+
 // endOf says how a stream ended: "done", "error CODE", or "open" if it just
 // stopped. More than one end is an error.
 func endOf(es []event) (string, error) {
@@ -179,7 +183,7 @@ func endOf(es []event) (string, error) {
 			this = "done"
 		case json.Unmarshal([]byte(e.data), &d) != nil:
 			return "", fmt.Errorf("event %d is not JSON: %.120q", i, e.data)
-		case d.Type == "message_stop":
+		case slices.Contains(lastWords, d.Type):
 			this = "done"
 		case d.Error != nil && (e.name == "error" || d.Error.Type == "stream_error"):
 			this = "error " + d.Error.Code

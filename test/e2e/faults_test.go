@@ -149,10 +149,10 @@ func TestFaultsOnOneWorker(t *testing.T) {
 func TestFaultsOnEveryWorker(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
-		spec         string
-		path         string
+		spec          string
+		path          string
 		unary, stream string // what the client sees
-		engines      int    // how many are asked for the unary one
+		engines       int    // how many are asked for the unary one
 	}{
 		{"status=500", chatPath, "500", "500", 3},
 		{"status=503;retry-after=7", chatPath, "503", "503", 3},
