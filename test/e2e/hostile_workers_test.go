@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -243,6 +244,8 @@ func TestBodiesPassAsBytes(t *testing.T) {
 func TestAStreamIsNotHeldBack(t *testing.T) {
 	t.Parallel()
 	next := make(chan string)
+	end := sync.OnceFunc(func() { close(next) })
+	defer end() // also when the test fails: the worker waits for it
 	w := newRogue(t, func(c net.Conn, _ *http.Request) {
 		_, _ = io.WriteString(c, chunked(sse))
 		for s := range next {
@@ -272,7 +275,7 @@ func TestAStreamIsNotHeldBack(t *testing.T) {
 			t.Fatalf("piece %d is %q, %v; want %q", i, got, err, p)
 		}
 	}
-	close(next)
+	end()
 	if rest, err := io.ReadAll(res.Body); err != nil || len(rest) != 0 {
 		t.Errorf("after the end came %q, %v", rest, err)
 	}
