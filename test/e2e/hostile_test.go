@@ -81,6 +81,10 @@ func (w *rogue) serve(c net.Conn, reply func(net.Conn, *http.Request)) {
 		case "/health":
 			say(c, "200 OK", "text/plain", "ok")
 		case "/v1/models":
+			if w.model == "" { // it takes any name
+				say(c, "200 OK", "application/json", `{"object":"list","data":[]}`)
+				return
+			}
 			say(c, "200 OK", "application/json", fmt.Sprintf(`{"object":"list","data":[{"id":%q,"owned_by":"x"}]}`, w.model))
 		default:
 			say(c, "404 Not Found", "text/plain", "")
