@@ -358,16 +358,18 @@ func parseLength(value []byte) (int64, *Error) {
 		return -1, errLength
 	}
 	var n int64
+	large := false
 	for _, c := range value {
 		if c < '0' || c > '9' {
 			return -1, errLength
 		}
-		if n <= maxLength {
-			n = n*10 + int64(c-'0')
+		d := int64(c - '0')
+		if large = large || n > (maxLength-d)/10; !large {
+			n = n*10 + d
 		}
 	}
 	switch {
-	case n > maxLength:
+	case large:
 		return -1, errLengthLarge
 	case len(value) > len("4611686018427387904"): // zeros without end
 		return -1, errLength

@@ -172,7 +172,10 @@ func isIPv6(a []byte) bool {
 			i++
 		}
 	}
-	return groups == 8 || gap && groups < 8
+	if gap { // which stands for at least one group
+		return groups < 8
+	}
+	return groups == 8
 }
 
 // isIPv4 reports whether a is four decimal numbers up to 255, without leading
