@@ -17,7 +17,7 @@ import (
 const (
 	methods = "GET, POST, PUT, PATCH, DELETE, OPTIONS, HEAD"
 	headers = "Authorization, Content-Type, x-api-key, anthropic-version, anthropic-beta, x-request-id, traceparent"
-	exposed = "x-request-id, x-smg-error-code, retry-after"
+	exposed = "x-request-id, request-id, x-smg-error-code, retry-after"
 	maxAge  = "600" // seconds for which a browser need not ask again
 
 	maxHeaders = 4 << 10 // bytes of the list of headers that a preflight asks for

@@ -64,7 +64,7 @@ func corsFields(h *infer.Header) []string {
 }
 
 func TestAnswers(t *testing.T) {
-	const expose = "access-control-expose-headers: x-request-id, x-smg-error-code, retry-after"
+	const expose = "access-control-expose-headers: x-request-id, request-id, x-smg-error-code, retry-after"
 	list := []string{"https://a.example", "https://B.example:443", "http://c.example:8080"}
 	tests := []struct {
 		name    string
