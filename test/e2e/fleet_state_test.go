@@ -276,6 +276,11 @@ func TestSeveralModels(t *testing.T) {
 	if got := ask(t, "POST", g.URL+"/workers", fmt.Sprintf(`{"url":%q}`, wild.URL)); got.status != 202 {
 		t.Fatalf("adding a worker: %d %s", got.status, got.body)
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the workers are %s", ask(t, "GET", g.URL+"/workers", "").body)
+		}
+	})
 	program.Eventually(t, "the worker that takes any name takes model-c", func() bool { return chat("model-c").body == `{"wild":true}` })
 }
 
