@@ -42,6 +42,34 @@ func TestReadmission(t *testing.T) {
 	})
 }
 
+// A worker that was away too shortly to be called so, and lost all its streams
+// at once, must not wait for its breaker's rest to end.
+func TestReadmissionAfterAStumble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.br.Failures = 2
+		r.start()
+		w := r.add("a", Spec{})
+		after(10 * time.Second)
+		r.es.at("a").set("refused")
+		for range 2 {
+			l, ok := w.Acquire(time.Now())
+			if !ok {
+				t.Fatal("refused before the breaker opened")
+			}
+			l.Release(time.Now(), breaker.Failure)
+			w.Suspect()
+		}
+		after(100 * time.Millisecond) // one check fails; three would be needed
+		r.es.at("a").set("up")
+		after(time.Second)
+		r.want("when it is back", w, Ready)
+		if got := w.Breaker().State(); got != breaker.Closed {
+			t.Errorf("breaker %v, want closed", got)
+		}
+	})
+}
+
 func TestBreakerRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -41,6 +41,7 @@ type health struct {
 	since      time.Time     // of the status
 	suspect    bool          // the request path saw a failure; no check has passed since
 	again      bool          // it did while a check was out, whose success proves nothing
+	shaken     bool          // a check failed while ready; not enough have passed since
 	err        string        // of the last failed check
 
 	counted   bool          // in Registry.joining
@@ -269,9 +270,15 @@ func (r *Registry) passedLocked(w *Worker, now time.Time) {
 		r.joinLocked(w, "AddWorker", now)
 	}
 	r.settleLocked(w, now)
+	if h.shaken && h.oks >= h.cfg.Successes {
+		h.shaken = false
+		r.readmitLocked(w)
+	}
 	switch {
 	case w.Status() == Ready && h.suspect:
 		r.urgent.set(w, now.Add(suspectPause))
+	case w.Status() == Ready && h.shaken:
+		r.urgent.set(w, now.Add(confirmPause))
 	case w.Status() == Ready:
 		r.queue.set(w, now.Add(jitter(h.cfg.Interval)))
 	case h.oks < h.cfg.Successes:
@@ -291,13 +298,19 @@ func (r *Registry) settleLocked(w *Worker, now time.Time) bool {
 	if from == Ready || from == Draining || h.oks < h.cfg.Successes || !h.known && !h.named() {
 		return false
 	}
-	if from != Pending && w.br.Reset() {
-		if f := r.opt.Events.OnReadmit; f != nil {
-			f(w)
-		}
+	if from != Pending {
+		r.readmitLocked(w)
 	}
 	r.turnLocked(w, Ready, now)
 	return true
+}
+
+// readmitLocked closes w's breaker: w was away, and has passed its checks
+// since. r.mu must be held.
+func (r *Registry) readmitLocked(w *Worker) {
+	if f := r.opt.Events.OnReadmit; w.br.Reset() && f != nil {
+		f(w)
+	}
 }
 
 // failedLocked counts a failed check and says when the next one is. r.mu must
@@ -311,6 +324,8 @@ func (r *Registry) failedLocked(w *Worker, err error, now time.Time) {
 	switch {
 	case was == Ready && h.fails >= h.cfg.Failures:
 		r.turnLocked(w, NotReady, now)
+	case was == Ready:
+		h.shaken = true
 	case was == NotReady && h.tries >= 3*h.cfg.Failures, was == Pending && (h.tries >= 10*h.cfg.Failures || r.overdueLocked(w, now)):
 		r.giveUpLocked(w, now)
 	}
@@ -378,7 +393,7 @@ func (r *Registry) turnLocked(w *Worker, to Status, now time.Time) {
 	if to != Failed { // it goes on as it was
 		h.pause = 0
 	}
-	h.suspect, h.again = false, false
+	h.suspect, h.again, h.shaken = false, false, false
 	if to == NotReady || to == Failed {
 		// It may serve something else when it returns. What it is saying now
 		// is not to be waited for.
