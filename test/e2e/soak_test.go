@@ -111,12 +111,12 @@ func shape(err error) string {
 // must not fail; each client gets a whole stream or one error event; no engine
 // sees a request twice; nothing is left over.
 func TestStreamsSurviveRestarts(t *testing.T) {
-	clients, lasts := 200, 8*time.Second
+	clients, lasts, rate := 200, 8*time.Second, "40"
 	if soak {
-		clients, lasts = 1000, time.Minute
+		clients, lasts, rate = 1000, time.Minute, "10" // clients and engines share the machine
 	}
 	g, e := program.Fleet(t, 4,
-		[]string{"--model", "m", "--speed", "1", "--decode-rate", "40", "--decode-slowdown", "0", "--max-running", "2000", "--output-tokens", "40", "--events-per-write", "1"},
+		[]string{"--model", "m", "--speed", "1", "--decode-rate", rate, "--decode-slowdown", "0", "--max-running", "2000", "--output-tokens", "40", "--events-per-write", "1"},
 		[]string{"--enable-pprof", "--upstream-pool-idle-timeout-secs", "1", "--log-level", "info"})
 	if a := post(t, g.URL, chatPath, body(chatPath, true, "")); a.status != 200 {
 		t.Fatalf("before anything was killed: %d %s", a.status, a.body)
