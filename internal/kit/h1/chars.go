@@ -92,23 +92,19 @@ func isValue(v []byte) bool {
 	if len(v) < 8 {
 		return all(v, inValue)
 	}
-	for i := 0; i+8 <= len(v); i += 8 {
-		if oddBytes(binary.LittleEndian.Uint64(v[i:])) != 0 {
-			return all(v, inValue)
-		}
+	odd := oddBytes(binary.LittleEndian.Uint64(v[len(v)-8:]))
+	for p := v; len(p) > 8; p = p[8:] {
+		odd |= oddBytes(binary.LittleEndian.Uint64(p))
 	}
-	if oddBytes(binary.LittleEndian.Uint64(v[len(v)-8:])) != 0 {
-		return all(v, inValue)
-	}
-	return true
+	return odd == 0 || all(v, inValue) // a tab is odd and allowed
 }
 
 // trim returns v without the spaces and tabs around it.
 func trim(v []byte) []byte {
-	for len(v) > 0 && (v[0] == ' ' || v[0] == '\t') {
+	for len(v) > 0 && isSpace(v[0]) {
 		v = v[1:]
 	}
-	for len(v) > 0 && (v[len(v)-1] == ' ' || v[len(v)-1] == '\t') {
+	for len(v) > 0 && isSpace(v[len(v)-1]) {
 		v = v[:len(v)-1]
 	}
 	return v

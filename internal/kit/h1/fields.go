@@ -1,6 +1,9 @@
 package h1
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // A Field is one field line. Both parts point into the head that was parsed.
 type Field struct {
@@ -29,7 +32,7 @@ type Message struct {
 	spans   []span
 	skip    [MaxFields / 64]uint64 // fields that are not passed on
 	length  int64                  // ContentLength, -1 while unseen
-	options int                    // elements of all Connection fields
+	options int                    // elements of Connection fields that are more than keep-alive
 
 	host, upgrade, trailer, keepAlive int // index of the field, -1 while unseen
 
@@ -104,46 +107,50 @@ func (m *Message) Named(name []byte) bool {
 // readFields reads the complete field lines of b. It returns where the head
 // ends, or 0 if its end is not in b yet. No byte is searched twice.
 func (m *Message) readFields(b []byte, lim *Limits) (int, *Error) {
+	line, at := m.line, m.at
 	for {
-		i := bytes.IndexByte(b[m.at:], '\n')
+		i := bytes.IndexByte(b[at:], '\n')
 		if i < 0 {
-			m.at = len(b)
+			m.line, m.at = line, len(b)
 			if len(b) >= lim.Head {
 				return 0, errHeadLong
 			}
 			return 0, nil
 		}
-		lf := m.at + i
+		lf := at + i
 		switch {
 		case lf >= lim.Head:
 			return 0, errHeadLong
 		case b[lf-1] != '\r':
 			return 0, errBareLF
-		case lf-1 == m.line:
+		case lf-1 == line:
 			return lf + 1, nil
 		}
-		if err := m.readField(b, lf-1, lim); err != nil {
+		if err := m.readField(b, line, lf-1, lim); err != nil {
 			return 0, err
 		}
-		m.line, m.at = lf+1, lf+1
+		line, at = lf+1, lf+1
 	}
 }
 
-// readField reads the field line that begins at m.line and ends before end.
-func (m *Message) readField(b []byte, end int, lim *Limits) *Error {
-	line := b[m.line:end]
-	n := 0
-	for n < len(line) && chars[line[n]]&inToken != 0 {
-		n++
+// readField reads the field line b[start:end].
+func (m *Message) readField(b []byte, start, end int, lim *Limits) *Error {
+	line := b[start:end]
+	n := len(line)
+	for i, c := range line {
+		if chars[c]&inToken == 0 {
+			n = i
+			break
+		}
 	}
 	if n == 0 || n == len(line) || line[n] != ':' {
 		return m.badName(line, n)
 	}
 	from, to := n+1, len(line)
-	for from < to && (line[from] == ' ' || line[from] == '\t') {
+	for from < to && isSpace(line[from]) {
 		from++
 	}
-	for to > from && (line[to-1] == ' ' || line[to-1] == '\t') {
+	for to > from && isSpace(line[to-1]) {
 		to--
 	}
 	value := line[from:to]
@@ -154,7 +161,7 @@ func (m *Message) readField(b []byte, end int, lim *Limits) *Error {
 	if i >= lim.Fields || i >= MaxFields {
 		return errFieldsMany
 	}
-	at := uint32(m.line) // a head is at most Limits.Head long
+	at := uint32(start) // a head is at most Limits.Head long
 	m.spans = append(m.spans, span{at, at + uint32(n), at + uint32(from), at + uint32(to)})
 	if k := known(line[:n]); k != kindOther {
 		m.skip[i/64] |= 1 << (i % 64)
@@ -308,6 +315,10 @@ func (m *Message) note(i int, k kind, value []byte) *Error {
 
 // noteConnection reads one Connection field.
 func (m *Message) noteConnection(value []byte) *Error {
+	if EqualFold(value, "keep-alive") { // nearly all of them
+		m.sawKeep = true
+		return nil
+	}
 	l := Elements(value)
 	for e := l.Next(); e != nil; e = l.Next() {
 		if m.options++; m.options > maxOptions {
@@ -399,9 +410,12 @@ func (m *Message) settle(b []byte) *Error {
 	m.ContentLength, m.Chunked = m.length, m.sawCoding
 	m.KeepAlive = !m.sawClose && (m.Minor > 0 || m.sawKeep)
 
-	for _, s := range m.spans {
-		m.Fields = append(m.Fields, Field{b[s.name:s.nameEnd:s.nameEnd], b[s.value:s.valueEnd:s.valueEnd]})
+	fields := slices.Grow(m.Fields[:0], len(m.spans))[:len(m.spans)]
+	for i := range fields {
+		f, s := &fields[i], &m.spans[i]
+		f.Name, f.Value = b[s.name:s.nameEnd:s.nameEnd], b[s.value:s.valueEnd:s.valueEnd]
 	}
+	m.Fields = fields
 	if m.upgrade >= 0 && m.sawUpgrade && m.Minor > 0 {
 		m.Upgrade = m.Fields[m.upgrade].Value
 	}

@@ -43,8 +43,11 @@ func DefaultLimits() Limits {
 
 // An Error says why a message was refused. The connection that it came on
 // cannot be used again: where the next message begins is unknown.
+//
+// Body and ChunkScanner do not know whose body they follow, so the Status of
+// their errors is a request's; for an answer's body it means 502.
 type Error struct {
-	Status  int    // what a client is told: 400, 413, 414, 417, 431, 501, 505; of an answer always 502
+	Status  int    // what a client is told: 400, 413, 414, 417, 431, 501, 505; of an answer's head 502
 	Reason  string // constant, without any byte of the message: fit for a log line or a label
 	Section string // what was offended, such as "9112 §6.3"
 }

@@ -8,7 +8,9 @@ import (
 )
 
 func TestAppendRefusesWhatCouldSplit(t *testing.T) {
-	line := func(method, target string) ([]byte, bool) { return AppendRequestLine([]byte("before "), method, target) }
+	line := func(method, target string) ([]byte, bool) {
+		return AppendRequestLine([]byte("before "), method, target)
+	}
 	status := func(code int, reason string) ([]byte, bool) {
 		return AppendStatusLine([]byte("before "), code, reason)
 	}
