@@ -103,6 +103,7 @@ func FuzzRequestAgainstNetHTTP(f *testing.F) {
 				start = 2
 			}
 			compareRequest(t, rest[start:], &h, n-start, data, bodyLen, err)
+			rebuildRequest(t, &h)
 			if err != nil || t.Failed() {
 				return
 			}
@@ -148,6 +149,49 @@ func compareRequest(t *testing.T, in []byte, h *RequestHead, n int, data []byte,
 		t.Fatalf("fields of %q:\nours       %q\nnet/http's %q", in[:n], ours, req.Header)
 	}
 	compareBody(t, in[n:], w, n, req.Body, data, bodyLen, bodyErr)
+}
+
+// rebuildRequest builds what h says, as whoever sends it on does, and reads it
+// again: what was accepted can be sent, and says the same there.
+func rebuildRequest(t *testing.T, h *RequestHead) {
+	t.Helper()
+	out, ok := AppendRequestLine(nil, h.Method, h.AppendTarget(nil))
+	if !ok {
+		t.Fatalf("method %q and target %q were read and cannot be written", h.Method, h.AppendTarget(nil))
+	}
+	out = append(append(out, "Host: worker\r\n"...), rebuildFields(t, &h.Message)...)
+	size := len(out) + len(EndHead)
+	var again RequestHead
+	lim := DefaultLimits()
+	lim.Fields, lim.Head, lim.RequestLine = MaxFields, size, size
+	n, err := ParseRequest(append(out, EndHead...), &again, lim)
+	if err != nil || n != size {
+		t.Fatalf("what was built of a good request is refused: %q: %v", out, err)
+	}
+	for i := range again.Fields[1:] {
+		if !again.Passes(i + 1) {
+			t.Fatalf("field %q of %q was passed on and is not passed again", again.Fields[i+1].Name, out)
+		}
+	}
+	if again.Framing() != FramingNone || again.Upgrade != nil || !bytes.Equal(again.AppendTarget(nil), h.AppendTarget(nil)) {
+		t.Fatalf("%q, built of a request, says more than it", out)
+	}
+}
+
+// rebuildFields writes the fields of m that pass.
+func rebuildFields(t *testing.T, m *Message) []byte {
+	t.Helper()
+	var out []byte
+	for i, f := range m.Fields {
+		if !m.Passes(i) {
+			continue
+		}
+		var ok bool
+		if out, ok = AppendField(out, f.Name, f.Value); !ok {
+			t.Fatalf("field %q: %q was read and cannot be written", f.Name, f.Value)
+		}
+	}
+	return out
 }
 
 // compareBody compares data, of bodyLen bytes on the wire, with what body gives.
@@ -196,6 +240,10 @@ func FuzzResponseAgainstNetHTTP(f *testing.F) {
 			}
 			data, bodyLen, err := readBody(h.Framing, h.ContentLength, rest[n:], fuzzLimits())
 			compareResponse(t, rest, method, &h, n, data, bodyLen, err)
+			rebuildFields(t, &h.Message)
+			if _, ok := AppendStatusLine(nil, h.Status, h.Reason); !ok {
+				t.Fatalf("status %d and reason %q were read and cannot be written", h.Status, h.Reason)
+			}
 			if err != nil || h.Framing == FramingClose || t.Failed() {
 				return
 			}
