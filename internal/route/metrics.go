@@ -18,7 +18,7 @@ import (
 // connection_mode are "http", backend_type and worker_type "regular".
 type Metrics struct {
 	Requests   *metric.CounterVec   `name:"smg_router_requests_total" labels:"router_type,backend_type,connection_mode,model,endpoint,streaming" help:"requests that were routed"`
-	Duration   *metric.HistogramVec `name:"smg_router_request_duration_seconds" labels:"router_type,backend_type,connection_mode,model,endpoint" buckets:"duration" help:"time from routing to the last byte"`
+	Duration   *metric.HistogramVec `name:"smg_router_request_duration_seconds" labels:"router_type,backend_type,connection_mode,model,endpoint" buckets:"duration" help:"time from the request's arrival to the last byte of its answer"`
 	Errors     *metric.CounterVec   `name:"smg_router_request_errors_total" labels:"router_type,backend_type,connection_mode,model,endpoint,error_type" help:"requests that ended in an error of the gateway or of the last worker asked"`
 	Upstream   *metric.CounterVec   `name:"smg_router_upstream_responses_total" labels:"router_type,status_code,error_code" help:"answers of workers, one for each attempt"`
 	TTFT       *metric.HistogramVec `name:"smg_router_ttft_seconds" labels:"router_type,backend_type,model,endpoint" buckets:"duration" help:"time from the request's arrival to the first byte of its stream"`

@@ -176,7 +176,7 @@ func (rt *Router) attempt(ctx context.Context, route *Route, lease fleet.Lease, 
 	}()
 	err := route.Backend.Serve(ctx, r, w, fleet.Team{Lead: lead})
 	done = true
-	o := rt.outcome(ctx, lead, err)
+	o := rt.outcome(ctx, lead, w, err)
 	lease.Release(rt.now(), o)
 	rt.metrics.outcome(lead, o)
 	rt.metrics.answered(w, err)
@@ -187,8 +187,9 @@ func (rt *Router) attempt(ctx context.Context, route *Route, lease fleet.Lease, 
 }
 
 // outcome says what err tells of the worker. A client that left, too long a
-// queue or a bad request is no failure of its.
-func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, err error) breaker.Outcome {
+// queue, a bad request, or an answer that was still coming when the request's
+// time was up is no failure of its.
+func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, w *infer.Reply, err error) breaker.Outcome {
 	var e *infer.Error
 	switch {
 	case err == nil:
@@ -196,6 +197,8 @@ func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, err error) br
 	case !errors.As(err, &e):
 		return breaker.Neutral
 	case e.Status == infer.StatusClientGone || errors.Is(ctx.Err(), context.Canceled):
+		return breaker.Neutral
+	case w.Committed() && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return breaker.Neutral
 	case rt.backPressure != nil && rt.backPressure(err):
 		return breaker.Neutral

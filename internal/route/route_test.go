@@ -228,6 +228,25 @@ func TestWhatTripsABreaker(t *testing.T) {
 	}
 }
 
+func TestALongStreamsTimeIsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := DefaultConfig()
+		cfg.Timeout = time.Second
+		reg := registry(t, breaker.Config{Failures: 1, Successes: 1, Rest: time.Hour}, "m")
+		rt := router(t, cfg, reg, backendFunc(func(ctx context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
+			_, _ = w.Write([]byte("data: 1\n\n"))
+			<-ctx.Done()
+			return &infer.Error{Status: 504, Code: "call_upstream_timeout"}
+		}))
+		if _, _, err := ask(rt, "m"); code(err) != "call_upstream_timeout" {
+			t.Errorf("got %v, want call_upstream_timeout", err)
+		}
+		if s := reg.Snapshot().All[0].Breaker().State(); s != breaker.Closed {
+			t.Errorf("the breaker of a worker that was still answering is %s", s)
+		}
+	})
+}
+
 func TestAWorkerThatRefusesIsNoTry(t *testing.T) {
 	reg := registry(t, breaker.Config{Failures: 1, Successes: 1, Rest: time.Hour}, "m", "m")
 	var asked atomic.Int64
