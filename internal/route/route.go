@@ -174,9 +174,13 @@ func (rt *Router) attempt(ctx context.Context, route *Route, lease fleet.Lease, 
 			lease.Release(rt.now(), breaker.Neutral) // a panic passes by
 		}
 	}()
+	fails := lead.Breaker().Failures()
 	err := route.Backend.Serve(ctx, r, w, fleet.Team{Lead: lead})
 	done = true
 	o := rt.outcome(ctx, lead, w, err)
+	if o == breaker.Failure && lost(err) && lead.Breaker().Failures() > fails {
+		o = breaker.Neutral
+	}
 	lease.Release(rt.now(), o)
 	rt.metrics.outcome(lead, o)
 	rt.metrics.answered(w, err)
@@ -209,6 +213,16 @@ func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, w *infer.Repl
 		lead.Suspect() // no HTTP answer: perhaps it is gone
 	}
 	return breaker.Failure
+}
+
+// lost reports whether err is a connection that broke. Connections that break
+// in one moment, as all do when a worker restarts, have one cause and are one
+// failure: a hundred streams that broke say no more of the worker than one, and
+// must not close it to requests when it is back. So one counts if it began
+// after the last that was counted.
+func lost(err error) bool {
+	var e *infer.Error
+	return errors.As(err, &e) && e.Answer == nil && e.Status != http.StatusGatewayTimeout
 }
 
 // pause waits before attempt n+1, and reports whether there is still somebody

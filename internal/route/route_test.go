@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -245,6 +246,46 @@ func TestALongStreamsTimeIsUp(t *testing.T) {
 			t.Errorf("the breaker of a worker that was still answering is %s", s)
 		}
 	})
+}
+
+// A restart breaks all streams of a worker at once. It must take requests again
+// when it is back, not when the breaker's rest is over.
+func TestConnectionsThatBreakTogetherAreOneFailure(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		open bool
+	}{
+		"connections": {broken, false},
+		"answers":     {&infer.Error{Status: 500, Code: "call_upstream_status_error", Answer: &infer.Answer{Status: 500}, Retry: true}, true},
+		"time outs":   {&infer.Error{Status: 504, Code: "call_upstream_timeout"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				br := breaker.DefaultConfig()
+				br.Failures = 3
+				reg := registry(t, br, "m")
+				moment := make(chan struct{})
+				rt := router(t, DefaultConfig(), reg, backendFunc(func(context.Context, *infer.Request, *infer.Reply, fleet.Team) error {
+					<-moment
+					return tt.err
+				}))
+				w := reg.Snapshot().All[0]
+				var wg sync.WaitGroup
+				for range 20 {
+					wg.Go(func() { _, _, _ = ask(rt, "m") })
+				}
+				synctest.Wait()
+				for range 20 { // one after the other, but all began before the first broke
+					moment <- struct{}{}
+					synctest.Wait()
+				}
+				wg.Wait()
+				if open := w.Breaker().State() == breaker.Open; open != tt.open {
+					t.Errorf("the breaker is open: %v, want %v", open, tt.open)
+				}
+			})
+		})
+	}
 }
 
 func TestAWorkerThatRefusesIsNoTry(t *testing.T) {
