@@ -113,7 +113,7 @@ func shape(err error) string {
 func TestStreamsSurviveRestarts(t *testing.T) {
 	clients, lasts, rate := 200, 8*time.Second, "40"
 	if soak {
-		clients, lasts, rate = 1000, time.Minute, "10" // clients and engines share the machine
+		clients, lasts, rate = 1000, time.Minute, "20" // clients and engines share the machine
 	}
 	g, e := program.Fleet(t, 4,
 		[]string{"--model", "m", "--speed", "1", "--decode-rate", rate, "--decode-slowdown", "0", "--max-running", "2000", "--output-tokens", "40", "--events-per-write", "1"},
@@ -124,6 +124,22 @@ func TestStreamsSurviveRestarts(t *testing.T) {
 	time.Sleep(1500 * time.Millisecond) // its connections are gone
 	was := holds(t, g)
 
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		for _, l := range g.Lines() {
+			if !strings.Contains(l, "msg=request") {
+				t.Log(l)
+			}
+		}
+		_, m := program.Get(t, g.MetricsURL)
+		for l := range strings.SplitSeq(m, "\n") {
+			if strings.HasPrefix(l, "smg_worker_cb") || strings.HasPrefix(l, "smg_worker_health") {
+				t.Log(l)
+			}
+		}
+	})
 	c, saw := crowd(clients), newTally()
 	ctx, stop := context.WithTimeout(t.Context(), lasts)
 	defer stop()
