@@ -507,6 +507,21 @@ func TestNothingIsLoggedWhenNotAsked(t *testing.T) {
 	}
 }
 
+func TestProbesDoNotFillTheLog(t *testing.T) {
+	g := newRig(DefaultConfig())
+	for route, want := range map[string]bool{"/readiness": false, "/health": false, "/v1/models": true} {
+		var log bytes.Buffer
+		h := Gate(DefaultConfig(), slog.New(slog.NewTextHandler(&log, nil)), nil, nil)(infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error {
+			return &infer.Error{Status: 503, Code: "no_workers", Msg: "None."}
+		}))
+		r := &infer.Request{Method: "GET", Path: route, Route: route}
+		_ = h.Serve(t.Context(), r, infer.NewReply(&g.wire))
+		if got := log.Len() > 0; got != want {
+			t.Errorf("a 503 of %s is logged: %v, want %v", route, got, want)
+		}
+	}
+}
+
 func TestTablesAreBounded(t *testing.T) {
 	var tab table[int, *int]
 	var wg sync.WaitGroup

@@ -12,6 +12,10 @@ import (
 // maxValue is how many bytes of what a client says are logged.
 const maxValue = 256
 
+// probes are asked every few seconds by machines, and a gateway that is not
+// ready says so in its metrics; a line for each would bury the others.
+var probes = map[string]bool{"/health": true, "/liveness": true, "/readiness": true}
+
 // A line is what the log says of a request beside what it was.
 type line struct {
 	result
@@ -23,7 +27,10 @@ type line struct {
 // Header fields, the query and bodies are never in it.
 func (g *gate) write(ctx context.Context, r *infer.Request, w *infer.Reply, wire *wire, l line) {
 	level := slog.LevelInfo
-	if l.status >= 500 || l.code == "stream_error" {
+	switch {
+	case probes[r.Route]:
+		level = slog.LevelDebug
+	case l.status >= 500 || l.code == "stream_error":
 		level = slog.LevelWarn
 	}
 	if g.cfg.NoAccessLog || !g.log.Enabled(ctx, level) {
