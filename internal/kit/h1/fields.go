@@ -19,8 +19,8 @@ type Message struct {
 	ContentLength int64   // -1 if the head has none
 	Chunked       bool
 	KeepAlive     bool   // whether the connection may serve another message after this one
-	Upgrade       []byte // the protocols that Upgrade lists; nil unless Connection names it
-	Trailer       []byte // the fields that Trailer announces; nil if none
+	Upgrade       []byte // the protocols that the first Upgrade lists; nil unless Connection names it
+	Trailer       []byte // the fields that the first Trailer announces; nil if none
 
 	// Where parsing stands. Offsets, because the bytes may move between calls.
 	stage stage

@@ -138,6 +138,7 @@ var fieldRows = []row{
 	{"9110 §5.5", "a value may be empty", head + "X:\r\nY: \t\r\n\r\n", "POST / a"},
 	{"9112 §2.2", "line feed alone ends no field", head + "X: y\nZ: z\r\n\r\n", "!400 9112 §2.2"},
 	{"9112 §2.2", "carriage return alone ends no field", head + "X: y\rZ: z\r\n\r\n", "!400 9112 §2.2"},
+	{"9112 §2.2", "carriage return first in a value", head + "X: \ry\r\n\r\n", "!400 9112 §2.2"},
 	{"9112 §2.2", "two carriage returns", head + "X: y\r\r\n\r\n", "!400 9112 §2.2"},
 	{"9112 §2.2", "line feed alone ends no head", head + "\n", "!400 9112 §2.2"},
 	{"9112 §2.2", "two line feeds end no head", head + "X: y\n\n", "!400 9112 §2.2"},
@@ -149,6 +150,7 @@ var fieldRows = []row{
 	{"9112 §9.3", "1.0 may keep its connection", "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", "GET /"},
 	{"9112 §9.3", "close wins", "GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", "GET / close"},
 	{"9110 §7.8", "upgrade", head + "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "POST / a upgrade=websocket"},
+	{"9110 §7.8", "the first field says it, and a later one does not add", "GET / HTTP/1.1\r\nUpgrade: a\r\nUpgrade: b\r\nConnection: upgrade\r\nHost: a\r\n\r\n", "GET / a upgrade=a"},
 	{"9110 §7.8", "not without Connection", head + "Upgrade: websocket\r\n\r\n", "POST / a"},
 	{"9110 §7.8", "not in 1.0", "GET / HTTP/1.0\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", "GET / close"},
 	{"9110 §10.1.1", "100-continue", head + "Expect: 100-Continue\r\nContent-Length: 1\r\n\r\nx", "POST / a expect \"x\""},
@@ -201,6 +203,7 @@ var framingRows = []row{
 	{"9110 §7.6.1", "Connection cannot take framing away", head + "Connection: content-length\r\nContent-Length: 2\r\n\r\nok", "POST / a \"ok\""},
 
 	{"9112 §6.3", "two lengths that differ", head + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nxy", "!400 9112 §6.3"},
+	{"9112 §6.3", "two lengths, the first 0", head + "Content-Length: 0\r\nContent-Length: 2\r\n\r\nxy", "!400 9112 §6.3"},
 	{"9112 §6.3", "two lengths that are equal", head + "Content-Length: 1\r\ncontent-length: 1\r\n\r\nx", "!400 9112 §6.3"},
 	{"9110 §8.6", "a list of equal lengths", head + "Content-Length: 1, 1\r\n\r\nx", "!400 9110 §8.6"},
 	{"9110 §8.6", "a list without a space", head + "Content-Length: 1,1\r\n\r\nx", "!400 9110 §8.6"},
@@ -256,10 +259,14 @@ func TestRequestLimits(t *testing.T) {
 		{"9112 §3", "a request line as long as may be", "GET /" + strings.Repeat("x", 32-16) + " HTTP/1.1\r\nHost: a\r\n\r\n", "GET /" + strings.Repeat("x", 16) + " a"},
 		{"9112 §3", "one byte longer", "GET /" + strings.Repeat("x", 32-15) + " HTTP/1.1\r\nHost: a\r\n\r\n", "!414 9112 §3"},
 		{"9112 §3", "one that never ends", "GET /" + strings.Repeat("x", 200), "!414 9112 §3"},
+		{"9112 §3", "one that has all it may and no end", "GET /" + strings.Repeat("x", 32-5), "!414 9112 §3"},
+		{"9112 §3", "one that may still end", "GET /" + strings.Repeat("x", 32-6), "…"},
 		{"9112 §3", "the empty line before it does not count", "\r\nGET /" + strings.Repeat("x", 16) + " HTTP/1.1\r\nHost: a\r\n\r\n", "GET /" + strings.Repeat("x", 16) + " a"},
 		{"9110 §5.4", "a head as long as may be", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 128-16-9-3-4) + "\r\n\r\n", "GET / a"},
 		{"9110 §5.4", "one byte longer", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 128-16-9-3-3) + "\r\n\r\n", "!431 9110 §5.4"},
 		{"9110 §5.4", "a field that never ends", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 200), "!431 9110 §5.4"},
+		{"9110 §5.4", "one that has all it may and no end", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 128-16-9-3), "!431 9110 §5.4"},
+		{"9110 §5.4", "one that may still end", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 128-16-9-3-1), "…"},
 		{"9110 §5.4", "as many fields as may be", "GET / HTTP/1.1\r\nHost: a\r\nA:\r\nB:\r\nC:\r\n\r\n", "GET / a"},
 		{"9110 §5.4", "one more", "GET / HTTP/1.1\r\nHost: a\r\nA:\r\nB:\r\nC:\r\nD:\r\n\r\n", "!431 9110 §5.4"},
 		{"9112 §7.1.1", "extensions as long as may be", chunked + "1;abcdefg\r\nx\r\n0;abcdefg\r\n\r\n", "POST / a chunked \"x\""},
@@ -367,6 +374,24 @@ func TestWhatIsPassedOn(t *testing.T) {
 	}
 	if got := h.Get("absent"); got != nil {
 		t.Errorf("Get(absent) = %q, want nil", got)
+	}
+}
+
+func TestAnnouncements(t *testing.T) {
+	in := "Trailer: x-sum\r\nKeep-Alive: timeout=3\r\nTrailer: x-other\r\nKeep-Alive: timeout=4\r\nTransfer-Encoding: chunked\r\n\r\n"
+	var h ResponseHead
+	if _, err := ParseResponse([]byte("HTTP/1.1 200 OK\r\n"+in), &h, nil, DefaultLimits()); err != nil {
+		t.Fatal(err)
+	}
+	if string(h.Trailer) != "x-sum" || h.IdleSeconds != 3 {
+		t.Errorf("Trailer is %q, timeout %d; want those of the first fields, x-sum and 3", h.Trailer, h.IdleSeconds)
+	}
+	in = strings.Replace(in, "Trailer: x-sum\r\n", "", 1)
+	if _, err := ParseResponse([]byte("HTTP/1.1 200 OK\r\n"+in), &h, nil, DefaultLimits()); err != nil {
+		t.Fatal(err)
+	}
+	if string(h.Trailer) != "x-other" || h.IdleSeconds != 3 {
+		t.Errorf("Trailer is %q, timeout %d; want x-other and 3", h.Trailer, h.IdleSeconds)
 	}
 }
 
