@@ -283,6 +283,8 @@ func TestRequestLimits(t *testing.T) {
 		{"9112 §7.1.1", "extensions as long as may be", chunked + "1;abcdefg\r\nx\r\n0;abcdefg\r\n\r\n", "POST / a chunked \"x\""},
 		{"9112 §7.1.1", "one byte longer", chunked + "1;abcdefgh\r\nx\r\n0\r\n\r\n", "POST / a chunked \"\" | !400 9112 §7.1.1"},
 		{"9112 §7.1.1", "in all chunks", chunked + strings.Repeat("1;abcdefg\r\nx\r\n", 3) + "0\r\n\r\n", "POST / a chunked \"xx\" | !400 9112 §7.1.1"},
+		{"9112 §7.1.1", "in all chunks, as long as may be", chunked + strings.Repeat("1;abcdefg\r\nx\r\n", 2) + "1;a\r\nx\r\n0\r\n\r\n", "POST / a chunked \"xxx\""},
+		{"9112 §7.1.1", "in all chunks, one byte longer", chunked + strings.Repeat("1;abcdefg\r\nx\r\n", 2) + "1;ab\r\nx\r\n0\r\n\r\n", "POST / a chunked \"xx\" | !400 9112 §7.1.1"},
 		{"9112 §7.1.1", "data pays for extensions", chunked + strings.Repeat("8;abcdefg\r\n12345678\r\n", 3) + "0\r\n\r\n", "POST / a chunked \"123456781234567812345678\""},
 		{"9110 §5.4", "trailers as long as may be", chunked + "0\r\nX: 45678901234\r\n\r\n", "POST / a chunked \"\""},
 		{"9110 §5.4", "one byte longer", chunked + "0\r\nX: 456789012345\r\n\r\n", "POST / a chunked \"\" | !431 9110 §5.4"},
