@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -39,7 +40,7 @@ func (r *Registry) join(ctx context.Context, w *Worker, revision int) error {
 	}
 	h.joining = false
 	if err != nil {
-		r.log.Warn("worker did not tell what it serves", "worker", w.base, "err", err)
+		r.sayLocked(slog.LevelWarn, "worker did not tell what it serves", "worker", w.base, "err", err)
 		if !h.named() {
 			r.joinLaterLocked(w, now)
 			return err

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ const (
 	maxProbes     = 128 // checks out at a time
 	maxRoutine    = 96  // of them, those that nobody hurries: suspects need not wait behind hung workers
 	maxWorkers    = 1 << 14
+	maxLines      = 1024 // log lines that wait to be written
 	maxSuspects   = 1024 // that are remembered one by one; of more, all workers are looked at
 	publishEvery  = 5 * time.Millisecond
 	firstPause    = time.Second            // until a worker that failed is asked again; grows
@@ -137,6 +139,7 @@ func (r *Registry) loop(ctx context.Context) {
 		} else {
 			timer.Reset(time.Until(next))
 		}
+		r.say(ctx)
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -351,7 +354,7 @@ func (r *Registry) overdueLocked(w *Worker, now time.Time) bool {
 func (r *Registry) giveUpLocked(w *Worker, now time.Time) {
 	r.turnLocked(w, Failed, now)
 	if r.cfg.RemoveUnhealthy {
-		r.log.Warn("worker removed: it stays unhealthy", "worker", w.base, "err", w.health.err)
+		r.sayLocked(slog.LevelWarn, "worker removed: it stays unhealthy", "worker", w.base, "err", w.health.err)
 		r.forgetLocked(w)
 		r.touchLocked()
 	}
@@ -408,9 +411,9 @@ func (r *Registry) turnLocked(w *Worker, to Status, now time.Time) {
 	r.dirty.Store(true)
 	switch to {
 	case NotReady, Failed:
-		r.log.Warn("worker is away", "worker", w.base, "status", to.String(), "was", from.String(), "err", h.err)
+		r.sayLocked(slog.LevelWarn, "worker is away", "worker", w.base, "status", to.String(), "was", from.String(), "err", h.err)
 	default:
-		r.log.Info("worker status changed", "worker", w.base, "status", to.String(), "was", from.String())
+		r.sayLocked(slog.LevelInfo, "worker status changed", "worker", w.base, "status", to.String(), "was", from.String())
 	}
 	if f := r.opt.Events.OnStatus; f != nil {
 		f(w, from, to)

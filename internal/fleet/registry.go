@@ -101,6 +101,8 @@ type Registry struct {
 	running bool               // guarded by mu; Run has begun
 	shown   time.Time          // guarded by mu; when it was last looked whether the Snapshot is out of date
 	rest    time.Time          // guarded by mu; when the next breaker's rest ends, zero for none
+	lines   []slog.Record      // guarded by mu; to be written when mu is free, at most maxLines
+	unsaid  int                // guarded by mu; lines that did not fit
 }
 
 // New returns an empty Registry. The settings must be valid. Nothing is asked
@@ -330,6 +332,35 @@ func (r *Registry) wakeUp() {
 	}
 }
 
+// sayLocked keeps a log line until r.mu is free: whoever reads the log may be
+// slow, and all of the Registry would wait with it. r.mu must be held.
+func (r *Registry) sayLocked(level slog.Level, msg string, args ...any) {
+	if len(r.lines) >= maxLines {
+		r.unsaid++
+		return
+	}
+	line := slog.NewRecord(time.Now(), level, msg, 0)
+	line.Add(args...)
+	r.lines = append(r.lines, line)
+}
+
+// say writes the lines that were kept. Only Run's goroutine calls it, so they
+// stay in order.
+func (r *Registry) say(ctx context.Context) {
+	r.mu.Lock()
+	lines, unsaid := r.lines, r.unsaid
+	r.lines, r.unsaid = nil, 0
+	r.mu.Unlock()
+	for _, l := range lines {
+		if h := r.log.Handler(); h.Enabled(ctx, l.Level) {
+			_ = h.Handle(ctx, l) // as slog.Logger does
+		}
+	}
+	if unsaid > 0 {
+		r.log.Warn("lines about workers were left out: there were too many", "lines", unsaid)
+	}
+}
+
 // Run asks the workers until ctx is done. All goroutines that r starts end
 // before it returns. It may be called once.
 func (r *Registry) Run(ctx context.Context) error {
@@ -343,6 +374,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 	r.loop(ctx)
 	wg.Wait()
+	r.say(context.WithoutCancel(ctx))
 	r.client.CloseIdleConnections()
 	return nil
 }
