@@ -29,6 +29,7 @@ type engine struct {
 	checked []time.Time       // health checks; guarded by mu
 	paths   []string          // everything asked; guarded by mu
 	auth    string            // of the last question; guarded by mu
+	slow    time.Duration     // that a health check takes; guarded by mu
 }
 
 func (e *engine) set(mode string) {
@@ -73,7 +74,11 @@ func (e *engine) RoundTrip(req *http.Request) (*http.Response, error) {
 		e.checked = append(e.checked, time.Now())
 		body, ok = "ok", true
 	}
+	slow := e.slow
 	e.mu.Unlock()
+	if path == "/health" {
+		time.Sleep(slow)
+	}
 	status := http.StatusOK
 	switch {
 	case mode == "hang" || body == "hang":

@@ -66,7 +66,7 @@ func (r *Registry) joinLaterLocked(w *Worker, now time.Time) {
 		h.err = "the worker does not tell what it serves"
 		r.giveUpLocked(w, now)
 	}
-	if r.byID[w.id] == w && !h.asking {
+	if r.byID[w.id] == w && !h.asking && h.in != &r.urgent {
 		r.queue.set(w, h.joinDue)
 	}
 	r.wakeUp()

@@ -348,3 +348,48 @@ func TestAWorkerThatIsNoLongerToldWhatItServesIsAsked(t *testing.T) {
 		}
 	})
 }
+
+// A worker that is replaced and does not tell at once what it serves is asked
+// again soon, also if its health check takes longer than its refusal.
+func TestReplaceAsksAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start()
+		w := r.add("a", Spec{})
+		after(time.Second)
+		e := r.es.at("a")
+		e.mu.Lock()
+		e.slow = 100 * time.Millisecond
+		e.mu.Unlock()
+		e.answer("/v1/models", "500")
+		if err := r.Replace(w.ID(), Spec{URL: "http://a"}); err != nil {
+			t.Fatal(err)
+		}
+		after(500 * time.Millisecond)
+		e.serve("other")
+		after(2 * time.Second)
+		if got := strings.Join(w.Info().ModelIDs, " "); got != "other" {
+			t.Errorf("models %q, want other", got)
+		}
+	})
+}
+
+// That a worker does not tell what it serves delays no check of a suspect.
+func TestASuspectDoesNotWaitToTellWhatItServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.hc.Failures = 2
+		r.start()
+		w := r.add("a", Spec{})
+		after(time.Second)
+		r.es.at("a").answer("/v1/models", "hang")
+		if err := r.Replace(w.ID(), Spec{URL: "http://a"}); err != nil {
+			t.Fatal(err)
+		}
+		after(r.hc.Timeout - 100*time.Millisecond)
+		r.es.at("a").set("refused")
+		w.Suspect()
+		after(800 * time.Millisecond) // between its two checks the question about its models times out
+		r.want("within a second", w, NotReady)
+	})
+}

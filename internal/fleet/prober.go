@@ -282,6 +282,8 @@ func (r *Registry) passedLocked(w *Worker, now time.Time) {
 		r.urgent.set(w, now.Add(suspectPause))
 	case w.Status() == Ready && h.shaken:
 		r.urgent.set(w, now.Add(confirmPause))
+	case w.Status() == Ready && !h.known && !h.joining:
+		r.queue.set(w, h.joinDue)
 	case w.Status() == Ready:
 		r.queue.set(w, now.Add(jitter(h.cfg.Interval)))
 	case h.oks < h.cfg.Successes:
