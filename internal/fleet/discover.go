@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -157,6 +158,26 @@ func (r *Registry) discover(ctx context.Context, w *Worker, timeout time.Duratio
 		return nil, err
 	}
 	return f, nil
+}
+
+// rediscover returns old with the models that w lists now. It is an error if
+// it lists none: it served some, and must not begin to take requests for any.
+func (r *Registry) rediscover(ctx context.Context, w *Worker, old *found, timeout time.Duration) (*found, error) {
+	b, err := r.get(ctx, w, "/v1/models", timeout, maxAnswer)
+	if err != nil {
+		return nil, err
+	}
+	f := *old
+	f.models, f.labels = nil, maps.Clone(old.labels)
+	err = f.readModels(b)
+	if err == nil && len(f.models) == 0 {
+		err = errors.New("it lists none")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading worker %s's answer to /v1/models: %w", w.base, err)
+	}
+	f.finish()
+	return &f, nil
 }
 
 // readModels reads an answer to /v1/models.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -287,5 +288,60 @@ func TestOverTheWire(t *testing.T) {
 	t.Logf("noticed after %v", time.Since(begin))
 	if elsewhere.Load() > 0 || keyless.Load() > 0 {
 		t.Errorf("%d questions went elsewhere, %d without the key; want none", elsewhere.Load(), keyless.Load())
+	}
+}
+
+// An engine can load another model while it runs: it is found out at the next
+// routine check, and nothing that an engine answers then takes away what it had.
+func TestModelsAreFoundOutAnewWhileReady(t *testing.T) {
+	list := func(ids ...string) string {
+		e := new(engine)
+		e.serve(ids...)
+		return e.answers["/v1/models"]
+	}
+	sglang := transcripts["sglang"]["/v1/models"]
+	for _, tt := range []struct {
+		name  string
+		first map[string]string
+		then  string // the second answer to /v1/models
+		spec  Spec
+		want  string
+		epoch uint64 // new snapshots
+	}{
+		{"one more", transcripts["vllm"], list("a", "lora", "new"), Spec{}, "a lora new", 1},
+		{"one less", transcripts["vllm"], list("a"), Spec{}, "a", 1},
+		{"the same", transcripts["vllm"], transcripts["vllm"]["/v1/models"], Spec{}, "a lora", 0},
+		{"the same, of two endpoints", transcripts["sglang"], sglang, Spec{}, "m1", 0},
+		{"an alias of the whole stays", transcripts["sglang before 0.5"], list("m2"), Spec{}, "m2 served", 1},
+		{"a wildcard that names one now", transcripts["nothing"], list("a"), Spec{}, "a", 1},
+		{"none", transcripts["vllm"], list(), Spec{}, "a lora", 0},
+		{"nonsense", transcripts["vllm"], "<html>", Spec{}, "a lora", 0},
+		{"an error", transcripts["vllm"], "500", Spec{}, "a lora", 0},
+		{"silence", transcripts["vllm"], "hang", Spec{}, "a lora", 0},
+		{"the spec names its models", transcripts["vllm"], list("new"), Spec{Models: []ModelCard{{ID: "x"}}}, "x", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				e := &engine{mode: "up", answers: maps.Clone(tt.first)}
+				r.es.m.Store("a", e)
+				r.start()
+				w := r.add("a", tt.spec)
+				after(10 * time.Second)
+				before := r.Snapshot().Epoch
+				e.answer("/v1/models", tt.then)
+				after(r.hc.Interval * 5 / 2)
+				if got := strings.Join(w.Info().ModelIDs, " "); got != tt.want {
+					t.Errorf("models %q, want %q", got, tt.want)
+				}
+				if got := r.Snapshot().Epoch - before; got != tt.epoch {
+					t.Errorf("%d new snapshots, want %d", got, tt.epoch)
+				}
+				r.want("all the time", w, Ready)
+				if s, busy := r.Job(w.ID()); busy {
+					t.Errorf("job %+v; want none: nobody asked for one", s)
+				}
+			})
+		})
 	}
 }

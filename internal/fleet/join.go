@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -55,6 +56,38 @@ func (r *Registry) join(ctx context.Context, w *Worker, revision int) error {
 	}
 	r.touchLocked()
 	return nil
+}
+
+// refreshLocked starts the job that finds out whether w, which is ready, serves
+// other models than it did: an engine can load one while it runs. If too much
+// is going on, the next routine check tries again. r.mu must be held.
+func (r *Registry) refreshLocked(w *Worker) {
+	h := &w.health
+	if h.joining || h.found == nil || h.named() {
+		return
+	}
+	key := w.base + " models" // not w's own: it is nothing to tell the operator of
+	if _, busy := r.jobs.Status(key); busy {
+		return
+	}
+	revision, old, timeout := h.revision, h.found, h.cfg.Timeout
+	_ = r.jobs.Submit(key, "RefreshModels", func(ctx context.Context) error {
+		f, err := r.rediscover(ctx, w, old, timeout)
+		if err != nil {
+			r.log.Debug("models not refreshed", "worker", w.base, "err", err)
+			return nil // w stays as it was
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if h.revision != revision || h.found != old || reflect.DeepEqual(f.models, old.models) {
+			return nil
+		}
+		h.found = f
+		w.info.Store(newInfo(h.spec, r.cfg.Backend, f))
+		r.sayLocked(slog.LevelInfo, "worker serves other models", "worker", w.base, "models", len(f.models), "were", len(old.models))
+		r.touchLocked()
+		return nil
+	})
 }
 
 // joinLaterLocked says when w is asked again what it serves. r.mu must be held.

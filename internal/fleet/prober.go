@@ -286,6 +286,7 @@ func (r *Registry) passedLocked(w *Worker, now time.Time) {
 		r.queue.set(w, h.joinDue)
 	case w.Status() == Ready:
 		r.queue.set(w, now.Add(jitter(h.cfg.Interval)))
+		r.refreshLocked(w)
 	case h.oks < h.cfg.Successes:
 		r.queue.set(w, now.Add(confirmPause))
 	case h.joining:
