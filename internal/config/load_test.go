@@ -284,7 +284,7 @@ SLUICE_SERVICE_DISCOVERY_PORT: --service-discovery-port is not supported yet
 SLUICE_ENABLE_IGW: false; serving several models is always on
 SLUICE_PORT: want an integer, got ""
 SLUICE_LOG_JSON: want true or false, got "1"
-job-queue-capacity and job-queue-concurrency must be at least 1 (env SLUICE_JOB_QUEUE_CAPACITY)
+job-queue-capacity 0 must be at least 1 (env SLUICE_JOB_QUEUE_CAPACITY)
 `},
 		{name: "a file that is not there", env: "SLUICE_CONFIG=no.yaml", want: "SLUICE_CONFIG: reading no.yaml: file does not exist\n"},
 		{name: "all faults at once", args: "--config s.yaml --prot 1 --enable-mesh --cb-success-threshold 0", env: "SLUICE_LOG_LEVEL=x", file: "server:\n  host: nowhere\n  prt: 1\n", want: `

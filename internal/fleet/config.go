@@ -3,6 +3,7 @@ package fleet
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -65,35 +66,35 @@ func (c Config) Validate() error {
 			seen[u.String()] = true
 		}
 	}
-	if c.StartupTimeout <= 0 {
-		bad("worker-startup-timeout-secs must be at least 1")
-	}
-	if c.StartupInterval <= 0 {
-		bad("worker-startup-check-interval must be at least 1")
-	}
-	if c.StartupDelay < 0 || c.DrainSettle < 0 {
-		bad("worker-startup-delay and drain-settle-secs must not be negative")
-	}
-	if c.JobCapacity < 1 || c.JobConcurrency < 1 {
-		bad("job-queue-capacity and job-queue-concurrency must be at least 1")
-	}
-	if c.LoadInterval <= 0 {
-		bad("load-monitor-interval must be at least 1")
-	}
+	errs = append(errs, inSecs("worker-startup-timeout-secs", c.StartupTimeout, 1), inSecs("worker-startup-check-interval", c.StartupInterval, 1),
+		inSecs("worker-startup-delay", c.StartupDelay, 0), inSecs("drain-settle-secs", c.DrainSettle, 0), inSecs("load-monitor-interval", c.LoadInterval, 1))
+	errs = append(errs, countFrom1("job-queue-capacity", c.JobCapacity), countFrom1("job-queue-concurrency", c.JobConcurrency))
 	return errors.Join(errs...)
 }
 
 // Validate reports everything that is wrong with c.
 func (c HealthConfig) Validate() error {
-	var errs []error
-	if c.Failures < 1 || c.Successes < 1 {
-		errs = append(errs, errors.New("health-failure-threshold and health-success-threshold must be at least 1"))
+	errs := []error{
+		countFrom1("health-failure-threshold", c.Failures), countFrom1("health-success-threshold", c.Successes),
+		inSecs("health-check-timeout-secs", c.Timeout, 1), inSecs("health-check-interval-secs", c.Interval, 1),
 	}
-	if c.Timeout <= 0 || c.Interval <= 0 {
-		errs = append(errs, errors.New("health-check-timeout-secs and health-check-interval-secs must be at least 1"))
-	}
-	if !strings.HasPrefix(c.Path, "/") {
-		errs = append(errs, fmt.Errorf("health-check-endpoint %q must begin with /", c.Path))
+	if u, err := url.ParseRequestURI(c.Path); err != nil || u.Host != "" || !strings.HasPrefix(c.Path, "/") || strings.Contains(c.Path, "#") {
+		errs = append(errs, fmt.Errorf("health-check-endpoint %q is not a path such as /health", c.Path))
 	}
 	return errors.Join(errs...)
+}
+
+func countFrom1(name string, n int) error {
+	if n < 1 {
+		return fmt.Errorf("%s %d must be at least 1", name, n)
+	}
+	return nil
+}
+
+// inSecs bounds a time, so that the tenth that jitter adds cannot overflow.
+func inSecs(name string, d time.Duration, least int) error {
+	if d < time.Duration(least)*time.Second || d > maxSecs*time.Second {
+		return fmt.Errorf("%s %d is not between %d and %d", name, d/time.Second, least, maxSecs)
+	}
+	return nil
 }
