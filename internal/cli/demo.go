@@ -39,7 +39,7 @@ type demoConfig struct {
 
 // demo runs a whole fleet until a signal ends it.
 func demo(args []string, std streams) int {
-	d := demoConfig{Port: 30000, MetricsPort: 29000, Workers: 4, Model: "demo", Engine: mock.SGLang, Policy: config.Default().Policy.Name, LogLevel: "warn"}
+	d := demoConfig{Port: 30000, MetricsPort: 29000, Workers: 4, WorkerPort: mock.DefaultConfig().Port, Model: "demo", Engine: mock.SGLang, Policy: config.Default().Policy.Name, LogLevel: "warn"}
 	fs := flagsOf("demo", &d)
 	if wantsHelp(args) {
 		usage(std.out, demoHelp, fs)
@@ -87,7 +87,7 @@ func runDemo(ctx context.Context, m mock.Config, cfg *config.Config, log *slog.L
 		return err
 	}
 	if err := engines.Listen(); err != nil {
-		return err
+		return fmt.Errorf("%w (another --worker-port may be free; 0 takes any)", err)
 	}
 	cfg.Workers.WorkerURLs = engines.URLs()
 	gw, err := app.New(cfg, log)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -50,5 +51,27 @@ func TestDemo(t *testing.T) {
 	p.Signal(t, os.Interrupt)
 	if code := p.Wait(t); code != 0 || !strings.Contains(p.Output(), "has ended") {
 		t.Errorf("Ctrl-C: code %d", code)
+	}
+}
+
+// TestDemoPorts holds the ports that the README's lines name, which the other
+// tests put off in favour of free ones.
+func TestDemoPorts(t *testing.T) {
+	t.Parallel()
+	out, _, code := program.Run(t, "demo", "--help")
+	for flag, port := range map[string]string{"port": "30000", "prometheus-port": "29000", "worker-port": "9101"} {
+		if !regexp.MustCompile(`--` + flag + ` int[^-]*\(default\s+` + port + `\)`).MatchString(out) {
+			t.Errorf("the default of --%s is not %s (code %d):\n%s", flag, port, code, out)
+		}
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	_, said, code := program.Run(t, "demo", "--port", "0", "--prometheus-port", "0", "--workers", "1", "--worker-port", port)
+	if code != 1 || !strings.Contains(said, "--worker-port") {
+		t.Errorf("an engine's port that is taken: code %d: %s", code, said)
 	}
 }
