@@ -77,13 +77,13 @@ func (a *App) mux(router infer.Handler, adm *admin.Admin) *server.Mux {
 	return server.NewMux(routes, gates...)
 }
 
-// observe answers /metrics, and /debug/pprof/ if profiles is set.
+// observe answers /metrics, and /debug/pprof/ if profiles is set. The command
+// line is not among the profiles, because keys stand in it.
 func observe(m *metric.Registry, profiles bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
 	if profiles {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)

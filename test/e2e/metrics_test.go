@@ -112,3 +112,15 @@ func TestTheMetricsPort(t *testing.T) {
 		t.Errorf("/metrics on the API port: %d, want 404", a.status)
 	}
 }
+
+// The port of metrics asks for no key, so nothing there may tell one.
+func TestProfilesTellNoKey(t *testing.T) {
+	t.Parallel()
+	g := program.Serve(t, "--enable-pprof", "--api-key", "a-key-of-this-test")
+	base := strings.TrimSuffix(g.MetricsURL, "/metrics")
+	for path, want := range map[string]int{"/metrics": 200, "/debug/pprof/": 200, "/debug/pprof/goroutine?debug=2": 200, "/debug/pprof/cmdline": 404} {
+		if a := ask(t, "GET", base+path, ""); a.status != want || strings.Contains(a.body, "a-key-of-this-test") {
+			t.Errorf("%s: %d, want %d, and no key: %.300s", path, a.status, want, a.body)
+		}
+	}
+}
