@@ -77,7 +77,8 @@ func IsSelf(addrs ...net.Addr) func(*url.URL) bool {
 // lookupTimeout bounds how long a worker's name may keep its registration.
 const lookupTimeout = 2 * time.Second
 
-// leadsTo reports whether host is at, which may be the unspecified address.
+// leadsTo reports whether host is at. Each may be the unspecified address: a
+// listener there has all of them, and a connection to it goes to this machine.
 func leadsTo(host string, at netip.Addr) bool {
 	var ips []netip.Addr
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -92,7 +93,7 @@ func leadsTo(host string, at netip.Addr) bool {
 	}
 	for _, ip := range ips {
 		ip = ip.Unmap()
-		if ip == at || at.IsUnspecified() && (ip.IsLoopback() || ip.IsUnspecified() || isLocal(ip)) {
+		if ip == at || ip.IsUnspecified() && at.IsLoopback() || at.IsUnspecified() && (ip.IsLoopback() || ip.IsUnspecified() || isLocal(ip)) {
 			return true
 		}
 	}

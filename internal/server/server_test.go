@@ -515,7 +515,7 @@ func TestIsSelf(t *testing.T) {
 	self := IsSelf(&net.TCPAddr{IP: net.IPv4zero, Port: 30000}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 29000})
 	for s, want := range map[string]bool{
 		"http://127.0.0.1:30000": true, "http://localhost:30000": true, "http://[::1]:30000": true, "http://0.0.0.0:30000": true,
-		"http://127.0.0.1:29000": true, "http://127.0.0.1:30001": false, "http://203.0.113.9:30000": false, "http://127.0.0.1": false,
+		"http://127.0.0.1:29000": true, "http://0.0.0.0:29000": true, "http://[::]:29000": true, "http://127.0.0.1:30001": false, "http://203.0.113.9:30000": false, "http://127.0.0.1": false,
 	} {
 		u, err := url.Parse(s)
 		if err != nil {
