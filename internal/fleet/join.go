@@ -41,7 +41,11 @@ func (r *Registry) join(ctx context.Context, w *Worker, revision int) error {
 	}
 	h.joining = false
 	if err != nil {
-		r.sayLocked(slog.LevelWarn, "worker did not tell what it serves", "worker", w.base, "err", err)
+		level := slog.LevelWarn
+		if h.joinPause > 0 { // it was said
+			level = slog.LevelDebug
+		}
+		r.sayLocked(level, "worker did not tell what it serves", "worker", w.base, "err", err)
 		if !h.named() {
 			r.joinLaterLocked(w, now)
 			return err

@@ -47,3 +47,21 @@ func TestAStuckLogHoldsNobodyUp(t *testing.T) {
 		}
 	})
 }
+
+// A worker that never tells what it serves is asked for ever; the log says so once.
+func TestASilentWorkerFillsNoLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		p := &pipe{free: make(chan struct{})}
+		close(p.free)
+		r.opt.Log = slog.New(p)
+		r.start()
+		r.es.at("a").answer("/v1/models", "500")
+		w := r.add("a", Spec{})
+		after(10 * time.Minute)
+		r.want("all the time", w, Pending)
+		if got := strings.Join(p.lines, ", "); got != "worker did not tell what it serves" {
+			t.Errorf("lines: %s; want one", got)
+		}
+	})
+}
