@@ -77,7 +77,11 @@ func (e *engine) RoundTrip(req *http.Request) (*http.Response, error) {
 	slow := e.slow
 	e.mu.Unlock()
 	if path == "/health" {
-		time.Sleep(slow)
+		select {
+		case <-time.After(slow):
+		case <-req.Context().Done():
+			return nil, req.Context().Err()
+		}
 	}
 	status := http.StatusOK
 	switch {
@@ -371,5 +375,27 @@ func TestSuspectsDoNotWaitBehindHungWorkers(t *testing.T) {
 		w.Suspect()
 		after(800 * time.Millisecond)
 		r.want("among hung ones", w, NotReady)
+	})
+}
+
+// Workers that hang take no place from those that come, or come back.
+func TestOthersDoNotWaitBehindHungWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start()
+		back := r.add("back", Spec{})
+		r.es.at("back").set("refused")
+		for i := range 900 {
+			host := fmt.Sprintf("hung-%d", i)
+			r.es.at(host).set("hang")
+			r.add(host, Spec{})
+		}
+		after(2 * time.Minute) // each has been found out to hang
+		r.es.at("back").set("up")
+		fresh := r.add("fresh", Spec{})
+		after(time.Second)
+		r.want("that is new", fresh, Ready)
+		after(40 * time.Second) // the longest pause of a worker that starts
+		r.want("that is back", back, Ready)
 	})
 }

@@ -169,6 +169,7 @@ func (i *Info) merge(f *found) {
 	maps.Copy(i.Labels, f.labels)
 	runtime := f.runtime
 	if runtime == "llamacpp" {
+		i.ClosesStreams = true
 		runtime = "unspecified" // the contract has no word for it
 	}
 	i.Runtime = cmp.Or(i.Runtime, runtime)

@@ -2,8 +2,10 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -13,7 +15,8 @@ import (
 // How workers are asked. The contract's flags say the rest.
 const (
 	maxProbes     = 128 // checks out at a time
-	maxRoutine    = 96  // of them, those that nobody hurries: suspects need not wait behind hung workers
+	maxRoutine    = 96  // of them, those that nobody hurries: suspects need not wait behind others
+	maxHung       = 64  // of them, those of workers that let the last one time out: nobody need wait behind those
 	maxWorkers    = 1 << 14
 	maxLines      = 1024 // log lines that wait to be written
 	maxSuspects   = 1024 // that are remembered one by one; of more, all workers are looked at
@@ -162,7 +165,7 @@ func (r *Registry) step(ctx context.Context, wg *sync.WaitGroup, now time.Time) 
 	for _, s := range []struct {
 		*schedule
 		limit int
-	}{{&r.urgent, maxProbes}, {&r.queue, maxRoutine}} {
+	}{{&r.urgent, maxProbes}, {&r.queue, maxRoutine}, {&r.hung, maxHung}} {
 		for w := s.first(now); w != nil && r.probing < s.limit; w = s.first(now) {
 			drop(w)
 			r.dueLocked(ctx, wg, w, now)
@@ -337,6 +340,8 @@ func (r *Registry) failedLocked(w *Worker, err error, now time.Time) {
 	}
 	switch {
 	case r.byID[w.id] != w:
+	case w.Status() != Ready && timedOut(err):
+		r.hung.set(w, now.Add(jitter(h.grow(r.cfg, w.Status()))))
 	case w.Status() != Ready:
 		r.queue.set(w, now.Add(jitter(h.grow(r.cfg, w.Status()))))
 	case h.suspect:
@@ -344,6 +349,13 @@ func (r *Registry) failedLocked(w *Worker, err error, now time.Time) {
 	default:
 		r.queue.set(w, now.Add(jitter(h.cfg.Interval)))
 	}
+}
+
+// timedOut reports whether err is that of a check that held its place for as long
+// as a worker may take, be it to connect or to answer.
+func timedOut(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
 }
 
 // overdueLocked reports whether w has been starting for too long. r.mu must be

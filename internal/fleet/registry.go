@@ -95,6 +95,7 @@ type Registry struct {
 	watch   []func(*Snapshot)  // guarded by mu; called with mu held, in order
 	changed bool               // guarded by mu; some Info is newer than the Snapshot
 	queue   schedule           // guarded by mu; who is asked when
+	hung    schedule           // guarded by mu; likewise, those that let the last check time out
 	urgent  schedule           // guarded by mu; suspects, and those whose drain time ends
 	probing int                // guarded by mu; checks that are out
 	joining int                // guarded by mu; workers added while running that have not joined

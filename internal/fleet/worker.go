@@ -86,6 +86,7 @@ type Info struct {
 	Role          Role
 	Runtime       string // sglang, vllm, …, or unspecified
 	Version       string // of the engine, "" if unknown
+	ClosesStreams bool   // closes a connection after a streamed answer without saying so, as llama.cpp's server does
 	Labels        map[string]string
 	Priority      int
 	Cost          float64
