@@ -30,6 +30,7 @@ func TestAnswers(t *testing.T) {
 	t.Run("completions", func(t *testing.T) { completions(t, c) })
 	t.Run("responses", func(t *testing.T) { response(t, c) })
 	t.Run("messages", func(t *testing.T) { messages(t, g) })
+	t.Run("in quick turns", func(t *testing.T) { quickTurns(t, c) })
 	t.Run("cached tokens", func(t *testing.T) { cached(t, c) })
 	t.Run("unknown model", func(t *testing.T) { unknownModel(t, l, c) })
 	t.Run("errors pass", func(t *testing.T) { errorsPass(t, l, g, c) })
@@ -91,6 +92,23 @@ func chatStream(t *testing.T, c openai.Client) {
 	}
 	if len(acc.Choices) != 1 || acc.Choices[0].FinishReason != "length" || acc.Usage.CompletionTokens != 64 || n < 3 {
 		t.Errorf("%d chunks: %d choices, %s", n, len(acc.Choices), acc.Usage.RawJSON())
+	}
+}
+
+// quickTurns sends each request the moment the one before has ended. llama.cpp
+// closes a connection after a stream without saying so; no request may meet
+// one that is about to be closed.
+func quickTurns(t *testing.T, c openai.Client) {
+	for range 200 {
+		s := c.Chat.Completions.NewStreaming(within(t), asking("the", 2))
+		for s.Next() {
+		}
+		if s.Err() != nil {
+			t.Fatal(s.Err())
+		}
+		if _, err := c.Chat.Completions.New(within(t), asking("the", 2)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -44,6 +44,11 @@ func upstreamHeader(r *infer.Request, lead *fleet.Worker) http.Header {
 	if own != "" {
 		h["Authorization"] = []string{own}
 	}
+	if r.Stream && lead.Info().ClosesStreams {
+		// Said by us, or the next request would meet a connection that is
+		// about to be closed, and fail.
+		h["Connection"] = []string{"close"}
+	}
 	h["X-Request-Id"] = []string{r.ID}
 	h["User-Agent"] = []string{"sluice"}
 	return h

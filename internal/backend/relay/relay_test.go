@@ -504,3 +504,57 @@ func TestErrorsForAnthropicsClientsAreHeld(t *testing.T) {
 		t.Errorf("got %v, committed %v; want the answer held, to be said in Anthropic's words", err, w.Committed())
 	}
 }
+
+// llama.cpp's server closes a connection after a streamed answer and does not
+// say so; the next request must not be sent on it.
+func TestAStreamOfLlamaCppIsTheLastOnItsConnection(t *testing.T) {
+	var closing []bool
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/v1/models":
+			_, _ = io.WriteString(w, `{"object":"list","data":[{"id":"m","object":"model","owned_by":"llamacpp"}]}`)
+		case "/health":
+			_, _ = io.WriteString(w, `{"status":"ok"}`)
+		case "/v1/chat/completions":
+			closing = append(closing, r.Close)
+			_, _ = io.WriteString(w, "{}")
+		default:
+			w.WriteHeader(404)
+		}
+	}))
+	defer s.Close()
+	reg := fleet.New(fleet.DefaultConfig(), fleet.DefaultHealthConfig(), breaker.DefaultConfig(), fleet.Options{})
+	if _, err := reg.Add(fleet.Spec{URL: s.URL}); err != nil {
+		t.Fatal(err)
+	}
+	ready := make(chan *fleet.Worker, 1)
+	reg.Watch(func(s *fleet.Snapshot) {
+		if len(s.Ready) == 1 && s.Ready[0].Joined() {
+			select {
+			case ready <- s.Ready[0]:
+			default:
+			}
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- reg.Run(ctx) }()
+	lead := <-ready
+	tr := Transport(DefaultConfig())
+	defer tr.CloseIdleConnections()
+	for _, stream := range []bool{false, true} {
+		r := chat()
+		r.Stream, r.Received = stream, time.Now()
+		if err := New(tr).Serve(t.Context(), r, infer.NewReply(new(client)), fleet.Team{Lead: lead}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if len(closing) != 2 || closing[0] || !closing[1] {
+		t.Errorf("the worker was told to close: %v, want only after the stream", closing)
+	}
+}
