@@ -189,3 +189,15 @@ func BenchmarkAllowDone(b *testing.B) {
 		}
 	})
 }
+
+func TestEveryWrongSettingIsToldByItself(t *testing.T) {
+	if err := DefaultConfig().Validate(); err != nil {
+		t.Errorf("defaults: %v", err)
+	}
+	err := Config{Rest: -1, Window: -1}.Validate()
+	want := "cb-failure-threshold must be at least 1\ncb-success-threshold must be at least 1\n" +
+		"cb-timeout-duration-secs must not be negative\ncb-window-duration-secs must not be negative"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}

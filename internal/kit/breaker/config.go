@@ -28,8 +28,11 @@ func (c Config) Validate() error {
 	if c.Successes < 1 {
 		errs = append(errs, errors.New("cb-success-threshold must be at least 1"))
 	}
-	if c.Rest < 0 || c.Window < 0 {
-		errs = append(errs, errors.New("cb-timeout-duration-secs and cb-window-duration-secs must not be negative"))
+	if c.Rest < 0 {
+		errs = append(errs, errors.New("cb-timeout-duration-secs must not be negative"))
+	}
+	if c.Window < 0 {
+		errs = append(errs, errors.New("cb-window-duration-secs must not be negative"))
 	}
 	return errors.Join(errs...)
 }
