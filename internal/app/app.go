@@ -34,7 +34,8 @@ type App struct {
 	fleet     *fleet.Registry
 	metrics   *metric.Registry
 	transport *http.Transport
-	front     *server.Front
+	front     *server.Front // of the API
+	probes    *server.Front // of the health port
 	tracer    *trace.Tracer // nil without --enable-trace
 	draining  atomic.Bool
 
@@ -80,7 +81,8 @@ func New(cfg *config.Config, log *slog.Logger) (*App, error) {
 		a.closeListeners()
 		return nil, err
 	}
-	a.front = server.NewFront(a.mux(router, adm), log)
+	api, probes := a.muxes(router, adm)
+	a.front, a.probes = server.NewFront(api, log), server.NewFront(probes, log)
 	return a, nil
 }
 
@@ -238,14 +240,7 @@ func (a *App) runHealth(ctx context.Context) error {
 	if a.health == nil {
 		return nil
 	}
-	only := map[string]bool{"/liveness": true, "/readiness": true, "/health": true}
-	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !only[r.URL.Path] {
-			r.URL.Path = "/" // answered as an unknown path is
-		}
-		a.front.ServeHTTP(w, r)
-	})
-	return server.Serve(ctx, a.sideServer(h), a.health, sideGrace)
+	return server.Serve(ctx, a.sideServer(a.probes), a.health, sideGrace)
 }
 
 // runObserve serves metrics, and profiles if they are asked for.

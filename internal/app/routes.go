@@ -3,6 +3,7 @@ package app
 import (
 	"net/http"
 	"net/http/pprof"
+	"slices"
 
 	"sluice/internal/admin"
 	"sluice/internal/gate/access"
@@ -33,8 +34,9 @@ var classes = map[string]auth.Class{
 	"/workers/{id}":    auth.Control,
 }
 
-// mux is every call of the API behind its gates.
-func (a *App) mux(router infer.Handler, adm *admin.Admin) *server.Mux {
+// muxes are every call of the API behind its gates, and those that the health
+// port answers.
+func (a *App) muxes(router infer.Handler, adm *admin.Admin) (api, health *server.Mux) {
 	am := new(access.Metrics)
 	metric.Fill(a.metrics, am)
 	work := infer.Chain(router,
@@ -60,11 +62,21 @@ func (a *App) mux(router infer.Handler, adm *admin.Admin) *server.Mux {
 		}
 		routes = append(routes, server.Route{Method: c.Method, Pattern: c.Pattern, Handler: h})
 	}
+	gates := a.gates(am)
+	probes := slices.DeleteFunc(slices.Clone(routes), func(r server.Route) bool { return !healthPaths[r.Pattern] })
+	return server.NewMux(routes, gates...), server.NewMux(probes, gates...)
+}
+
+// healthPaths are what the health port answers.
+var healthPaths = map[string]bool{"/liveness": true, "/readiness": true, "/health": true}
+
+// gates are what every call passes, the first outermost.
+func (a *App) gates(am *access.Metrics) []infer.Gate {
 	gates := []infer.Gate{access.Gate(a.cfg.Access, a.log, am, nil)} // outermost: it sees whatever happens
 	if a.tracer != nil {
 		gates = append(gates, span.Gate(a.tracer)) // a refused request has a span too
 	}
-	gates = append(gates,
+	return append(gates,
 		cors.Gate(a.cfg.CORS), // before authentication: a preflight carries no key
 		auth.Gate(a.cfg.Auth, func(r *infer.Request) auth.Class { // before the body: a stranger's is not read
 			c, ok := classes[r.Route]
@@ -74,7 +86,6 @@ func (a *App) mux(router infer.Handler, adm *admin.Admin) *server.Mux {
 			return c
 		}),
 	)
-	return server.NewMux(routes, gates...)
 }
 
 // observe answers /metrics, and /debug/pprof/ if profiles is set. The command

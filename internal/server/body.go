@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"sluice/internal/infer"
 	"sluice/internal/kit/peek"
@@ -28,6 +29,9 @@ var bodyKeys = peek.NewKeys("model", "stream", "messages", "temperature")
 func Body(limit int64) infer.Gate {
 	return func(next infer.Handler) infer.Handler {
 		return JSON(limit)(infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			if err := anthropicVersion(r); err != nil {
+				return err
+			}
 			if err := look(r); err != nil {
 				return err
 			}
@@ -114,6 +118,20 @@ func look(r *infer.Request) error {
 	}
 	if r.Endpoint == infer.Chat && got[keyTemperature].Kind == peek.Number {
 		return temperature(string(raw(keyTemperature)))
+	}
+	return nil
+}
+
+// anthropicVersion refuses a version that is not a date. It may be absent:
+// engines do not ask for it.
+func anthropicVersion(r *infer.Request) error {
+	v := r.Header.Get("anthropic-version")
+	if r.Endpoint.Dialect() != infer.Anthropic || v == nil {
+		return nil
+	}
+	if _, err := time.Parse(time.DateOnly, string(v)); err != nil {
+		return &infer.Error{Status: http.StatusBadRequest, Code: "invalid_anthropic_version",
+			Msg: fmt.Sprintf("anthropic-version: %q is not a valid version", v[:min(len(v), 64)])}
 	}
 	return nil
 }
