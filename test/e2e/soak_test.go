@@ -118,11 +118,7 @@ func TestStreamsSurviveRestarts(t *testing.T) {
 	g, e := program.Fleet(t, 4,
 		[]string{"--model", "m", "--speed", "1", "--decode-rate", rate, "--decode-slowdown", "0", "--max-running", "2000", "--output-tokens", "40", "--events-per-write", "1"},
 		[]string{"--enable-pprof", "--upstream-pool-idle-timeout-secs", "1", "--log-level", "info"})
-	if a := post(t, g.URL, chatPath, body(chatPath, true, "")); a.status != 200 {
-		t.Fatalf("before anything was killed: %d %s", a.status, a.body)
-	}
-	time.Sleep(1500 * time.Millisecond) // its connections are gone
-	was := holds(t, g)
+	was := settled(t, g) // before any request
 
 	t.Cleanup(func() {
 		if !t.Failed() {
@@ -222,8 +218,7 @@ func TestMixedFaults(t *testing.T) {
 		flags = append(flags, "--fault", f)
 	}
 	g, e := program.Fleet(t, 4, flags, []string{"--enable-pprof", "--upstream-pool-idle-timeout-secs", "1", "--retry-initial-backoff-ms", "5", "--log-level", "info"})
-	time.Sleep(1500 * time.Millisecond)
-	was := holds(t, g)
+	was := settled(t, g)
 	mix := append(slices.Clone(ways), way{"/v1/embeddings", false}, way{"/v1/completions", true}, way{"/v1/completions", false}, way{"/v1/responses", false}, way{"/v1/responses", true})
 	c, saw := crowd(clients), newTally()
 	var next atomic.Int64
