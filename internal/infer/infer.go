@@ -8,7 +8,6 @@ package infer
 
 import (
 	"context"
-	"io"
 	"net/netip"
 	"time"
 )
@@ -41,9 +40,10 @@ func Chain(h Handler, gates ...Gate) Handler {
 
 // A Request is one call to the gateway.
 //
-// It belongs to the goroutine that serves it. Body is bytes, not a stream, and
-// is never written to: an attempt is repeated by sending it again. A gate that
-// changes a body replaces it.
+// It belongs to the goroutine that serves it, and is good until its Handler
+// returns: front ends use it again. Body is bytes, not a stream, and is never
+// written to: an attempt is repeated by sending it again. A gate that changes a
+// body replaces it.
 type Request struct {
 	ID       string // set by access; 1 to 128 visible ASCII characters
 	Endpoint Endpoint
@@ -59,6 +59,7 @@ type Request struct {
 	// Set when the body has been read.
 
 	Body   []byte
+	Size   int64  // bytes of the body as it came
 	Model  string // "" if the body names none
 	Stream bool
 
@@ -70,15 +71,18 @@ type Request struct {
 	// the endpoint has none.
 	Extract func(dst, body []byte) []byte
 
-	src    io.Reader
-	length int64 // of the body, -1 if unknown
+	src    Body
+	read   bool
 	text   []byte
 	texted bool
 }
 
-// SetBody says where the body is still to be read from and how long it is, -1
-// if that is unknown.
-func (r *Request) SetBody(src io.Reader, length int64) { r.src, r.length = src, length }
+// Reset makes r ready for another request and keeps its header's memory.
+func (r *Request) Reset() {
+	h := r.Header
+	h.Reset()
+	*r = Request{Header: h}
+}
 
 // Text returns the prompt as bytes, nil if the endpoint has none. It is
 // computed at most once, and only if a policy asks.

@@ -15,6 +15,18 @@ type Wire interface {
 	Flush() error
 }
 
+// A Splicer is a Wire whose client reads chunks, RFC 9112 §7.1, so that a body
+// that is chunked already can pass as it is.
+type Splicer interface {
+	// Splices reports whether Splice may be called: after WriteHeader, if the
+	// answer has chunks.
+	Splices() bool
+
+	// Splice sends framed, which is whole chunks with n bytes of data in
+	// them, none of them the last chunk.
+	Splice(framed []byte, n int) error
+}
+
 // A Reply is the way back to the client. It remembers whether anything has
 // been sent, because that is the moment after which no attempt can be repeated.
 type Reply struct {
@@ -43,6 +55,9 @@ type Tokens struct {
 
 // NewReply returns a Reply over wire.
 func NewReply(wire Wire) *Reply { return &Reply{wire: wire} }
+
+// Reset makes w a new Reply over wire.
+func (w *Reply) Reset(wire Wire) { *w = Reply{wire: wire} }
 
 // Wrap puts a Wire around the one w has. It must be called before Commit.
 func (w *Reply) Wrap(f func(Wire) Wire) { w.wire = f(w.wire) }
@@ -73,6 +88,22 @@ func (w *Reply) Write(b []byte) (int, error) {
 		return n, fmt.Errorf("writing to client: %w", err)
 	}
 	return n, nil
+}
+
+// Splices reports whether Splice may be called. It may change when the Reply is
+// committed.
+func (w *Reply) Splices() bool {
+	s, ok := w.wire.(Splicer)
+	return ok && s.Splices()
+}
+
+// Splice is Write for n bytes of data that have chunks around them: framed is
+// sent as it is.
+func (w *Reply) Splice(framed []byte, n int) error {
+	if err := w.wire.(Splicer).Splice(framed, n); err != nil {
+		return fmt.Errorf("writing to client: %w", err)
+	}
+	return nil
 }
 
 // Flush sends what is buffered.

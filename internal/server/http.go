@@ -47,7 +47,7 @@ func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	wire := &wire{w: hw, rc: rc, head: hr.Method == http.MethodHead}
 	if hr.Body != nil && hr.Body != http.NoBody {
 		b := &body{Reader: hr.Body, rc: rc, stall: f.stall}
-		r.SetBody(b, hr.ContentLength)
+		r.SetBody(infer.NewBody(b, hr.ContentLength))
 		// A refusal does not wait for a body that nobody wants, nor does its
 		// connection for long.
 		_ = rc.EnableFullDuplex()

@@ -43,7 +43,7 @@ func (g *gate) write(ctx context.Context, r *infer.Request, w *infer.Reply, wire
 		slog.String("path", cut(r.Path)),
 		slog.Int("status", l.status),
 		slog.Float64("duration_ms", milliseconds(l.took)),
-		slog.Int("bytes_in", len(r.Body)),
+		slog.Int("bytes_in", int(r.Size)),
 		slog.Int64("bytes_out", wire.sent),
 		slog.String("remote", r.Remote.Unmap().String()),
 	)

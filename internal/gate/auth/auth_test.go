@@ -33,7 +33,7 @@ func (u unread) Read([]byte) (int, error) {
 // the reply's header.
 func call(t *testing.T, key string, c Class, r *infer.Request) (*infer.Error, *infer.Header) {
 	t.Helper()
-	r.SetBody(unread{t}, 1000)
+	r.SetBody(infer.NewBody(unread{t}, 1000))
 	passed := false
 	h := Gate(Config{APIKey: secret.New(key)}, func(*infer.Request) Class { return c })(
 		infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error {
