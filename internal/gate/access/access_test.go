@@ -239,7 +239,7 @@ func TestWhatIsLogged(t *testing.T) {
 	g := newRig(DefaultConfig())
 	g.req.Header.AddString("Authorization", "Bearer sekrit")
 	err := g.serve(t.Context(), func(_ context.Context, r *infer.Request, w *infer.Reply) error {
-		r.Body, r.Model, r.Stream = []byte(`{"sekrit":1}`), "m1", true
+		r.Size, r.Model, r.Stream = 12, "m1", true
 		w.Served = infer.Served{Worker: "http://w1", Tries: 2, FirstByte: 250 * time.Millisecond, Tokens: infer.Tokens{Input: 9, Cached: 4, Output: 5}}
 		for range 3 {
 			if _, err := w.Write([]byte("sekrit.")); err != nil {
