@@ -1,0 +1,302 @@
+// Package sock is what a gateway needs of a connection: to wait on it with the
+// fewest system calls, to hold memory for it only while it has bytes, and to
+// be told when its other end has gone or its time is up.
+//
+// A Conn has one owner, the goroutine that reads and writes it. On Linux the
+// owner waits inside one callback of a syscall.RawConn: a read is tried only
+// when there is something to read. Elsewhere, and over TLS, the same owner
+// reads and writes a net.Conn. A Watch looks after all Conns: it hears of
+// hang-ups, which an owner that waits for somebody else would miss, and sweeps
+// deadlines, which then cost a request one atomic write.
+package sock
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Errors that end a wait. Others are the system's own, or io.EOF.
+var (
+	ErrExpired     = errors.New("deadline exceeded on a connection")
+	ErrInterrupted = errors.New("wait on a connection interrupted")
+)
+
+// A Receiver takes what a Conn receives.
+type Receiver interface {
+	// Begin is called first, when nothing that arrives from then on can be
+	// missed. It reports whether to wait before the first read: right if
+	// nothing can be there yet, because it has only now sent a question.
+	Begin() (wait bool, err error)
+
+	// Space returns where the next bytes are to be put. It is not empty.
+	Space() []byte
+
+	// Received tells that n bytes were put there. Receive returns if it is
+	// done.
+	Received(n int) (done bool, err error)
+
+	// Drained tells that all that had arrived was read. Where the Conn can
+	// wait without it, memory may be given back until the next Space.
+	Drained()
+}
+
+// A Watcher is told that a Conn's other end hung up, on the Watch's own
+// goroutine: it must not block.
+type Watcher interface {
+	// HungUp tells that no more bytes will come (full is false: the other
+	// end may still read, or may have gone), or that the connection is of no
+	// use in either direction.
+	HungUp(full bool)
+}
+
+// A Conn is one connection. Methods are for its owner unless they say
+// otherwise.
+type Conn struct {
+	nc      net.Conn
+	rc      syscall.RawConn // nil if reads and writes go through nc
+	fd      int             // with rc
+	watch   *Watch
+	watcher Watcher
+	slot    slot
+
+	readable, writable func(uintptr) bool // bound once; allocated otherwise
+	recv               Receiver           // while Receive runs
+	begun              bool               // its Begin was called
+	err                error              // why readable or writable has ended
+	out                []byte             // what writable has to write
+	stall              time.Duration      // how long it may get nowhere, while its deadline is lent
+	before             int64              // the deadline that was
+
+	hungUp      atomic.Bool // no more bytes will come than are here
+	interrupted atomic.Bool
+	deadline    atomic.Int64 // in the Watch's time; noDeadline, or expired
+}
+
+const (
+	noDeadline = 0
+	expired    = -1
+)
+
+// past is a deadline that wakes whoever waits.
+var past = time.Unix(1, 0)
+
+// NetConn returns the connection that c stands on. Who takes it over must not
+// use c any longer, but to Detach it.
+func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// HungUp reports whether the other end has said that it will send no more.
+func (c *Conn) HungUp() bool { return c.hungUp.Load() }
+
+// Interrupt ends the wait that c's owner is in, or the next, with
+// ErrInterrupted. Anybody may call it.
+func (c *Conn) Interrupt() {
+	c.interrupted.Store(true)
+	_ = c.nc.SetDeadline(past)
+}
+
+// Interrupted reports whether somebody has called Interrupt. Such a Conn
+// cannot wait again.
+func (c *Conn) Interrupted() bool { return c.interrupted.Load() }
+
+// Expire sets when c's waits end with ErrExpired, to the Watch's precision: d
+// from now, never if d is 0. It returns ErrExpired if an earlier deadline has
+// passed: c cannot be used again then.
+func (c *Conn) Expire(d time.Duration) error {
+	at := int64(noDeadline)
+	if d > 0 {
+		at = c.watch.now.Load() + int64(d)
+	}
+	if c.deadline.Swap(at) == expired {
+		c.deadline.Store(expired)
+		return ErrExpired
+	}
+	return nil
+}
+
+// Receive gives r what arrives, until r is done. It returns the error of r,
+// io.EOF if the other end closes, or why the wait ended. It may be called
+// again, unless it returned an error.
+func (c *Conn) Receive(r Receiver) error {
+	c.recv, c.begun, c.err = r, false, nil
+	if c.rc == nil {
+		c.err = c.receive(r)
+	} else {
+		for c.once() {
+		}
+	}
+	c.recv = nil
+	return c.err
+}
+
+// once waits and reads until c.err or r say that it is enough. It reports
+// whether it was only woken to see that the other end hung up: then there is
+// nothing left to wait for, and what is there is read to its end.
+func (c *Conn) once() (again bool) {
+	if c.hungUp.Load() {
+		_ = c.nc.SetReadDeadline(time.Time{})
+	}
+	err := c.rc.Read(c.readable)
+	if err == nil {
+		return false
+	}
+	if c.err = c.why(err); c.err == nil {
+		return true
+	}
+	return false
+}
+
+// why turns a wait's error into c's: nil if the wait was ended by a hang-up.
+func (c *Conn) why(err error) error {
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case c.interrupted.Load():
+		return ErrInterrupted
+	case c.deadline.Load() == expired:
+		return ErrExpired
+	case c.hungUp.Load() && c.rc != nil:
+		return nil
+	}
+	return ErrInterrupted
+}
+
+// receive is Receive over a net.Conn.
+func (c *Conn) receive(r Receiver) error {
+	if _, err := r.Begin(); err != nil {
+		return err
+	}
+	for {
+		n, err := c.nc.Read(r.Space())
+		if n > 0 {
+			if done, e := r.Received(n); done || e != nil {
+				return e
+			}
+			r.Drained()
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return io.EOF
+		default:
+			return c.why(err)
+		}
+	}
+}
+
+// Write sends b whole. It returns ErrExpired if the other end takes nothing
+// for as long as stall.
+func (c *Conn) Write(b []byte, stall time.Duration) error {
+	if c.rc != nil {
+		return c.write(b, stall)
+	}
+	return c.patiently(stall, func() error {
+		_, err := c.nc.Write(b)
+		return err
+	})
+}
+
+// Write2 sends a and then b, with one system call if it can.
+func (c *Conn) Write2(a, b []byte, stall time.Duration) error {
+	if c.rc != nil {
+		return c.write2(a, b, stall)
+	}
+	return c.patiently(stall, func() error {
+		bs := net.Buffers{a, b}
+		_, err := bs.WriteTo(c.nc)
+		return err
+	})
+}
+
+// patiently bounds a write over a net.Conn, all of it: how far it has come is
+// not to be seen.
+func (c *Conn) patiently(stall time.Duration, write func() error) error {
+	if err := c.lend(stall); err != nil {
+		return err
+	}
+	if err := write(); err != nil {
+		return c.why(err)
+	}
+	return c.giveBack()
+}
+
+// lend makes c's deadline stall from now for as long as a write waits, unless
+// it is earlier already.
+func (c *Conn) lend(stall time.Duration) error {
+	c.stall, c.before = 0, c.deadline.Load()
+	at := c.watch.now.Load() + int64(stall)
+	if stall <= 0 || c.before != noDeadline && c.before < at {
+		return nil
+	}
+	if c.before == expired || !c.deadline.CompareAndSwap(c.before, at) {
+		return ErrExpired
+	}
+	c.stall = stall
+	return nil
+}
+
+// progress moves a lent deadline when the write gets on.
+func (c *Conn) progress() {
+	if c.stall == 0 {
+		return
+	}
+	at, later := c.deadline.Load(), c.watch.now.Load()+int64(c.stall)
+	if c.before != noDeadline {
+		later = min(later, c.before)
+	}
+	if at != expired && later > at {
+		c.deadline.CompareAndSwap(at, later)
+	}
+}
+
+// giveBack restores what lend replaced.
+func (c *Conn) giveBack() error {
+	if c.stall == 0 {
+		return nil
+	}
+	c.stall = 0
+	if c.deadline.Swap(c.before) == expired {
+		c.deadline.Store(expired)
+		return ErrExpired
+	}
+	return nil
+}
+
+// Close closes c. It may be called more than once.
+func (c *Conn) Close() error {
+	c.watch.drop(c)
+	return c.nc.Close()
+}
+
+// Detach takes c from its Watch and leaves its connection open, for somebody
+// else.
+func (c *Conn) Detach() net.Conn {
+	c.watch.drop(c)
+	_ = c.nc.SetDeadline(time.Time{})
+	return c.nc
+}
+
+// hangUp is called by the Watch. What a net.Conn reads comes in order, so only
+// an owner that waits in a callback has to be woken.
+func (c *Conn) hangUp(full bool) {
+	first := !c.hungUp.Swap(true)
+	if c.rc == nil {
+		full = true // half a connection is of no use to TLS
+	} else if first {
+		_ = c.nc.SetReadDeadline(past) // the owner may have read all and still wait
+	}
+	if c.watcher != nil && (first || full) {
+		c.watcher.HungUp(full)
+	}
+}
+
+// expire is called by the Watch when at has passed.
+func (c *Conn) expire(at int64) {
+	if c.deadline.CompareAndSwap(at, expired) {
+		_ = c.nc.SetDeadline(past)
+	}
+}

@@ -1,0 +1,184 @@
+package sock
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// raw prepares c to wait in callbacks, if its connection is a plain socket.
+func (c *Conn) raw() {
+	switch c.nc.(type) {
+	case *net.TCPConn, *net.UnixConn:
+	default:
+		return
+	}
+	rc, err := c.nc.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return
+	}
+	c.rc = rc
+	c.readable, c.writable = c.onReadable, c.onWritable
+}
+
+// onReadable is the callback of the RawConn: the first call begins, each later
+// one follows an edge of readiness. Edges are kept from the moment before the
+// first call on, so one that comes while this runs is not lost. It returns
+// false to wait for the next.
+func (c *Conn) onReadable(fd uintptr) (end bool) {
+	r := c.recv
+	if !c.begun {
+		c.begun = true
+		wait, err := r.Begin()
+		if err != nil {
+			c.err = err
+			return true
+		}
+		if wait && !c.hungUp.Load() {
+			return false
+		}
+	}
+	for {
+		p := r.Space()
+		n, errno := rawRead(fd, p)
+		switch {
+		case errno == syscall.EINTR:
+			continue
+		case errno == syscall.EAGAIN:
+			r.Drained()
+			if c.hungUp.Load() {
+				c.err = io.EOF
+				return true
+			}
+			return false
+		case errno != 0:
+			c.err = os.NewSyscallError("read", errno)
+			return true
+		case n == 0:
+			c.err = io.EOF
+			return true
+		}
+		done, err := r.Received(n)
+		if done || err != nil {
+			c.err = err
+			return true
+		}
+		// A read that was not filled has emptied the socket: the next edge is
+		// waited for, unless the end came with these bytes.
+		if n < len(p) && !c.hungUp.Load() {
+			r.Drained()
+			return false
+		}
+	}
+}
+
+// blocking is from how many bytes on a system call is announced to the
+// scheduler: below it the announcement costs more than the copying.
+const blocking = 64 << 10
+
+// rawRead reads from a socket that does not block.
+func rawRead(fd uintptr, p []byte) (int, syscall.Errno) {
+	call := syscall.RawSyscall
+	if len(p) > blocking {
+		call = syscall.Syscall
+	}
+	n, _, errno := call(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	return int(n), errno
+}
+
+// rawWrite writes to a socket that does not block.
+func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) {
+	call := syscall.RawSyscall
+	if len(p) > blocking {
+		call = syscall.Syscall
+	}
+	n, _, errno := call(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	return int(n), errno
+}
+
+// write tries the socket, and waits only if it is full. Nobody but the owner,
+// who is here, closes the descriptor, so it is c's.
+func (c *Conn) write(b []byte, stall time.Duration) error {
+	n, errno := rawWrite(uintptr(c.fd), b)
+	switch {
+	case errno == 0 && n == len(b):
+		return nil
+	case errno != 0 && errno != syscall.EAGAIN && errno != syscall.EINTR:
+		return os.NewSyscallError("write", errno)
+	case errno == 0:
+		b = b[n:]
+	}
+	return c.rest(b, stall)
+}
+
+func (c *Conn) write2(a, b []byte, stall time.Duration) error {
+	v := [2]syscall.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
+	v[0].SetLen(len(a))
+	v[1].SetLen(len(b))
+	n, _, errno := syscall.Syscall(syscall.SYS_WRITEV, uintptr(c.fd), uintptr(unsafe.Pointer(&v[0])), 2)
+	switch {
+	case errno == 0 && int(n) == len(a)+len(b):
+		return nil
+	case errno != 0 && errno != syscall.EAGAIN && errno != syscall.EINTR:
+		return os.NewSyscallError("writev", errno)
+	case errno != 0:
+		n = 0
+	}
+	if int(n) < len(a) {
+		if err := c.rest(a[n:], stall); err != nil {
+			return err
+		}
+		n = 0
+	} else {
+		n -= uintptr(len(a))
+	}
+	return c.rest(b[n:], stall)
+}
+
+// rest writes what the socket did not take at once.
+func (c *Conn) rest(b []byte, stall time.Duration) error {
+	if err := c.lend(stall); err != nil {
+		return err
+	}
+	c.out = b
+	was := c.err // of a Receive that this may be in the midst of
+	c.err = nil
+	err := c.rc.Write(c.writable)
+	if err == nil {
+		err = c.err
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case c.deadline.Load() == expired:
+			err = ErrExpired
+		default:
+			err = ErrInterrupted
+		}
+	}
+	c.out, c.err = nil, was
+	if err != nil {
+		return err
+	}
+	return c.giveBack()
+}
+
+func (c *Conn) onWritable(fd uintptr) (end bool) {
+	for len(c.out) > 0 {
+		n, errno := rawWrite(fd, c.out)
+		switch {
+		case errno == syscall.EINTR:
+			continue
+		case errno == syscall.EAGAIN:
+			return false
+		case errno != 0:
+			c.err = os.NewSyscallError("write", errno)
+			return true
+		}
+		c.out = c.out[n:]
+		c.progress()
+	}
+	return true
+}

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package sock
+
+import "time"
+
+type hangups struct{ peeks }
+
+// raw leaves c to read and write its net.Conn.
+func (c *Conn) raw() {}
+
+func (c *Conn) write([]byte, time.Duration) error { panic("BUG: no raw connections here") }
+
+func (c *Conn) write2([]byte, []byte, time.Duration) error { panic("BUG: no raw connections here") }

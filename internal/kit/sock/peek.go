@@ -1,0 +1,89 @@
+package sock
+
+import (
+	"sync"
+	"syscall"
+	"time"
+)
+
+// peekEvery is how soon a hang-up is heard of by peeking.
+const peekEvery = 10 * time.Millisecond
+
+// peeks hears of hang-ups by looking at what has arrived, without taking it,
+// every few milliseconds. It is for systems where nothing better is at hand,
+// and costs a system call a look.
+type peeks struct {
+	stop chan struct{}
+
+	mu    sync.Mutex // guards conns
+	conns map[*Conn]bool
+}
+
+func (p *peeks) open() error {
+	p.stop, p.conns = make(chan struct{}), make(map[*Conn]bool)
+	return nil
+}
+
+func (p *peeks) add(c *Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[c] = true
+}
+
+func (p *peeks) drop(c *Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, c)
+}
+
+func (p *peeks) close() { close(p.stop) }
+
+func (p *peeks) run(*Watch) {
+	t := time.NewTicker(peekEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			p.look()
+		case <-p.stop:
+			return
+		}
+	}
+}
+
+func (p *peeks) look() {
+	p.mu.Lock()
+	open := make([]*Conn, 0, len(p.conns))
+	for c := range p.conns {
+		open = append(open, c)
+	}
+	p.mu.Unlock()
+	for _, c := range open {
+		hup, full := c.peek()
+		if hup {
+			p.drop(c)
+			c.hangUp(full)
+		}
+	}
+}
+
+// peek looks whether anything can still arrive on c.
+func (c *Conn) peek() (hup, full bool) {
+	sc := socket(c.nc)
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return true, true
+	}
+	err = rc.Control(func(fd uintptr) {
+		var one [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		switch err {
+		case nil:
+			hup = n == 0
+		case syscall.EAGAIN, syscall.EINTR:
+		default:
+			hup, full = true, true
+		}
+	})
+	return hup || err != nil, full || err != nil
+}

@@ -1,0 +1,50 @@
+package sock
+
+import "sync"
+
+// Waits says on which Conn an owner waits, so that who hears that nobody
+// wants the result any longer can end that wait. Its zero value is ready.
+type Waits struct {
+	mu   sync.Mutex // guards on and over
+	on   *Conn
+	over bool
+}
+
+// On notes that the owner waits on c from now on. It reports false if nobody
+// wants to know any longer.
+func (w *Waits) On(c *Conn) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.on = c
+	return !w.over
+}
+
+// Off notes that the owner waits no longer. After that nobody Interrupts the
+// Conn on behalf of w.
+func (w *Waits) Off() {
+	w.mu.Lock()
+	w.on = nil
+	w.mu.Unlock()
+}
+
+// Reset makes w ready for another wait.
+func (w *Waits) Reset() {
+	w.mu.Lock()
+	w.on, w.over = nil, false
+	w.mu.Unlock()
+}
+
+// End interrupts the wait, and those to come. Anybody may call it.
+func (w *Waits) End() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	if w.on != nil {
+		w.on.Interrupt()
+	}
+}
+
+// Key is the key under which a context holds the *Waits of who is to be woken
+// when it ends. A context without one is asked by its AfterFunc instead, which
+// allocates.
+type Key struct{}

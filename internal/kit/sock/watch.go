@@ -1,0 +1,172 @@
+package sock
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Tick is how often deadlines are swept: the precision of all of them.
+const Tick = 100 * time.Millisecond
+
+// A Watch looks after Conns: it tells them when their other end hangs up, and
+// when their time is up. One does for a process.
+type Watch struct {
+	now   atomic.Int64 // nanoseconds since start, as of the last tick; never 0
+	start time.Time
+	hang  hangups
+
+	mu    sync.Mutex // guards what follows
+	slots []entry
+	free  []uint32
+	ticks []func()
+}
+
+// A slot names a Conn's entry. The generation keeps what is told of one Conn
+// from another that has its place, and its descriptor, by then.
+type slot struct{ index, generation uint32 }
+
+type entry struct {
+	c          *Conn // nil if free
+	generation uint32
+}
+
+// NewWatch returns a Watch. Deadlines and hang-ups are told while it Runs.
+func NewWatch() (*Watch, error) {
+	w := &Watch{start: time.Now()}
+	w.now.Store(1)
+	if err := w.hang.open(); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// Run looks after Conns until ctx is done. It must be called once, and ends
+// after the last Conn was closed: what comes later is told to nobody.
+func (w *Watch) Run(ctx context.Context) error {
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		w.hang.run(w)
+	}()
+	t := time.NewTicker(Tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			w.sweep()
+		case <-ctx.Done():
+			w.hang.close()
+			<-heard
+			return nil
+		}
+	}
+}
+
+// Now returns the time since the Watch began, as of the last tick: it costs a
+// load, where the clock costs a call.
+func (w *Watch) Now() time.Duration { return time.Duration(w.now.Load()) }
+
+// OnTick makes the Watch call f at every Tick while it Runs, on its own
+// goroutine.
+func (w *Watch) OnTick(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ticks = append(w.ticks, f)
+}
+
+// Add makes a Conn of nc, which belongs to it from then on. watcher may be nil.
+func (w *Watch) Add(nc net.Conn, watcher Watcher) *Conn {
+	c := &Conn{nc: nc, watch: w, watcher: watcher, fd: -1}
+	c.raw()
+	w.mu.Lock()
+	if n := len(w.free); n > 0 {
+		c.slot.index, w.free = w.free[n-1], w.free[:n-1]
+	} else {
+		c.slot.index = uint32(len(w.slots))
+		w.slots = append(w.slots, entry{})
+	}
+	e := &w.slots[c.slot.index]
+	e.c, c.slot.generation = c, e.generation
+	w.mu.Unlock()
+	if sc := socket(nc); sc != nil {
+		if rc, err := sc.SyscallConn(); err == nil {
+			_ = rc.Control(func(fd uintptr) {
+				c.fd = int(fd)
+				w.hang.add(c)
+			})
+		}
+	}
+	return c
+}
+
+// socket returns what nc stands on, through TLS.
+func socket(nc net.Conn) syscall.Conn {
+	for {
+		if sc, ok := nc.(syscall.Conn); ok {
+			return sc
+		}
+		under, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		nc = under.NetConn()
+	}
+}
+
+// drop forgets c.
+func (w *Watch) drop(c *Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := &w.slots[c.slot.index]
+	if e.c != c {
+		return
+	}
+	e.c = nil
+	e.generation++
+	w.free = append(w.free, c.slot.index)
+	w.hang.drop(c)
+}
+
+// at returns the Conn of s, or nil if it is closed.
+func (w *Watch) at(s slot) *Conn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if int(s.index) >= len(w.slots) {
+		return nil
+	}
+	if e := w.slots[s.index]; e.generation == s.generation {
+		return e.c
+	}
+	return nil
+}
+
+// sweep moves the clock and expires what is due.
+func (w *Watch) sweep() {
+	now := int64(time.Since(w.start)) + 1
+	w.now.Store(now)
+	w.mu.Lock()
+	var due []*Conn
+	for i := range w.slots {
+		c := w.slots[i].c
+		if c == nil {
+			continue
+		}
+		if at := c.deadline.Load(); at > 0 && at <= now {
+			due = append(due, c)
+		}
+	}
+	ticks := w.ticks
+	w.mu.Unlock()
+	for _, c := range due {
+		if at := c.deadline.Load(); at > 0 && at <= now {
+			c.expire(at)
+		}
+	}
+	for _, f := range ticks {
+		f()
+	}
+}
