@@ -70,9 +70,7 @@ type Worker struct {
 	// their own so that reading the fields above stays cheap.
 	_        [64]byte
 	inflight atomic.Int64
-	served   atomic.Uint64
-	failed   atomic.Uint64
-	neutral  atomic.Uint64
+	ended    [3]atomic.Uint64 // by breaker.Outcome
 	_        [64]byte
 }
 
@@ -155,13 +153,14 @@ func (w *Worker) Breaker() *breaker.Breaker { return w.br }
 func (w *Worker) InFlight() int64 { return w.inflight.Load() }
 
 // Served returns how many requests of this gateway have ended at w.
-func (w *Worker) Served() uint64 { return w.served.Load() }
+func (w *Worker) Served() uint64 {
+	success, failure, neutral := w.Outcomes()
+	return success + failure + neutral
+}
 
-// Outcomes returns how the requests of Served ended.
+// Outcomes returns how the requests of Served ended. Each number only grows.
 func (w *Worker) Outcomes() (success, failure, neutral uint64) {
-	failure, neutral = w.failed.Load(), w.neutral.Load()
-	// Read last, and written first by Release: never less than its parts.
-	return w.served.Load() - failure - neutral, failure, neutral
+	return w.ended[breaker.Success].Load(), w.ended[breaker.Failure].Load(), w.ended[breaker.Neutral].Load()
 }
 
 // Checks returns how many health checks w has passed and failed.
@@ -186,7 +185,7 @@ func (w *Worker) Acquire(now time.Time) (Lease, bool) {
 		return Lease{}, false
 	}
 	w.inflight.Add(1)
-	return Lease{w: w, era: w.br.Era()}, true
+	return Lease{w: w, era: w.br.Era(), trial: w.br.State() == breaker.HalfOpen}, true
 }
 
 // Suspect tells that a request could not reach w, or lost it: w is to be asked
@@ -205,27 +204,40 @@ func (w *Worker) Suspect() {
 
 // A Lease is one request's place on a worker.
 type Lease struct {
-	w   *Worker
-	era uint64 // of the breaker when it let the request pass
+	w        *Worker
+	era      uint64 // of the breaker when it was last told something, or let the request pass
+	trial    bool   // the breaker was half-open
+	answered bool   // the trial was counted as a success
 }
 
 // Worker returns whose place it is.
-func (l Lease) Worker() *Worker { return l.w }
+func (l *Lease) Worker() *Worker { return l.w }
+
+// Trial reports whether the request tries a worker that has failed before. If
+// so, Answered is worth calling.
+func (l *Lease) Trial() bool { return l.trial }
+
+// Answered says that a good answer has begun. If the request is a trial, that
+// is its success, and another may try: a stream lasts for minutes, and its
+// first byte shows what was asked for. Release must be called all the same; of
+// what it is told, a failure still counts.
+func (l *Lease) Answered(now time.Time) {
+	br := l.w.br
+	if !l.trial || l.answered || br.Era() != l.era {
+		return
+	}
+	br.Done(now, breaker.Success)
+	l.era, l.answered = br.Era(), true
+}
 
 // Release gives the place back and says what the request showed of the worker.
 // It must be called once. How a request ended that began before the breaker's
 // last change of state is counted, but does not move the breaker.
-func (l Lease) Release(now time.Time, o breaker.Outcome) {
+func (l *Lease) Release(now time.Time, o breaker.Outcome) {
 	w := l.w
 	w.inflight.Add(-1)
-	w.served.Add(1) // before the parts: Outcomes subtracts them from it
-	switch o {
-	case breaker.Failure:
-		w.failed.Add(1)
-	case breaker.Neutral:
-		w.neutral.Add(1)
-	}
-	if w.br.Era() == l.era {
+	w.ended[o].Add(1)
+	if w.br.Era() == l.era && (!l.answered || o == breaker.Failure) {
 		w.br.Done(now, o)
 	}
 }

@@ -33,6 +33,7 @@ type Reply struct {
 	wire      Wire
 	status    int
 	committed bool
+	onCommit  func(status int) // nil for nothing to be told
 
 	// Served says what became of the request; the router writes it, logs and
 	// metrics read it.
@@ -65,6 +66,10 @@ func (w *Reply) Wrap(f func(Wire) Wire) { w.wire = f(w.wire) }
 // Header returns the header that Commit sends.
 func (w *Reply) Header() *Header { return w.wire.Header() }
 
+// OnCommit makes Commit call f once the status and the header are sent; nil for
+// no such call. A further f takes the place of the one before.
+func (w *Reply) OnCommit(f func(status int)) { w.onCommit = f }
+
 // Commit sends the status and the header. Later calls do nothing.
 func (w *Reply) Commit(status int) {
 	if w.committed {
@@ -72,6 +77,9 @@ func (w *Reply) Commit(status int) {
 	}
 	w.committed, w.status = true, status
 	w.wire.WriteHeader(status)
+	if w.onCommit != nil {
+		w.onCommit(status)
+	}
 }
 
 // Committed reports whether the client has been sent anything.

@@ -10,7 +10,11 @@ import (
 // roundRobin goes through the workers in order. The place in the order is kept
 // when the set changes, and starts at random so that several gateways do not
 // march in step.
-type roundRobin struct{ next atomic.Uint64 }
+type roundRobin struct {
+	_    [64]byte // next is written to by every request: nothing else lies beside it
+	next atomic.Uint64
+	_    [64]byte
+}
 
 func newRoundRobin() *roundRobin {
 	rr := new(roundRobin)

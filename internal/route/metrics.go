@@ -33,9 +33,10 @@ type Metrics struct {
 	Exhausted  *metric.CounterVec   `name:"smg_worker_retries_exhausted_total" labels:"worker_type,endpoint" help:"requests for which no further worker was left to try"`
 	Backoff    *metric.HistogramVec `name:"smg_worker_retry_backoff_seconds" labels:"attempt" buckets:"duration" help:"pauses before further attempts"`
 
-	Outcomes *metric.CounterVec `name:"smg_worker_cb_outcomes_total" labels:"worker,outcome" help:"what attempts told a worker's circuit breaker: success, failure or neutral"`
+	Outcomes *metric.CounterVecFunc `name:"smg_worker_cb_outcomes_total" labels:"worker,outcome" help:"what attempts told a worker's circuit breaker: success, failure or neutral" max:"24576"`
 
 	policy string
+	good   [600]atomic.Pointer[metric.Counter] // of Upstream, by the status of answers without an error
 }
 
 const (
@@ -51,6 +52,13 @@ type modelMetrics struct {
 	model string
 	used  atomic.Bool // something was counted
 	calls [infer.NumEndpoints][2]atomic.Pointer[callMetrics]
+
+	selections atomic.Pointer[metric.Counter]
+}
+
+// A member is a worker of a model, with what is counted of it there.
+type member struct {
+	requests atomic.Pointer[metric.Counter]
 }
 
 // callMetrics are the metrics of one model, endpoint and way of answering.
@@ -139,28 +147,59 @@ func (m *Metrics) unrouted(r *infer.Request, err error) {
 	m.Errors.With(routerType, regular, httpMode, "unknown", r.Endpoint.Label(), errorType(err)).Inc()
 }
 
-func (m *Metrics) selected(rt *Route, w *fleet.Worker) {
-	m.Selections.With(regular, httpMode, rt.metrics.model, m.policy).Inc()
-	m.Worker.With(w.Base(), rt.metrics.model).Inc()
+// selected records that w was chosen.
+func (rt *Route) selected(w *fleet.Worker) {
+	mm := rt.metrics
+	c := mm.selections.Load()
+	if c == nil {
+		c = mm.of.Selections.With(regular, httpMode, mm.model, mm.of.policy)
+		mm.selections.Store(c)
+	}
+	c.Inc()
+	m := rt.members[w]
+	if c = m.requests.Load(); c == nil {
+		if w.Status() == fleet.Draining {
+			return // it is soon forgotten, or is: what began now would stay for ever
+		}
+		c = mm.of.Worker.With(w.Base(), mm.model)
+		m.requests.Store(c)
+	}
+	c.Inc()
 }
 
-// outcome records what an attempt told w's breaker. A worker that drains is
-// soon forgotten, or is: what is counted for it then would stay for ever.
-func (m *Metrics) outcome(w *fleet.Worker, o breaker.Outcome) {
-	if w.Status() != fleet.Draining {
-		m.Outcomes.With(w.Base(), o.String()).Inc()
+// outcomes yields what requests showed of the workers that there are. They
+// count that themselves.
+func (rt *Router) outcomes(yield func(value float64, labels ...string)) {
+	for _, w := range rt.table.Load().workers {
+		var n [3]uint64
+		n[breaker.Success], n[breaker.Failure], n[breaker.Neutral] = w.Outcomes()
+		for o, n := range n {
+			if n > 0 {
+				yield(float64(n), w.Base(), breaker.Outcome(o).String())
+			}
+		}
 	}
 }
 
 // answered records an attempt's end.
 func (m *Metrics) answered(w *infer.Reply, err error) {
-	if err == nil {
-		m.Upstream.With(routerType, strconv.Itoa(w.Status()), "").Inc()
+	if err != nil {
+		e := infer.AsError(err)
+		m.Upstream.With(routerType, strconv.Itoa(e.Status), e.Code).Inc()
+		m.WorkerErr.With(regular, httpMode, errorType(err)).Inc()
 		return
 	}
-	e := infer.AsError(err)
-	m.Upstream.With(routerType, strconv.Itoa(e.Status), e.Code).Inc()
-	m.WorkerErr.With(regular, httpMode, errorType(err)).Inc()
+	status := w.Status()
+	if status < 0 || status >= len(m.good) {
+		m.Upstream.With(routerType, strconv.Itoa(status), "").Inc()
+		return
+	}
+	c := m.good[status].Load()
+	if c == nil {
+		c = m.Upstream.With(routerType, strconv.Itoa(status), "")
+		m.good[status].Store(c)
+	}
+	c.Inc()
 }
 
 func (m *Metrics) retry(r *infer.Request, n int, d time.Duration) {
@@ -175,7 +214,6 @@ func (m *Metrics) exhausted(r *infer.Request) {
 // Forget drops the metrics of workers that have left.
 func (m *Metrics) Forget(worker string) {
 	m.Worker.DeleteLabel("worker", worker)
-	m.Outcomes.DeleteLabel("worker", worker)
 }
 
 // errorType is err in the contract's few words.

@@ -36,7 +36,6 @@ type Options struct {
 	Aliases      map[string]string    // further names of models
 	BackPressure func(err error) bool // says that a worker is fine and has enough to do
 	Metrics      *Metrics             // nil for none
-	Now          func() time.Time     // nil for time.Now
 }
 
 // A Router is the infer.Handler that stands before all Backends.
@@ -47,7 +46,6 @@ type Router struct {
 	aliases      map[string]string
 	backPressure func(error) bool
 	metrics      *Metrics
-	now          func() time.Time
 
 	table atomic.Pointer[Table] // never nil
 
@@ -57,18 +55,16 @@ type Router struct {
 
 // New returns a Router with an empty Table.
 func New(o Options) *Router {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	if o.Metrics == nil {
 		o.Metrics = new(Metrics)
 	}
 	o.Metrics.policy = o.PolicyName
 	rt := &Router{
 		cfg: o.Config, backend: o.Backend, newPolicy: o.Policy, aliases: o.Aliases,
-		backPressure: o.BackPressure, metrics: o.Metrics, now: o.Now,
+		backPressure: o.BackPressure, metrics: o.Metrics,
 	}
 	rt.table.Store(&Table{})
+	o.Metrics.Outcomes.Set(rt.outcomes)
 	return rt
 }
 
@@ -84,7 +80,8 @@ func (rt *Router) Publish(snap *fleet.Snapshot) {
 func (rt *Router) Table() *Table { return rt.table.Load() }
 
 // Serve implements infer.Handler. It tries workers until one has answered, the
-// client has been sent something, or the tries are spent.
+// client has been sent something, or the tries are spent. The context that a
+// Backend gets is good until it returns, unless it has asked for Done.
 func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) error {
 	route, err := rt.table.Load().Find(r)
 	if err != nil {
@@ -97,12 +94,13 @@ func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) e
 		r.ModelAt, r.ModelEnd = 0, 0
 	}
 	r.Model = route.name(r)
-	ctx, cancel := context.WithTimeout(ctx, rt.cfg.Timeout)
-	defer cancel()
+	begin := time.Now()
+	limited := withDeadline(ctx, begin.Add(rt.cfg.Timeout))
+	defer limited.end()
 	m := route.metrics.bound(r)
 	m.requests.Inc()
-	err = rt.try(ctx, route, r, w)
-	rt.metrics.served(m, r, w, err, rt.now())
+	end, err := rt.try(limited, begin, route, r, w)
+	rt.metrics.served(m, r, w, err, end)
 	return err
 }
 
@@ -120,9 +118,10 @@ var errBusy = &infer.Error{
 	Msg: "No worker takes requests now.", RetryAfter: retryLater,
 }
 
-// try makes the attempts. When all have failed it returns the last worker's
-// word. After a pause it chooses anew, among the workers that there are then.
-func (rt *Router) try(ctx context.Context, route *Route, r *infer.Request, w *infer.Reply) error {
+// try makes the attempts, and returns when the last ended. When all have failed
+// it returns the last worker's word. After a pause it chooses anew, among the
+// workers that there are then.
+func (rt *Router) try(ctx context.Context, now time.Time, route *Route, r *infer.Request, w *infer.Reply) (time.Time, error) {
 	var room [8]*fleet.Worker
 	tried := room[:0] // asked, or found unwilling
 	err := error(errBusy)
@@ -136,42 +135,49 @@ func (rt *Router) try(ctx context.Context, route *Route, r *infer.Request, w *in
 			break
 		}
 		if paused < attempts {
-			if !rt.pause(ctx, r, attempts) {
-				return infer.Ended(ctx, err)
+			if now = rt.pause(ctx, r, attempts); ctx.Err() != nil {
+				return now, infer.Ended(ctx, err)
 			}
 			paused = attempts
-			if now, err := rt.table.Load().Find(r); err == nil {
-				route = now
+			if another, err := rt.table.Load().Find(r); err == nil {
+				route = another
 			}
 			continue
 		}
 		tried = append(tried, lead)
-		lease, ok := lead.Acquire(rt.now())
+		lease, ok := lead.Acquire(now)
 		if !ok {
 			continue
 		}
 		attempts++
 		w.Served.Worker, w.Served.Tries = lead.Base(), attempts
-		if err = rt.attempt(ctx, route, lease, lead, r, w); err == nil {
-			return nil
+		if now, err = rt.attempt(ctx, route, lease, r, w); err == nil {
+			return now, nil
 		}
 		if w.Committed() || ctx.Err() != nil || !infer.Retryable(err) {
-			return err
+			return now, err
 		}
 	}
 	if w.Served.Tries > 1 {
 		rt.metrics.exhausted(r)
 	}
-	return err
+	return now, err
 }
 
-// attempt serves r once, with lead, and gives the place back with an outcome.
-func (rt *Router) attempt(ctx context.Context, route *Route, lease fleet.Lease, lead *fleet.Worker, r *infer.Request, w *infer.Reply) error {
-	rt.metrics.selected(route, lead)
+// attempt serves r once, at the place that lease is, and gives that back with
+// an outcome. It returns when that was.
+func (rt *Router) attempt(ctx context.Context, route *Route, lease fleet.Lease, r *infer.Request, w *infer.Reply) (time.Time, error) {
+	lead := lease.Worker()
+	route.selected(lead)
+	held := &lease
+	if lease.Trial() {
+		held = onTrial(lease, w)
+		defer w.OnCommit(nil)
+	}
 	done := false
 	defer func() {
 		if !done {
-			lease.Release(rt.now(), breaker.Neutral) // a panic passes by
+			held.Release(time.Now(), breaker.Neutral) // a panic passes by
 		}
 	}()
 	fails := lead.Breaker().Failures()
@@ -181,24 +187,36 @@ func (rt *Router) attempt(ctx context.Context, route *Route, lease fleet.Lease, 
 	if o == breaker.Failure && lost(err) && lead.Breaker().Failures() > fails {
 		o = breaker.Neutral
 	}
-	lease.Release(rt.now(), o)
-	rt.metrics.outcome(lead, o)
+	now := time.Now()
+	held.Release(now, o)
 	rt.metrics.answered(w, err)
-	if p, watches := route.Policy.(policy.Observer); watches {
-		p.Served(r, lead, err == nil)
+	if route.observer != nil {
+		route.observer.Served(r, lead, err == nil)
 	}
-	return err
+	return now, err
+}
+
+// onTrial returns lease in a place where the beginning of w's answer can find
+// it: that is the trial's success.
+func onTrial(lease fleet.Lease, w *infer.Reply) *fleet.Lease {
+	w.OnCommit(func(status int) {
+		if status < http.StatusInternalServerError {
+			lease.Answered(time.Now())
+		}
+	})
+	return &lease
 }
 
 // outcome says what err tells of the worker. A client that left, too long a
 // queue, a bad request, or an answer that was still coming when the request's
 // time was up is no failure of its.
 func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, w *infer.Reply, err error) breaker.Outcome {
-	var e *infer.Error
-	switch {
-	case err == nil:
+	if err == nil {
 		return breaker.Success
-	case !errors.As(err, &e):
+	}
+	e, known := errors.AsType[*infer.Error](err)
+	switch {
+	case !known:
 		return breaker.Neutral
 	case e.Status == infer.StatusClientGone || errors.Is(ctx.Err(), context.Canceled):
 		return breaker.Neutral
@@ -225,19 +243,18 @@ func lost(err error) bool {
 	return errors.As(err, &e) && e.Answer == nil && e.Status != http.StatusGatewayTimeout
 }
 
-// pause waits before attempt n+1, and reports whether there is still somebody
-// to wait for.
-func (rt *Router) pause(ctx context.Context, r *infer.Request, n int) bool {
+// pause waits before attempt n+1, or until there is nobody left to wait for.
+// It returns the time.
+func (rt *Router) pause(ctx context.Context, r *infer.Request, n int) time.Time {
 	d := rt.cfg.backoff(n, rand.Float64())
 	rt.metrics.retry(r, n, d)
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
+	return time.Now()
 }
 
 // backoff is the pause after attempt n (from 1): the initial one, grown n-1

@@ -288,6 +288,45 @@ func TestConnectionsThatBreakTogetherAreOneFailure(t *testing.T) {
 	}
 }
 
+// Streams last for minutes: a worker that is back is used again when they have
+// begun, not when they end.
+func TestStreamsThatBeginBringAWorkerBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := registry(t, breaker.Config{Failures: 1, Successes: 3, Rest: time.Second}, "m")
+		var begun, refused atomic.Int64
+		rest := make(chan error)
+		rt := router(t, DefaultConfig(), reg, backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
+			_, _ = w.Write([]byte("data: 1\n\n"))
+			begun.Add(1)
+			return <-rest
+		}))
+		w := reg.Snapshot().All[0]
+		lease, _ := w.Acquire(time.Now())
+		lease.Release(time.Now(), breaker.Failure)
+		time.Sleep(time.Second)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				_, _, err := ask(rt, "m")
+				if code(err) == "no_available_workers" {
+					refused.Add(1)
+				}
+			})
+			synctest.Wait()
+		}
+		if begun.Load() != 20 || refused.Load() != 0 || w.Breaker().State() != breaker.Closed {
+			t.Errorf("%d streams run, %d were refused, the breaker is %v; want 20, 0, closed", begun.Load(), refused.Load(), w.Breaker().State())
+		}
+		for range 20 {
+			rest <- nil
+		}
+		wg.Wait()
+		if success, failure, _ := w.Outcomes(); success != 20 || failure != 1 || w.InFlight() != 0 {
+			t.Errorf("%d successes, %d failures, %d in flight; want 20, 1, 0", success, failure, w.InFlight())
+		}
+	})
+}
+
 func TestAWorkerThatRefusesIsNoTry(t *testing.T) {
 	reg := registry(t, breaker.Config{Failures: 1, Successes: 1, Rest: time.Hour}, "m", "m")
 	var asked atomic.Int64

@@ -21,8 +21,9 @@ type Table struct {
 	wild   *Route            // for names that no worker claims; nil if every worker claims its own
 	own    []string          // what workers call their models, sorted
 	names  []string          // every name in models, sorted
-	size   int               // workers, ready or not
-	joined int               // of them, those whose models are known
+	joined int               // workers whose models are known
+
+	workers []*fleet.Worker // ready or not
 }
 
 // A Route is how one model is served.
@@ -33,7 +34,9 @@ type Route struct {
 	Lead    policy.Picker   // nil if Workers is empty
 	Workers []*fleet.Worker // those that Lead picks among
 
-	metrics *modelMetrics
+	metrics  *modelMetrics
+	members  map[*fleet.Worker]*member // of Workers, each
+	observer policy.Observer           // Policy, if it is one
 }
 
 // next returns the worker for the next attempt, or nil if there is none left.
@@ -101,7 +104,7 @@ func (t *Table) unnamed() (*Route, error) {
 
 // nobody is the error of a fleet that serves nothing yet.
 func (t *Table) nobody() error {
-	if t.size == 0 {
+	if len(t.workers) == 0 {
 		return &infer.Error{Status: http.StatusServiceUnavailable, Code: "no_workers", Msg: "No workers are registered.", RetryAfter: retryLater}
 	}
 	return &infer.Error{Status: http.StatusServiceUnavailable, Code: "no_available_workers", Msg: "No worker has answered yet.", RetryAfter: retryLater}
@@ -122,7 +125,7 @@ func cut(s string) string {
 // build binds what snap holds into a Table. It runs off the request path,
 // whenever the fleet has changed. rt.mu must be held.
 func (rt *Router) build(snap *fleet.Snapshot) *Table {
-	t := &Table{Epoch: snap.Epoch, models: make(map[string]*Route), size: len(snap.All)}
+	t := &Table{Epoch: snap.Epoch, models: make(map[string]*Route), workers: snap.All}
 	c := claimsOf(snap)
 	t.joined = c.joined
 	old := rt.models
@@ -232,6 +235,7 @@ func (c *claims) claim(model string, w *fleet.Worker, ready bool) {
 type model struct {
 	policy  policy.Policy
 	metrics *modelMetrics
+	members map[*fleet.Worker]*member // of the present table; not written to
 }
 
 // bind makes the Route for a model. rt.mu must be held.
@@ -239,13 +243,37 @@ func (rt *Router) bind(old map[string]*model, name string, ws []*fleet.Worker) *
 	m := rt.models[name]
 	if m == nil {
 		if m = old[name]; m == nil {
-			m = &model{rt.newPolicy(), rt.metrics.of(name)}
+			m = &model{policy: rt.newPolicy(), metrics: rt.metrics.of(name)}
 		}
 		rt.models[name] = m
 	}
-	r := &Route{Model: name, Backend: rt.backend, Policy: m.policy, Workers: ws, metrics: m.metrics}
+	m.members = membersOf(ws, m.members)
+	r := &Route{Model: name, Backend: rt.backend, Policy: m.policy, Workers: ws, metrics: m.metrics, members: m.members}
+	r.observer, _ = m.policy.(policy.Observer)
 	if len(ws) > 0 {
 		r.Lead = m.policy.Bind(ws)
 	}
 	return r
+}
+
+// membersOf returns the members for ws, those of old that are still there.
+func membersOf(ws []*fleet.Worker, old map[*fleet.Worker]*member) map[*fleet.Worker]*member {
+	stayed := 0
+	for _, w := range ws {
+		if old[w] != nil {
+			stayed++
+		}
+	}
+	if stayed == len(ws) && stayed == len(old) {
+		return old
+	}
+	ms := make(map[*fleet.Worker]*member, len(ws))
+	for _, w := range ws {
+		m := old[w]
+		if m == nil {
+			m = new(member)
+		}
+		ms[w] = m
+	}
+	return ms
 }

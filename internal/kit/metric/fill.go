@@ -93,8 +93,13 @@ func (t *tags) make(field reflect.Type) (metric any, c prometheus.Collector, err
 		g := &GaugeFunc{desc: prometheus.NewDesc(t.Name, t.Help, nil, nil)}
 		return g, g, nil
 	case *GaugeVecFunc:
-		g := &GaugeVecFunc{desc: prometheus.NewDesc(t.Name, t.Help, t.Labels, nil), labels: len(t.Labels), max: t.max}
+		g := new(GaugeVecFunc)
+		t.ask(&g.vecFunc, prometheus.GaugeValue)
 		return g, g, nil
+	case *CounterVecFunc:
+		c := new(CounterVecFunc)
+		t.ask(&c.vecFunc, prometheus.CounterValue)
+		return c, c, nil
 	case *CounterVec:
 		p := prometheus.NewCounterVec(prometheus.CounterOpts(opts), t.Labels)
 		v := &CounterVec{}
@@ -118,6 +123,12 @@ func (t *tags) make(field reflect.Type) (metric any, c prometheus.Collector, err
 		return v, p, nil
 	}
 	return nil, nil, fmt.Errorf("%v is not a metric", field)
+}
+
+// ask makes v what the tags say.
+func (t *tags) ask(v *vecFunc, kind prometheus.ValueType) {
+	v.desc, v.kind = prometheus.NewDesc(t.Name, t.Help, t.Labels, nil), kind
+	v.labels, v.max = len(t.Labels), t.max
 }
 
 var (
@@ -171,7 +182,7 @@ func kindOf(t reflect.Type) (kind string, vec bool) {
 	switch reflect.Zero(t).Interface().(type) {
 	case *Counter:
 		return "counter", false
-	case *CounterVec:
+	case *CounterVec, *CounterVecFunc:
 		return "counter", true
 	case *Gauge, *GaugeFunc:
 		return "gauge", false

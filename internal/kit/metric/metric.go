@@ -175,12 +175,7 @@ func (g *GaugeFunc) Collect(c chan<- prometheus.Metric) {
 // A GaugeVecFunc is a gauge for each of many things that know their values
 // themselves, such as workers. It is asked when it is read, so nothing has to
 // be deleted when a thing goes.
-type GaugeVecFunc struct {
-	desc   *prometheus.Desc
-	labels int // how many
-	max    int // sets shown
-	f      atomic.Pointer[func(yield func(value float64, labels ...string))]
-}
+type GaugeVecFunc struct{ vecFunc }
 
 // Set says how the values are had: f calls yield once for each set of label
 // values. A set that repeats an earlier one, and those past the tag max, are
@@ -191,23 +186,41 @@ func (g *GaugeVecFunc) Set(f func(yield func(value float64, labels ...string))) 
 	}
 }
 
+// A CounterVecFunc is what a GaugeVecFunc is, for numbers that only grow.
+type CounterVecFunc struct{ vecFunc }
+
+// Set says how the values are had, as GaugeVecFunc.Set does.
+func (c *CounterVecFunc) Set(f func(yield func(value float64, labels ...string))) {
+	if c != nil {
+		c.f.Store(&f)
+	}
+}
+
+type vecFunc struct {
+	desc   *prometheus.Desc
+	kind   prometheus.ValueType
+	labels int // how many
+	max    int // sets shown
+	f      atomic.Pointer[func(yield func(value float64, labels ...string))]
+}
+
 // Describe implements prometheus.Collector.
-func (g *GaugeVecFunc) Describe(c chan<- *prometheus.Desc) { c <- g.desc }
+func (v *vecFunc) Describe(c chan<- *prometheus.Desc) { c <- v.desc }
 
 // Collect implements prometheus.Collector.
-func (g *GaugeVecFunc) Collect(c chan<- prometheus.Metric) {
-	f := g.f.Load()
+func (v *vecFunc) Collect(c chan<- prometheus.Metric) {
+	f := v.f.Load()
 	if f == nil {
 		return
 	}
 	seen := map[string]bool{}
 	(*f)(func(value float64, labels ...string) {
-		wantLabels(len(labels), g.labels)
+		wantLabels(len(labels), v.labels)
 		key := string(appendKey(nil, labels))
-		if seen[key] || len(seen) >= g.max {
+		if seen[key] || len(seen) >= v.max {
 			return
 		}
 		seen[key] = true
-		c <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, value, clean(labels)...)
+		c <- prometheus.MustNewConstMetric(v.desc, v.kind, value, clean(labels)...)
 	})
 }

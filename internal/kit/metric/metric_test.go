@@ -96,6 +96,27 @@ func TestWhatIsCountedIsShown(t *testing.T) {
 	}
 }
 
+func TestWhatThingsCountThemselves(t *testing.T) {
+	var p struct {
+		Ends *CounterVecFunc `name:"smg_ends_total" labels:"worker,outcome" help:"how requests ended" max:"2"`
+	}
+	p.Ends.Set(nil) // without a registry nothing happens
+	r := NewRegistry(nil)
+	Fill(r, &p)
+	wantLines(t, scrape(t, r, "smg_ends"))
+	n := 0.0
+	p.Ends.Set(func(yield func(float64, ...string)) {
+		n++
+		yield(n, "a", "success")
+		yield(9, "a", "success") // again: the first stays
+		yield(2*n, "a", "failure")
+		yield(3, "b", "success") // one more than max
+	})
+	scrape(t, r, "")
+	wantLines(t, scrape(t, r, "smg_ends"), `smg_ends_total{outcome="failure",worker="a"} 4`, `smg_ends_total{outcome="success",worker="a"} 2`)
+	wantLines(t, scrape(t, r, "# TYPE smg_ends"), "# TYPE smg_ends_total counter")
+}
+
 func TestOperatorsBuckets(t *testing.T) {
 	r, p := NewRegistry([]float64{0.5, 2}), &parts{}
 	Fill(r, p)

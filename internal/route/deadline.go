@@ -1,0 +1,95 @@
+package route
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A deadline is the context of one request: its parent's, until a time. It is
+// what context.WithDeadline returns, but it allocates nothing and arms no timer
+// unless somebody asks for Done. Who does not, looks at Deadline, and asks Err
+// when something else has woken him.
+//
+// It is good until the Serve that made it returns; then it is used for another
+// request. Who has asked for Done may keep it: then it is not used again.
+type deadline struct {
+	parent context.Context
+	at     time.Time
+	timed  atomic.Pointer[timed] // nil until somebody asks for Done
+}
+
+// timed is a deadline's other form, with a timer.
+type timed struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+var deadlines = sync.Pool{New: func() any { return new(deadline) }}
+
+// withDeadline returns a context that ends with parent or at the time given,
+// whichever is sooner. Its end must be called.
+func withDeadline(parent context.Context, at time.Time) *deadline {
+	if sooner, ok := parent.Deadline(); ok && sooner.Before(at) {
+		at = sooner
+	}
+	d := deadlines.Get().(*deadline)
+	d.parent, d.at = parent, at
+	return d
+}
+
+// end tells that the request has been served.
+func (d *deadline) end() {
+	if t := d.timed.Load(); t != nil {
+		t.cancel()
+		return // somebody may still look at it
+	}
+	d.parent, d.at = nil, time.Time{}
+	deadlines.Put(d)
+}
+
+// Deadline implements context.Context.
+func (d *deadline) Deadline() (time.Time, bool) { return d.at, true }
+
+// Done implements context.Context.
+func (d *deadline) Done() <-chan struct{} { return d.derive().Done() }
+
+// Err implements context.Context.
+func (d *deadline) Err() error {
+	if t := d.timed.Load(); t != nil {
+		return t.Err()
+	}
+	if err := d.parent.Err(); err != nil {
+		return err
+	}
+	if time.Now().Before(d.at) {
+		return nil
+	}
+	// From here on it must stay with this answer, also if its parent ends.
+	return d.derive().Err()
+}
+
+// Value implements context.Context. What package context keeps of a context
+// that can end is found here too, so context.Cause and contexts derived from d
+// are as they are for its own.
+func (d *deadline) Value(key any) any {
+	if t := d.timed.Load(); t != nil {
+		return t.Value(key)
+	}
+	return d.parent.Value(key)
+}
+
+// derive returns the context that has a timer. It is made once.
+func (d *deadline) derive() *timed {
+	if t := d.timed.Load(); t != nil {
+		return t
+	}
+	ctx, cancel := context.WithDeadline(d.parent, d.at)
+	t := &timed{ctx, cancel}
+	if !d.timed.CompareAndSwap(nil, t) {
+		cancel()
+		return d.timed.Load()
+	}
+	return t
+}

@@ -1,0 +1,161 @@
+package route
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/internal/infer"
+)
+
+type keyOf string
+
+// TestADeadlineIsLikeAnyContext holds that nobody can tell it from what
+// context.WithDeadline returns, whether or not Done was asked for before.
+func TestADeadlineIsLikeAnyContext(t *testing.T) {
+	whyLeft := errors.New("the client left")
+	type world struct {
+		ctx   context.Context
+		leave context.CancelCauseFunc
+	}
+	tests := []struct {
+		name  string
+		do    func(w world)
+		err   error
+		cause error
+		code  string // of infer.Ended
+	}{
+		{"nothing has happened", func(world) {}, nil, nil, ""},
+		{"just before its time", func(world) { time.Sleep(time.Second - 1) }, nil, nil, ""},
+		{"its time is up", func(world) { time.Sleep(time.Second) }, context.DeadlineExceeded, context.DeadlineExceeded, "call_upstream_timeout"},
+		{"the client leaves", func(w world) { w.leave(whyLeft) }, context.Canceled, whyLeft, "client_closed_request"},
+		{"the gateway stops", func(w world) { w.leave(infer.Stopping) }, context.Canceled, infer.Stopping, "gateway_stopping"},
+		{"the client leaves, then its time is up", func(w world) { w.leave(whyLeft); time.Sleep(2 * time.Second) }, context.Canceled, whyLeft, "client_closed_request"},
+		{"its time is up, seen, then the client leaves", func(w world) {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			_ = w.ctx.Err()
+			w.leave(whyLeft)
+		}, context.DeadlineExceeded, context.DeadlineExceeded, "call_upstream_timeout"},
+	}
+	forms := []struct {
+		name string
+		make func(parent context.Context, at time.Time) (context.Context, func())
+	}{
+		{"of package context", func(p context.Context, at time.Time) (context.Context, func()) {
+			ctx, cancel := context.WithDeadline(p, at)
+			return ctx, cancel
+		}},
+		{"ours", func(p context.Context, at time.Time) (context.Context, func()) {
+			d := withDeadline(p, at)
+			return d, d.end
+		}},
+		{"ours, asked for Done", func(p context.Context, at time.Time) (context.Context, func()) {
+			d := withDeadline(p, at)
+			d.Done()
+			return d, d.end
+		}},
+		{"derived from ours", func(p context.Context, at time.Time) (context.Context, func()) {
+			d := withDeadline(p, at)
+			ctx, cancel := context.WithCancel(d)
+			return ctx, func() { cancel(); d.end() }
+		}},
+		{"ours, with a value", func(p context.Context, at time.Time) (context.Context, func()) {
+			d := withDeadline(p, at)
+			return context.WithValue(d, keyOf("other"), 1), d.end
+		}},
+	}
+	for _, form := range forms {
+		for _, tt := range tests {
+			t.Run(form.name+"/"+tt.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					parent, leave := context.WithCancelCause(context.WithValue(t.Context(), keyOf("id"), "r1"))
+					defer leave(nil)
+					at := time.Now().Add(time.Second)
+					ctx, end := form.make(parent, at)
+					defer end()
+					tt.do(world{ctx, leave})
+					synctest.Wait()
+					if got, ok := ctx.Deadline(); !ok || !got.Equal(at) {
+						t.Errorf("Deadline() = %v, %v; want %v", got, ok, at)
+					}
+					if got := ctx.Value(keyOf("id")); got != "r1" {
+						t.Errorf("Value() = %v, want what the parent has", got)
+					}
+					for _, asked := range []string{"before", "after"} {
+						if err := ctx.Err(); !errors.Is(err, tt.err) {
+							t.Errorf("%s Done was asked for: Err() = %v, want %v", asked, err, tt.err)
+						}
+						if err := context.Cause(ctx); !errors.Is(err, tt.cause) {
+							t.Errorf("%s Done was asked for: the cause is %v, want %v", asked, err, tt.cause)
+						}
+						if e := infer.Ended(ctx, nil); (e == nil) != (tt.code == "") || e != nil && e.Code != tt.code {
+							t.Errorf("%s Done was asked for: a client is told %v, want %q", asked, e, tt.code)
+						}
+						select {
+						case <-ctx.Done():
+							if tt.err == nil {
+								t.Error("Done is closed, and nothing has happened")
+							}
+						default:
+							if tt.err != nil {
+								t.Error("Done is not closed")
+							}
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestTheSoonerDeadlineHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		soon := time.Now().Add(time.Second)
+		parent, cancel := context.WithDeadline(t.Context(), soon)
+		defer cancel()
+		d := withDeadline(parent, soon.Add(time.Second))
+		defer d.end()
+		if at, _ := d.Deadline(); !at.Equal(soon) {
+			t.Errorf("Deadline() = %v, want the parent's, %v", at, soon)
+		}
+	})
+}
+
+// Whoever waits is woken, and whoever keeps a context it has waited on sees
+// that the request has ended.
+func TestManyWaitForOneDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 20 {
+			d := withDeadline(t.Context(), time.Now().Add(time.Second))
+			begin := time.Now()
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					<-d.Done()
+					if err := d.Err(); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != time.Second {
+						t.Errorf("woken with %v after %s, want the deadline after 1s", err, time.Since(begin))
+					}
+				})
+				wg.Go(func() {
+					_, _ = d.Err(), d.Value(keyOf("id"))
+					_ = context.Cause(d)
+				})
+			}
+			wg.Wait()
+			d.end()
+		}
+		d := withDeadline(t.Context(), time.Now().Add(time.Hour))
+		done := d.Done()
+		d.end()
+		other := withDeadline(t.Context(), time.Now().Add(time.Hour))
+		defer other.end()
+		<-done
+		if err := d.Err(); !errors.Is(err, context.Canceled) || other.Err() != nil {
+			t.Errorf("after its end a context that was waited on says %v, want that it was canceled; the next request's says %v", err, other.Err())
+		}
+	})
+}
