@@ -1,0 +1,153 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Trouble is told when connections cannot be accepted: for want of
+// descriptors, mostly. Either function may be nil. They are called on the
+// accepting goroutine and must not block.
+type Trouble struct {
+	Began func(err error)
+	Ended func(lasted time.Duration)
+}
+
+// How long accepting rests after an error: minRest, doubled to maxRest. It is
+// well again when nothing has failed for calm.
+const (
+	minRest = 5 * time.Millisecond
+	maxRest = time.Second
+	calm    = time.Second
+)
+
+// Accept hands each connection of l to serve, which must not block. When ctx
+// ends, Accept closes l and returns what closing it says. When somebody else
+// closes l, it returns an error that is net.ErrClosed. No other error ends it:
+// it rests and tries again.
+//
+// There is no spare descriptor to accept with and hang up on whoever comes
+// while there are no others. A client that waits in the kernel's queue is
+// served some milliseconds later if the want is short; hanging up on it would
+// make each short want a failure. Whoever would rather refuse than wait bounds
+// connections below the limit of descriptors, and can then answer with a 503.
+func Accept(ctx context.Context, l net.Listener, serve func(net.Conn), tr Trouble) error {
+	closed := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() { closed <- l.Close() })
+	end := func() error {
+		if stop() {
+			return nil
+		}
+		return <-closed
+	}
+	a := acceptor{l: l, trouble: tr}
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			a.succeeded()
+			serve(c)
+		case ctx.Err() != nil:
+			return end()
+		case errors.Is(err, net.ErrClosed):
+			// ctx may end at this moment; whoever closed l was first.
+			_ = end()
+			return fmt.Errorf("accepting on %s: %w", l.Addr(), err)
+		case a.isCalm(err):
+		case isOfOne(err):
+		default:
+			a.failed(ctx, err)
+		}
+	}
+}
+
+// isOfOne reports whether err is of the one connection that would have been
+// accepted, so that the next may be tried at once. Linux reports what befell a
+// connection while it waited as accept's own error; see accept(2).
+func isOfOne(err error) bool {
+	for _, e := range [...]error{
+		syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EPROTO, syscall.ENETDOWN,
+		syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// An acceptor knows how accepting has gone.
+type acceptor struct {
+	l       net.Listener
+	trouble Trouble
+
+	rest  time.Duration // the last; 0 after a success
+	since time.Time     // when trouble began; zero if there is none
+	timed bool          // l has a deadline at which, with no failure before, all is well
+}
+
+// succeeded notes a connection. Trouble is not over with it: descriptors come
+// free one by one, and each would be an end and a new beginning.
+func (a *acceptor) succeeded() {
+	a.rest = 0
+	if a.since.IsZero() || a.timed {
+		return
+	}
+	if a.timed = a.deadline(time.Now().Add(calm)); !a.timed {
+		a.ended() // nothing would wake us later
+	}
+}
+
+// isCalm reports whether err is the deadline of an end of trouble.
+func (a *acceptor) isCalm(err error) bool {
+	if !a.timed || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	a.clear()
+	a.ended()
+	return true
+}
+
+// failed notes an error and rests.
+func (a *acceptor) failed(ctx context.Context, err error) {
+	if a.timed {
+		a.clear()
+	}
+	if a.since.IsZero() {
+		a.since = time.Now()
+		if a.trouble.Began != nil {
+			a.trouble.Began(fmt.Errorf("accepting on %s: %w", a.l.Addr(), err))
+		}
+	}
+	a.rest = min(max(2*a.rest, minRest), maxRest)
+	t := time.NewTimer(a.rest)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func (a *acceptor) ended() {
+	lasted := time.Since(a.since)
+	a.since = time.Time{}
+	if a.trouble.Ended != nil {
+		a.trouble.Ended(lasted)
+	}
+}
+
+func (a *acceptor) clear() {
+	a.timed = false
+	a.deadline(time.Time{}) // if that fails, l says so itself
+}
+
+// deadline sets when Accept gives up, and reports whether it could.
+func (a *acceptor) deadline(t time.Time) bool {
+	d, ok := a.l.(interface{ SetDeadline(t time.Time) error })
+	return ok && d.SetDeadline(t) == nil
+}
