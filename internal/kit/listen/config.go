@@ -115,8 +115,3 @@ func (c ClientConfig) Validate() error {
 	}
 	return errors.Join(errs...)
 }
-
-// Options returns what ClientTLS is to be told.
-func (c ClientConfig) Options() ClientOptions {
-	return ClientOptions{CAFiles: c.CAFiles, CertFile: c.CertFile, KeyFile: c.KeyFile, InsecureSkipVerify: c.InsecureSkipVerify}
-}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -43,14 +42,6 @@ func ServerTLS(cert *Certificate, opt ServerOptions) *tls.Config {
 	return c
 }
 
-// ClientOptions say whom the gateway trusts to be a worker, and who it is to
-// them.
-type ClientOptions struct {
-	CAFiles            []string // authorities beside the system's, PEM
-	CertFile, KeyFile  string   // what is shown to workers that ask; both or neither
-	InsecureSkipVerify bool     // take any worker's word for who it is
-}
-
 // sessions is how many workers' TLS sessions are kept to be resumed.
 const sessions = 4096
 
@@ -58,7 +49,7 @@ const sessions = 4096
 // when they change.
 type Client struct {
 	w   watched[dialer]
-	opt ClientOptions // constant
+	cfg ClientConfig // constant
 }
 
 type dialer struct {
@@ -66,18 +57,16 @@ type dialer struct {
 	own    *pair // nil for none
 }
 
-// ClientTLS reads the files of opt. Nothing is watched before Run.
-func ClientTLS(opt ClientOptions, ev Events) (*Client, error) {
-	opt.CAFiles = slices.Clone(opt.CAFiles)
-	c := &Client{opt: opt}
+// ClientTLS reads the files of cfg, which must be valid. Nothing is watched
+// before Run.
+func ClientTLS(cfg ClientConfig, ev Events) (*Client, error) {
+	cfg.CAFiles = slices.Clone(cfg.CAFiles)
+	c := &Client{cfg: cfg}
 	c.w.parse, c.w.faulty, c.w.events = c.parse, (*dialer).expired, ev
-	if (opt.CertFile == "") != (opt.KeyFile == "") {
-		return nil, errors.New("a client certificate needs its key, and a key its certificate")
+	if cfg.CertFile != "" {
+		c.w.names = append(c.w.names, cfg.CertFile, cfg.KeyFile)
 	}
-	if opt.CertFile != "" {
-		c.w.names = append(c.w.names, opt.CertFile, opt.KeyFile)
-	}
-	c.w.names = append(c.w.names, opt.CAFiles...)
+	c.w.names = append(c.w.names, cfg.CAFiles...)
 	if err := c.w.open(); err != nil {
 		return nil, err
 	}
@@ -91,9 +80,9 @@ func (c *Client) Run(ctx context.Context) error { return c.w.Run(ctx) }
 // error is returned and Events are not told of it.
 func (c *Client) Reload() error { return c.w.Reload() }
 
-// Config returns the settings to dial with. Ask for each connection, so as to
-// see new authorities: a Config that is kept knows the old ones. It is shared:
-// Clone it to set ServerName, which must be set.
+// Config returns the settings to dial with. Ask for each connection: a Config
+// that is kept shows workers the certificate in use, but trusts the authorities
+// of then. It is shared: Clone it to set ServerName, which must be set.
 func (c *Client) Config() *tls.Config { return c.w.value.Load().config }
 
 // Info says what certificate is shown to workers; ok is false if none is.
@@ -113,12 +102,12 @@ func (c *Client) parse(files []file) (*dialer, error) {
 	d := &dialer{config: &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		NextProtos:         []string{"http/1.1"},
-		InsecureSkipVerify: c.opt.InsecureSkipVerify,
+		InsecureSkipVerify: c.cfg.InsecureSkipVerify,
 		// Sessions are of these settings: with others, workers are asked anew
 		// who they are, and told anew who we are.
 		ClientSessionCache: tls.NewLRUClientSessionCache(sessions),
 	}}
-	if c.opt.CertFile != "" {
+	if c.cfg.CertFile != "" {
 		own, err := parsePair(files[:2])
 		if err != nil {
 			return nil, fmt.Errorf("client %w", err)
@@ -126,7 +115,9 @@ func (c *Client) parse(files []file) (*dialer, error) {
 		d.own, files = own, files[2:]
 		// Shown whatever authorities the worker names: a list that lacks an
 		// intermediate one is more often than a worker that means another.
-		d.config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own.cert, nil }
+		d.config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &c.w.value.Load().own.cert, nil
+		}
 	}
 	if len(files) > 0 {
 		pool, err := x509.SystemCertPool()
