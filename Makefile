@@ -61,8 +61,8 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 	  done; \
 	done
 
-perf: build ## CPU per request beside haproxy, and how streams survive faults (Linux; needs haproxy)
-	go run ./test/perf
+perf: build ## what a request costs beside haproxy, nginx and a bare relay (Linux; needs gcc, haproxy, nginx); PERF=flags
+	go run ./test/perf $(PERF)
 
 engine: ## the tests before a real llama.cpp (needs python3 with venv and pip)
 	test/engine/run.sh

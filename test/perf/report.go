@@ -1,0 +1,141 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+)
+
+// A result is what is kept of a run.
+type result struct {
+	Time     string            `json:"time"`
+	Machine  string            `json:"machine"`
+	Versions map[string]string `json:"versions"`
+	Options  options           `json:"options"`
+	Samples  []sample          `json:"samples"`
+}
+
+func (r result) write(name string) error {
+	b, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "perf: raw figures in", name)
+	return os.WriteFile(name, append(b, '\n'), 0o644)
+}
+
+// table writes the medians of a run and their ratios, as Markdown.
+func table(w io.Writer, r result) {
+	names := columns(r.Options.Proxies)
+	fmt.Fprintf(w, "\n%s; %s; %d rounds of %g s, medians.", r.Machine, strings.Join(sortedValues(r.Versions), "; "), r.Options.Rounds, r.Options.Seconds)
+	if v := waits(r.Samples); len(v) > 0 && median(v) > 0.05 {
+		fmt.Fprintf(w, " The machine was busy: on one core the proxies waited %.0f %% of the time (median) for their core.", 100*median(v))
+	}
+	fmt.Fprintf(w, "\n\n| cores | work | | %s | sluice ÷ haproxy | sluice ÷ floor | bar |\n|---|---|---|%s\n",
+		strings.Join(names, " | "), strings.Repeat("---:|", len(names)+2)+"---|")
+	for _, cores := range r.Options.Cores {
+		for _, wk := range works {
+			for _, l := range wk.lines {
+				row(w, r.Samples, cores, wk, l, names)
+			}
+		}
+	}
+}
+
+func columns(proxies []string) []string {
+	var names []string
+	for _, p := range proxies {
+		name, _, _ := strings.Cut(p, "=")
+		names = append(names, name)
+	}
+	return names
+}
+
+func row(w io.Writer, all []sample, cores int, wk work, l line, names []string) {
+	values := map[string]float64{}
+	cells := []string{}
+	for _, name := range names {
+		v := figures(all, cores, wk.name, name, l)
+		if len(v) == 0 {
+			cells = append(cells, "")
+			continue
+		}
+		values[name] = median(v)
+		cells = append(cells, fmt.Sprintf("%.*f", l.digits, values[name]))
+	}
+	if len(values) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "| %d | %s | %s | %s | %s | %s | %s |\n", cores, wk.title, l.what, strings.Join(cells, " | "),
+		ratio(values, "haproxy"), ratio(values, "floor"), l.bar)
+}
+
+// ratio says how sluice's figure is to another's, or nothing.
+func ratio(v map[string]float64, to string) string {
+	a, ok := v["sluice"]
+	b, ok2 := v[to]
+	if !ok || !ok2 || b <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", a/b)
+}
+
+// figures returns what was measured for a line, one a round.
+func figures(all []sample, cores int, work, proxy string, l line) []float64 {
+	var v []float64
+	for _, s := range all {
+		f, ok := s.Figures[l.figure]
+		if !ok || s.Cores != cores || s.Work != work || s.Proxy != proxy {
+			continue
+		}
+		if l.added {
+			f -= alone(all, s, l.figure)
+		}
+		v = append(v, f)
+	}
+	return v
+}
+
+// alone returns the figure of the round of s without a proxy.
+func alone(all []sample, s sample, figure string) float64 {
+	for _, d := range all {
+		if d.Proxy == direct && d.Cores == s.Cores && d.Work == s.Work && d.Round == s.Round {
+			return d.Figures[figure]
+		}
+	}
+	return 0
+}
+
+// waits returns for what part of each measurement a proxy waited for the core
+// that is its own if nothing else runs.
+func waits(all []sample) []float64 {
+	var v []float64
+	for _, s := range all {
+		if w, ok := s.Figures["waited"]; ok && s.Cores == 1 {
+			v = append(v, w)
+		}
+	}
+	return v
+}
+
+// median returns the middle value; of an even number the mean of the two.
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	m := len(s) / 2
+	if len(s)%2 == 1 {
+		return s[m]
+	}
+	return (s[m-1] + s[m]) / 2
+}
+
+func sortedValues(m map[string]string) []string {
+	var all []string
+	for k, v := range m {
+		all = append(all, k+" "+strings.TrimPrefix(v, k+" "))
+	}
+	slices.Sort(all)
+	return all
+}
