@@ -55,7 +55,8 @@ type Watcher interface {
 }
 
 // A Conn is one connection. Methods are for its owner unless they say
-// otherwise.
+// otherwise. While the owner Receives, one other goroutine may Write in its
+// stead; the deadline is that goroutine's then.
 type Conn struct {
 	nc      net.Conn
 	rc      syscall.RawConn // nil if reads and writes go through nc
@@ -67,8 +68,9 @@ type Conn struct {
 	readable, writable func(uintptr) bool // bound once; allocated otherwise
 	recv               Receiver           // while Receive runs
 	begun              bool               // its Begin was called
-	err                error              // why readable or writable has ended
+	err                error              // why readable has ended
 	out                []byte             // what writable has to write
+	outErr             error              // why writable has ended
 	stall              time.Duration      // how long it may get nowhere, while its deadline is lent
 	before             int64              // the deadline that was
 
@@ -103,13 +105,13 @@ func (c *Conn) Interrupt() {
 // cannot wait again.
 func (c *Conn) Interrupted() bool { return c.interrupted.Load() }
 
-// Expire sets when c's waits end with ErrExpired, to the Watch's precision: d
-// from now, never if d is 0. It returns ErrExpired if an earlier deadline has
+// Expire sets when c's waits end with ErrExpired: d from now, or up to two
+// Ticks later but never sooner; not at all if d is 0. It returns ErrExpired if an earlier deadline has
 // passed: c cannot be used again then.
 func (c *Conn) Expire(d time.Duration) error {
 	at := int64(noDeadline)
 	if d > 0 {
-		at = c.watch.now.Load() + int64(d)
+		at = c.watch.in(d)
 	}
 	if c.deadline.Swap(at) == expired {
 		c.deadline.Store(expired)
@@ -194,41 +196,54 @@ func (c *Conn) Write(b []byte, stall time.Duration) error {
 	if c.rc != nil {
 		return c.write(b, stall)
 	}
-	return c.patiently(stall, func() error {
-		_, err := c.nc.Write(b)
+	if err := c.lend(stall); err != nil {
 		return err
-	})
+	}
+	for len(b) > 0 {
+		n, err := c.nc.Write(b[:min(len(b), piece)])
+		if err != nil {
+			return c.why(err)
+		}
+		b = b[n:]
+		c.progress()
+	}
+	return c.giveBack()
 }
+
+// piece is how much is written to a net.Conn at once: how far a write has come
+// is not to be seen, so stall is the time for this much.
+const piece = 64 << 10
+
+// Offer sends b if that can be done at once, and reports whether all of it was
+// sent. Anybody may call it whom the owner lets write.
+func (c *Conn) Offer(b []byte) bool { return c.rc != nil && c.offer(b) }
 
 // Write2 sends a and then b, with one system call if it can.
 func (c *Conn) Write2(a, b []byte, stall time.Duration) error {
 	if c.rc != nil {
 		return c.write2(a, b, stall)
 	}
-	return c.patiently(stall, func() error {
-		bs := net.Buffers{a, b}
-		_, err := bs.WriteTo(c.nc)
+	if err := c.Write(a, stall); err != nil {
 		return err
-	})
+	}
+	return c.Write(b, stall)
 }
 
-// patiently bounds a write over a net.Conn, all of it: how far it has come is
-// not to be seen.
-func (c *Conn) patiently(stall time.Duration, write func() error) error {
-	if err := c.lend(stall); err != nil {
-		return err
+// Try sends of a and then b what c takes at once, with one system call. If n is
+// less than both, the rest is to be Written. A Conn that cannot say what it
+// takes at once takes nothing.
+func (c *Conn) Try(a, b []byte) (n int, err error) {
+	if c.rc == nil {
+		return 0, nil
 	}
-	if err := write(); err != nil {
-		return c.why(err)
-	}
-	return c.giveBack()
+	return c.try(a, b)
 }
 
 // lend makes c's deadline stall from now for as long as a write waits, unless
 // it is earlier already.
 func (c *Conn) lend(stall time.Duration) error {
 	c.stall, c.before = 0, c.deadline.Load()
-	at := c.watch.now.Load() + int64(stall)
+	at := c.watch.in(stall)
 	if stall <= 0 || c.before != noDeadline && c.before < at {
 		return nil
 	}
@@ -244,7 +259,7 @@ func (c *Conn) progress() {
 	if c.stall == 0 {
 		return
 	}
-	at, later := c.deadline.Load(), c.watch.now.Load()+int64(c.stall)
+	at, later := c.deadline.Load(), c.watch.in(c.stall)
 	if c.before != noDeadline {
 		later = min(later, c.before)
 	}

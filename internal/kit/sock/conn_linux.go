@@ -115,28 +115,39 @@ func (c *Conn) write(b []byte, stall time.Duration) error {
 	return c.rest(b, stall)
 }
 
+func (c *Conn) offer(b []byte) bool {
+	n, errno := rawWrite(uintptr(c.fd), b)
+	return errno == 0 && n == len(b)
+}
+
 func (c *Conn) write2(a, b []byte, stall time.Duration) error {
+	n, err := c.try(a, b)
+	switch {
+	case err != nil:
+		return err
+	case n == len(a)+len(b):
+		return nil
+	case n < len(a):
+		if err := c.rest(a[n:], stall); err != nil {
+			return err
+		}
+		n = len(a)
+	}
+	return c.rest(b[n-len(a):], stall)
+}
+
+func (c *Conn) try(a, b []byte) (int, error) {
 	v := [2]syscall.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
 	v[0].SetLen(len(a))
 	v[1].SetLen(len(b))
 	n, _, errno := syscall.Syscall(syscall.SYS_WRITEV, uintptr(c.fd), uintptr(unsafe.Pointer(&v[0])), 2)
-	switch {
-	case errno == 0 && int(n) == len(a)+len(b):
-		return nil
-	case errno != 0 && errno != syscall.EAGAIN && errno != syscall.EINTR:
-		return os.NewSyscallError("writev", errno)
-	case errno != 0:
-		n = 0
+	switch errno {
+	case 0:
+		return int(n), nil
+	case syscall.EAGAIN, syscall.EINTR:
+		return 0, nil
 	}
-	if int(n) < len(a) {
-		if err := c.rest(a[n:], stall); err != nil {
-			return err
-		}
-		n = 0
-	} else {
-		n -= uintptr(len(a))
-	}
-	return c.rest(b[n:], stall)
+	return 0, os.NewSyscallError("writev", errno)
 }
 
 // rest writes what the socket did not take at once.
@@ -144,12 +155,10 @@ func (c *Conn) rest(b []byte, stall time.Duration) error {
 	if err := c.lend(stall); err != nil {
 		return err
 	}
-	c.out = b
-	was := c.err // of a Receive that this may be in the midst of
-	c.err = nil
+	c.out, c.outErr = b, nil
 	err := c.rc.Write(c.writable)
 	if err == nil {
-		err = c.err
+		err = c.outErr
 	} else if errors.Is(err, os.ErrDeadlineExceeded) {
 		switch {
 		case c.deadline.Load() == expired:
@@ -158,7 +167,7 @@ func (c *Conn) rest(b []byte, stall time.Duration) error {
 			err = ErrInterrupted
 		}
 	}
-	c.out, c.err = nil, was
+	c.out, c.outErr = nil, nil
 	if err != nil {
 		return err
 	}
@@ -174,7 +183,7 @@ func (c *Conn) onWritable(fd uintptr) (end bool) {
 		case errno == syscall.EAGAIN:
 			return false
 		case errno != 0:
-			c.err = os.NewSyscallError("write", errno)
+			c.outErr = os.NewSyscallError("write", errno)
 			return true
 		}
 		c.out = c.out[n:]

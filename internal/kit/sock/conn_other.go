@@ -12,3 +12,7 @@ func (c *Conn) raw() {}
 func (c *Conn) write([]byte, time.Duration) error { panic("BUG: no raw connections here") }
 
 func (c *Conn) write2([]byte, []byte, time.Duration) error { panic("BUG: no raw connections here") }
+
+func (c *Conn) offer([]byte) bool { panic("BUG: no raw connections here") }
+
+func (c *Conn) try([]byte, []byte) (int, error) { panic("BUG: no raw connections here") }

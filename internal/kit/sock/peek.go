@@ -1,6 +1,8 @@
 package sock
 
 import (
+	"errors"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -44,14 +46,14 @@ func (p *peeks) run(*Watch) {
 	for {
 		select {
 		case <-t.C:
-			p.look()
+			p.round()
 		case <-p.stop:
 			return
 		}
 	}
 }
 
-func (p *peeks) look() {
+func (p *peeks) round() {
 	p.mu.Lock()
 	open := make([]*Conn, 0, len(p.conns))
 	for c := range p.conns {
@@ -59,7 +61,7 @@ func (p *peeks) look() {
 	}
 	p.mu.Unlock()
 	for _, c := range open {
-		hup, full := c.peek()
+		_, hup, full := c.look()
 		if hup {
 			p.drop(c)
 			c.hangUp(full)
@@ -67,23 +69,50 @@ func (p *peeks) look() {
 	}
 }
 
-// peek looks whether anything can still arrive on c.
-func (c *Conn) peek() (hup, full bool) {
+// Quiet reports whether nothing has arrived on c's socket that was not read,
+// and its other end is there still. It costs a system call. Anybody may call
+// it; of a Conn that is being read it says nothing that lasts.
+func (c *Conn) Quiet() bool {
+	arrived, hup, _ := c.look()
+	return !arrived && !hup
+}
+
+// Unread reports whether c holds bytes that came with those that were read:
+// TLS reads more of its socket than it is asked for.
+func (c *Conn) Unread() bool {
+	if c.rc != nil {
+		return false
+	}
+	var one [1]byte
+	_ = c.nc.SetReadDeadline(past)
+	n, err := c.nc.Read(one[:])
+	if c.interrupted.Load() || c.deadline.Load() == expired {
+		return true
+	}
+	_ = c.nc.SetReadDeadline(time.Time{})
+	return n > 0 || !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// look peeks at what can still arrive on c.
+func (c *Conn) look() (arrived, hup, full bool) {
 	sc := socket(c.nc)
+	if sc == nil {
+		return false, false, false
+	}
 	rc, err := sc.SyscallConn()
 	if err != nil {
-		return true, true
+		return false, true, true
 	}
 	err = rc.Control(func(fd uintptr) {
 		var one [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		switch err {
 		case nil:
-			hup = n == 0
+			arrived, hup = n > 0, n == 0
 		case syscall.EAGAIN, syscall.EINTR:
 		default:
 			hup, full = true, true
 		}
 	})
-	return hup || err != nil, full || err != nil
+	return arrived, hup || err != nil, full || err != nil
 }

@@ -70,6 +70,10 @@ func (w *Watch) Run(ctx context.Context) error {
 // load, where the clock costs a call.
 func (w *Watch) Now() time.Duration { return time.Duration(w.now.Load()) }
 
+// in returns the time that is d from now, or up to a Tick later: the last tick
+// may be that long ago, and no deadline may pass early.
+func (w *Watch) in(d time.Duration) int64 { return w.now.Load() + int64(d+Tick) }
+
 // OnTick makes the Watch call f at every Tick while it Runs, on its own
 // goroutine.
 func (w *Watch) OnTick(f func()) {
