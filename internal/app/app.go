@@ -19,6 +19,7 @@ import (
 	"sluice/internal/backend/relay"
 	"sluice/internal/config"
 	"sluice/internal/fleet"
+	"sluice/internal/kit/linelog"
 	"sluice/internal/kit/metric"
 	"sluice/internal/kit/trace"
 	"sluice/internal/policy"
@@ -31,6 +32,7 @@ import (
 type App struct {
 	cfg       *config.Config
 	log       *slog.Logger
+	lines     *linelog.Log // nil for no line a request
 	fleet     *fleet.Registry
 	metrics   *metric.Registry
 	transport *http.Transport
@@ -43,8 +45,9 @@ type App struct {
 }
 
 // New builds the gateway that cfg describes and opens its ports. cfg is valid.
-func New(cfg *config.Config, log *slog.Logger) (*App, error) {
-	a := &App{cfg: cfg, log: log, metrics: metric.NewRegistry(cfg.Metrics.Buckets)}
+// lines is the log of requests, which Run writes; nil for none.
+func New(cfg *config.Config, log *slog.Logger, lines *linelog.Log) (*App, error) {
+	a := &App{cfg: cfg, log: log, lines: lines, metrics: metric.NewRegistry(cfg.Metrics.Buckets)}
 	if cfg.Server.RuntimeThreads > 0 {
 		runtime.GOMAXPROCS(cfg.Server.RuntimeThreads)
 	}
@@ -185,7 +188,8 @@ func (a *App) Run(ctx context.Context) error {
 	defer a.transport.CloseIdleConnections()
 	a.warnIfOpen()
 	parts := []part{
-		{"traces", a.runTraces}, // first, so that the last request's span is sent
+		{"log", a.lines.Run},    // first, so that the last request's line is written
+		{"traces", a.runTraces}, // before all that has spans, so that the last is sent
 		{"fleet", a.fleet.Run},
 		{"metrics", a.runObserve},
 		{"health", a.runHealth},

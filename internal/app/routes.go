@@ -72,7 +72,9 @@ var healthPaths = map[string]bool{"/liveness": true, "/readiness": true, "/healt
 
 // gates are what every call passes, the first outermost.
 func (a *App) gates(am *access.Metrics) []infer.Gate {
-	gates := []infer.Gate{access.Gate(a.cfg.Access, a.log, am, nil)} // outermost: it sees whatever happens
+	gates := []infer.Gate{access.Gate(a.cfg.Access, access.Options{ // outermost: it sees whatever happens
+		Log: a.log, Lines: a.lines, Metrics: am, Refuse: server.Refuse,
+	})}
 	if a.tracer != nil {
 		gates = append(gates, span.Gate(a.tracer)) // a refused request has a span too
 	}

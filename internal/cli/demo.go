@@ -14,6 +14,7 @@ import (
 	"sluice/internal/app"
 	"sluice/internal/config"
 	"sluice/internal/fleet"
+	"sluice/internal/kit/linelog"
 	"sluice/internal/mock"
 	"sluice/internal/server"
 )
@@ -52,7 +53,7 @@ func demo(args []string, std streams) int {
 	if err != nil {
 		return refuse(std, "demo", err)
 	}
-	log, closeLog, err := logger(cfg.Log, std.err)
+	log, lines, closeLog, err := logger(cfg.Log, std.err)
 	if err != nil {
 		return failed(std, "demo", err)
 	}
@@ -61,7 +62,7 @@ func demo(args []string, std streams) int {
 	defer stop()
 	stopSaying := context.AfterFunc(ctx, func() { fmt.Fprintln(std.out, "\nEnding; once more Ctrl-C to end at once.") })
 	defer stopSaying()
-	if err := runDemo(ctx, engines, cfg, log, std.out); err != nil && !errors.Is(err, server.ErrCut) {
+	if err := runDemo(ctx, engines, cfg, log, lines, std.out); err != nil && !errors.Is(err, server.ErrCut) {
 		return failed(std, "demo", err)
 	}
 	fmt.Fprintln(std.out, "The demo has ended.")
@@ -81,7 +82,7 @@ func (d demoConfig) settings() (mock.Config, *config.Config, error) {
 }
 
 // runDemo runs engines and gateway until ctx is done, and says so on out.
-func runDemo(ctx context.Context, m mock.Config, cfg *config.Config, log *slog.Logger, out io.Writer) error {
+func runDemo(ctx context.Context, m mock.Config, cfg *config.Config, log *slog.Logger, lines *linelog.Log, out io.Writer) error {
 	engines, err := mock.New(m, log)
 	if err != nil {
 		return err
@@ -90,7 +91,7 @@ func runDemo(ctx context.Context, m mock.Config, cfg *config.Config, log *slog.L
 		return fmt.Errorf("%w (another --worker-port may be free; 0 takes any)", err)
 	}
 	cfg.Workers.WorkerURLs = engines.URLs()
-	gw, err := app.New(cfg, log)
+	gw, err := app.New(cfg, log, lines)
 	if err != nil {
 		return fmt.Errorf("%w (another --port and --prometheus-port may be free; 0 takes any)", err)
 	}

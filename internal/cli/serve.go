@@ -13,6 +13,7 @@ import (
 
 	"sluice/internal/app"
 	"sluice/internal/config"
+	"sluice/internal/kit/linelog"
 	"sluice/internal/kit/logfile"
 )
 
@@ -39,14 +40,14 @@ func serve(args []string, std streams) int {
 	if err != nil {
 		return refuse(std, "serve", err)
 	}
-	log, closeLog, err := logger(cfg.Log, std.err)
+	log, lines, closeLog, err := logger(cfg.Log, std.err)
 	if err != nil {
 		return failed(std, "serve", err)
 	}
 	slog.SetDefault(log) // what libraries print goes to our log
 	slog.SetLogLoggerLevel(slog.LevelDebug)
 	defer closeLog()
-	a, err := app.New(cfg, log)
+	a, err := app.New(cfg, log, lines)
 	var faults *config.Faults
 	if errors.As(err, &faults) {
 		return refuse(std, "serve", err)
@@ -70,34 +71,31 @@ func untilSignal() (ctx context.Context, stop func()) {
 	return ctx, stop
 }
 
-// logger returns the log that c describes, and what closes it. With a
-// directory, lines go to its files too.
-func logger(c config.Log, stderr io.Writer) (log *slog.Logger, closeLog func(), err error) {
+// logger returns the log that c describes, the same for lines that are many,
+// and what closes both. With a directory, lines go to its files too.
+func logger(c config.Log, stderr io.Writer) (log *slog.Logger, lines *linelog.Log, closeLog func(), err error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-		return nil, nil, fmt.Errorf("log-level: %w", err)
+		return nil, nil, nil, fmt.Errorf("log-level: %w", err)
 	}
 	out, closeLog := stderr, func() {}
 	if c.Dir != "" {
 		dir, err := logfile.Open(c.Dir, "sluice", time.Now)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		out, closeLog = both{stderr, dir}, func() { _ = dir.Close() }
 	}
-	opt := &slog.HandlerOptions{Level: level}
-	if c.JSON {
-		return slog.New(slog.NewJSONHandler(out, opt)), closeLog, nil
-	}
-	return slog.New(slog.NewTextHandler(out, opt)), closeLog, nil
+	lines = linelog.New(out, linelog.Config{JSON: c.JSON, Level: level})
+	return slog.New(lines.Handler()), lines, closeLog, nil
 }
 
-// both writes every line twice. That one of the two cannot be written does not
-// keep it from the other.
+// both writes all twice. That one of the two cannot be written to does not keep
+// it from the other.
 type both struct{ a, b io.Writer }
 
 func (w both) Write(p []byte) (int, error) {
-	_, errA := w.a.Write(p)
-	_, errB := w.b.Write(p)
-	return len(p), errors.Join(errA, errB)
+	n, errA := w.a.Write(p)
+	m, errB := w.b.Write(p)
+	return min(n, m), errors.Join(errA, errB)
 }

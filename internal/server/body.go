@@ -1,15 +1,16 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/intern"
 	"sluice/internal/kit/peek"
 )
 
@@ -57,20 +58,55 @@ func JSON(limit int64) infer.Gate {
 
 // wantJSON refuses a body that says it is something else, or is packed.
 func wantJSON(r *infer.Request) error {
-	t, _, _ := strings.Cut(string(r.Header.Get("Content-Type")), ";")
-	t = strings.ToLower(strings.TrimSpace(t))
-	if t != "application/json" && !(strings.HasPrefix(t, "application/") && strings.HasSuffix(t, "+json")) {
+	t := r.Header.Get("Content-Type")
+	if !isJSON(t) {
+		t, _, _ = bytes.Cut(t, []byte(";"))
+		t = bytes.ToLower(bytes.TrimSpace(t))
 		msg := "The request has no Content-Type; want Content-Type: application/json."
-		if t != "" {
+		if len(t) > 0 {
 			msg = fmt.Sprintf("The Content-Type is %q; want application/json.", t[:min(len(t), 64)])
 		}
 		return &infer.Error{Status: http.StatusUnsupportedMediaType, Code: "unsupported_media_type", Msg: msg}
 	}
-	if enc := string(r.Header.Get("Content-Encoding")); enc != "" && !strings.EqualFold(enc, "identity") {
+	if enc := r.Header.Get("Content-Encoding"); len(enc) > 0 && !equalFold(enc, "identity") {
 		return &infer.Error{Status: http.StatusUnsupportedMediaType, Code: "unsupported_media_type",
 			Msg: fmt.Sprintf("The Content-Encoding %q is not understood; send the body as it is.", enc[:min(len(enc), 64)])}
 	}
 	return nil
+}
+
+// isJSON reports whether a Content-Type is application/json, or one of those
+// whose name says that they are written in it (RFC 6839 §3.1).
+func isJSON(t []byte) bool {
+	const begin, end = "application/", "+json"
+	if string(t) == "application/json" {
+		return true
+	}
+	t, _, _ = bytes.Cut(t, []byte(";"))
+	t = bytes.TrimSpace(t)
+	if len(t) < len(begin) || !equalFold(t[:len(begin)], begin) {
+		return false
+	}
+	t = t[len(begin):]
+	return equalFold(t, "json") || len(t) >= len(end) && equalFold(t[len(t)-len(end):], end)
+}
+
+// equalFold compares b with s, which is in small letters, without the case of
+// ASCII letters. Of others it knows none: bytes.EqualFold takes the Kelvin sign
+// for a k.
+func equalFold(b []byte, s string) bool {
+	if len(b) != len(s) {
+		return false
+	}
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != s[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // look sets what routing needs of r's body, and refuses what no worker could
@@ -83,7 +119,7 @@ func look(r *infer.Request) error {
 	raw := func(k int) []byte { return r.Body[got[k].Start:got[k].End] }
 	switch v := got[keyModel]; v.Kind {
 	case peek.String:
-		r.Model, _ = peek.StringValue(raw(keyModel))
+		r.Model = name(raw(keyModel))
 		r.ModelAt, r.ModelEnd = v.Start, v.End
 	case peek.Absent, peek.Null:
 	default:
@@ -120,6 +156,18 @@ func look(r *infer.Request) error {
 		return temperature(string(raw(keyTemperature)))
 	}
 	return nil
+}
+
+// models are the names of models that were asked for lately.
+var models intern.Table
+
+// name returns the text of a JSON string.
+func name(raw []byte) string {
+	if inner := raw[1 : len(raw)-1]; bytes.IndexByte(inner, '\\') < 0 {
+		return models.String(inner)
+	}
+	s, _ := peek.StringValue(raw)
+	return s
 }
 
 // anthropicVersion refuses a version that is not a date. It may be absent:

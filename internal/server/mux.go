@@ -26,6 +26,7 @@ type Route struct {
 type Mux struct {
 	paths   map[string]*path // whole paths
 	params  map[string]*path // by what stands before {id}
+	gates   []infer.Gate
 	unknown infer.Handler
 }
 
@@ -40,8 +41,8 @@ type path struct {
 // NewMux returns a Mux of routes, each behind gates, the first outermost. What
 // no route answers passes the gates too, so that it is logged and counted.
 func NewMux(routes []Route, gates ...infer.Gate) *Mux {
-	m := &Mux{paths: make(map[string]*path), params: make(map[string]*path)}
-	m.unknown = infer.Chain(infer.HandlerFunc(unknownURL), gates...)
+	m := &Mux{paths: make(map[string]*path), params: make(map[string]*path), gates: gates}
+	m.unknown = m.Behind(infer.HandlerFunc(unknownURL))
 	for _, r := range routes {
 		in, key := m.paths, r.Pattern
 		if before, isParam := strings.CutSuffix(r.Pattern, "{id}"); isParam {
@@ -55,18 +56,22 @@ func NewMux(routes []Route, gates ...infer.Gate) *Mux {
 		if p.methods[r.Method] != nil {
 			panic("BUG: two routes for " + r.Method + " " + r.Pattern)
 		}
-		p.methods[r.Method] = infer.Chain(r.Handler, gates...)
+		p.methods[r.Method] = m.Behind(r.Handler)
 		if r.Method == http.MethodPost {
 			p.endpoint = r.Endpoint
 		}
 	}
 	for _, ps := range []map[string]*path{m.paths, m.params} {
 		for _, p := range ps {
-			p.refused = infer.Chain(methodNotAllowed(p.allow()), gates...)
+			p.refused = m.Behind(methodNotAllowed(p.allow()))
 		}
 	}
 	return m
 }
+
+// Behind returns h behind m's gates, for requests that h answers whatever they
+// ask.
+func (m *Mux) Behind(h infer.Handler) infer.Handler { return infer.Chain(h, m.gates...) }
 
 // Serve implements infer.Handler. It sets r's Route, Endpoint and Param.
 func (m *Mux) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) error {

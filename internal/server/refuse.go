@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,11 +15,33 @@ import (
 // ErrorCodeHeader names the error's code where a body's is not read.
 const ErrorCodeHeader = "x-smg-error-code"
 
+// Refuse answers r with err, which its handler returned, in the dialect of its
+// client. It returns nil if the client has a whole answer, else an error for
+// the front end, which cuts the connection and writes nothing more.
+func Refuse(r *infer.Request, w *infer.Reply, err error) error {
+	if refuse(r, w, err) {
+		return nil
+	}
+	return &torn{err}
+}
+
+// torn is the error of a request whose client has been told all that it can be
+// told, and has no whole answer.
+type torn struct{ err error }
+
+func (t *torn) Error() string { return "the answer is not whole: " + t.err.Error() }
+
+func (t *torn) Unwrap() error { return t.err }
+
 // refuse answers with err in the dialect of r's client. What is begun is ended
 // as well as can be: a stream gets an error event. It reports whether the
 // answer is whole; if not, the connection must be cut, or the client would
 // take a part for the whole.
 func refuse(r *infer.Request, w *infer.Reply, err error) (whole bool) {
+	var t *torn
+	if errors.As(err, &t) {
+		return false
+	}
 	e := infer.AsError(err)
 	if w.Committed() {
 		if e.Status == infer.StatusClientGone || !isEventStream(w.Header()) {
@@ -107,7 +130,12 @@ func errorEvent(r *infer.Request, e *infer.Error) []byte {
 		b := append([]byte("event: error\ndata: "), encode(anthropicEnvelope{"error", anthropicError{anthropicType(e.Status), e.Msg}, r.ID})...)
 		return append(b, "\n\n"...)
 	}
-	b := append([]byte("data: "), encode(map[string]openAIError{"error": {Type: "stream_error", Code: e.Code, Message: e.Msg}})...)
+	var b []byte
+	if r.Endpoint == infer.Responses {
+		b = append(b, "event: error\n"...) // all events of that API have a name
+	}
+	b = append(b, "data: "...)
+	b = append(b, encode(map[string]openAIError{"error": {Type: "stream_error", Code: e.Code, Message: e.Msg}})...)
 	return append(b, "\n\n"...)
 }
 

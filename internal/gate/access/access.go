@@ -12,9 +12,11 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/linelog"
 )
 
 const (
@@ -24,19 +26,34 @@ const (
 	headerCode   = "x-smg-error-code"
 )
 
+// Options is what the gate works with.
+type Options struct {
+	Log     *slog.Logger     // for what went wrong in the gateway itself
+	Lines   *linelog.Log     // for a line a request; nil for none
+	Metrics *Metrics         // nil counts nothing
+	Now     func() time.Time // nil is time.Now
+
+	// Refuse answers a request with the error of its handler. It returns nil
+	// if the client has the whole answer, else what the front end is to be
+	// told. If it is nil itself, errors are returned for others to answer.
+	Refuse func(r *infer.Request, w *infer.Reply, err error) error
+}
+
 // Gate returns the gate. It sets the Request's ID, and its Received if nobody
-// has. A nil m counts nothing; a nil now is time.Now.
+// has.
 //
-// An error that passes it is logged and counted here, with the status that it
-// will be answered with.
-func Gate(cfg Config, log *slog.Logger, m *Metrics, now func() time.Time) infer.Gate {
-	if m == nil {
-		m = &Metrics{}
+// An error that comes here is answered, logged and counted. What is returned is
+// nil if the client has a whole answer. It panics with http.ErrAbortHandler if
+// a handler has, or if one panicked when its answer had begun.
+func Gate(cfg Config, opt Options) infer.Gate {
+	g := &gate{cfg: cfg, Options: opt}
+	if g.Metrics == nil {
+		g.Metrics = &Metrics{}
 	}
-	if now == nil {
-		now = time.Now
+	if g.Now == nil {
+		g.Now = time.Now
 	}
-	g := &gate{cfg: cfg, log: log, metrics: m, now: now}
+	g.Lines.OnDrop(func(lines int) { g.Metrics.Dropped.Add(float64(lines)) })
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
 			return g.serve(ctx, r, w, next)
@@ -46,47 +63,77 @@ func Gate(cfg Config, log *slog.Logger, m *Metrics, now func() time.Time) infer.
 
 // gate is constant, but for the metrics.
 type gate struct {
-	cfg     Config
-	log     *slog.Logger
-	metrics *Metrics
-	now     func() time.Time
+	cfg Config
+	Options
 }
 
 func (g *gate) serve(ctx context.Context, r *infer.Request, w *infer.Reply, next infer.Handler) (err error) {
 	if r.Received.IsZero() {
-		r.Received = g.now()
+		r.Received = g.Now()
 	}
 	r.ID = requestID(r, g.cfg.IDHeaders)
-	wire := &wire{id: r.ID, reply: w, showWorker: g.cfg.ShowWorker, claude: r.Endpoint.Dialect() == infer.Anthropic}
+	wire := wires.Get().(*wire)
+	wire.id, wire.reply, wire.showWorker, wire.claude = r.ID, w, g.cfg.ShowWorker, r.Endpoint.Dialect() == infer.Anthropic
 	w.Wrap(func(inner infer.Wire) infer.Wire {
 		wire.Wire = inner
+		wire.splicer, _ = inner.(infer.Splicer)
 		return wire
 	})
 	w.Header().Set(headerID, r.ID)
-	cm := g.metrics.bind(r.Method, r.Route)
+	cm := g.Metrics.bind(r.Method, r.Route)
 	cm.requests.Inc()
-	g.metrics.Active.Inc()
-
-	defer func() {
-		p := recover()
-		abort := p == http.ErrAbortHandler
-		if abort {
-			err = errAborted
-		} else if p != nil {
-			err = g.panicked(ctx, p, r)
-			abort = w.Committed()
-		}
-		g.metrics.Active.Dec()
-		took := g.now().Sub(r.Received)
-		cm.duration.Observe(took.Seconds())
-		res := outcome(ctx, w, wire, err)
-		g.metrics.response(cm, r.Route, res).Inc()
-		g.write(ctx, r, w, wire, line{result: res, took: took, err: err})
-		if abort {
-			panic(http.ErrAbortHandler) // what was sent must not look whole
-		}
-	}()
+	g.Metrics.Active.Inc()
+	defer g.end(ctx, r, w, wire, cm, &err)
 	return next.Serve(ctx, r, w)
+}
+
+// end is deferred: it sees a panic, answers what went wrong, and says how the
+// request ended. err is what the handler returned, and then what the gate does.
+func (g *gate) end(ctx context.Context, r *infer.Request, w *infer.Reply, wire *wire, cm *callMetrics, err *error) {
+	p := recover()
+	abort := p == http.ErrAbortHandler
+	if abort {
+		*err = errAborted
+	} else if p != nil {
+		*err = g.panicked(ctx, p, r)
+		abort = w.Committed()
+	}
+	failure := *err
+	res := outcome(ctx, w, wire, failure)
+	answered := failure == nil
+	switch {
+	case failure == nil:
+		w.Commit(http.StatusOK) // of an empty answer
+	case !abort && g.Refuse != nil:
+		res, *err = g.refuse(r, w, wire, res, failure)
+		answered = true // or given up
+	}
+	g.Metrics.Active.Dec()
+	took := g.Now().Sub(r.Received)
+	cm.duration.Observe(took.Seconds())
+	g.Metrics.response(cm, r.Route, res).Inc()
+	g.write(r, w, wire, line{result: res, took: took, err: failure})
+	if abort {
+		panic(http.ErrAbortHandler) // what was sent must not look whole
+	}
+	if answered {
+		wire.free()
+	}
+}
+
+// refuse answers with err. It returns what became of the request, which was
+// about to end as res says, and what the front end is told.
+func (g *gate) refuse(r *infer.Request, w *infer.Reply, wire *wire, res result, err error) (result, error) {
+	begun, failed := w.Committed(), wire.failed
+	err = g.Refuse(r, w, err)
+	switch {
+	case res == clientGone:
+	case wire.failed && !failed:
+		res = clientGone
+	case !begun && w.Committed():
+		res.status = w.Status()
+	}
+	return res, err
 }
 
 // errAborted is what a handler says that wants the connection cut.
@@ -94,18 +141,21 @@ var errAborted = &infer.Error{Status: http.StatusInternalServerError, Code: "con
 
 // panicked logs a panic and returns what the client is told of it.
 func (g *gate) panicked(ctx context.Context, p any, r *infer.Request) error {
-	g.log.ErrorContext(ctx, "handler panicked", "id", r.ID, "method", cut(r.Method), "path", cut(r.Path),
+	g.Log.ErrorContext(ctx, "handler panicked", "id", r.ID, "method", cut(r.Method), "path", cut(r.Path),
 		"panic", cut(fmt.Sprint(p)), "stack", string(debug.Stack()))
 	return &infer.Error{Status: http.StatusInternalServerError, Code: "internal_error", Msg: "The gateway failed.", Err: errPanic}
 }
 
 var errPanic = errors.New("handler panicked")
 
+// clientGone is how a request ends whose client does not wait for the answer.
+var clientGone = result{infer.StatusClientGone, "client_closed_request"}
+
 // outcome says how a request ended.
 func outcome(ctx context.Context, w *infer.Reply, wire *wire, err error) result {
 	switch {
 	case err != nil && (wire.failed || errors.Is(context.Cause(ctx), context.Canceled)):
-		return result{infer.StatusClientGone, "client_closed_request"}
+		return clientGone
 	case err != nil && w.Committed():
 		return result{w.Status(), "stream_error"}
 	case err != nil:
@@ -141,6 +191,7 @@ func codeOf(h *infer.Header) string {
 // gate's: a worker's header of the same name would be relayed otherwise.
 type wire struct {
 	infer.Wire
+	splicer    infer.Splicer // Wire as one, nil if it is none
 	id         string
 	reply      *infer.Reply
 	showWorker bool
@@ -148,6 +199,16 @@ type wire struct {
 
 	sent   int64 // bytes of the body
 	failed bool  // the client did not take what was sent
+}
+
+var wires = sync.Pool{New: func() any { return new(wire) }}
+
+// free gives w back, whose Reply writes past it from then on.
+func (w *wire) free() {
+	inner := w.Wire
+	w.reply.Wrap(func(infer.Wire) infer.Wire { return inner })
+	*w = wire{}
+	wires.Put(w)
 }
 
 // WriteHeader implements infer.Wire.
@@ -178,4 +239,17 @@ func (w *wire) Flush() error {
 	err := w.Wire.Flush()
 	w.failed = w.failed || err != nil
 	return err
+}
+
+// Splices implements infer.Splicer.
+func (w *wire) Splices() bool { return w.splicer != nil && w.splicer.Splices() }
+
+// Splice implements infer.Splicer.
+func (w *wire) Splice(framed []byte, n int) error {
+	if err := w.splicer.Splice(framed, n); err != nil {
+		w.failed = true
+		return err
+	}
+	w.sent += int64(n)
+	return nil
 }

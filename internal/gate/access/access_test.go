@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/linelog"
 	"sluice/internal/kit/metric"
 )
 
@@ -46,6 +47,7 @@ type rig struct {
 	log  bytes.Buffer
 	reg  *metric.Registry
 	m    Metrics
+	opt  Options
 	gate infer.Gate
 	wire fakeWire
 	req  infer.Request
@@ -57,8 +59,9 @@ var received = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 func newRig(cfg Config) *rig {
 	g := &rig{cfg: cfg, reg: metric.NewRegistry(nil)}
 	metric.Fill(g.reg, &g.m)
-	log := slog.New(slog.NewJSONHandler(&g.log, nil))
-	g.gate = Gate(cfg, log, &g.m, func() time.Time { return received.Add(1500 * time.Millisecond) })
+	g.opt = options(&g.log, linelog.Config{JSON: true})
+	g.opt.Metrics, g.opt.Now = &g.m, func() time.Time { return received.Add(1500 * time.Millisecond) }
+	g.gate = Gate(cfg, g.opt)
 	g.req = infer.Request{
 		Endpoint: infer.Chat, Route: "/v1/chat/completions", Method: "POST", Path: "/v1/chat/completions",
 		Query: "token=sekrit", Remote: netip.MustParseAddr("::ffff:192.0.2.7"), Received: received,
@@ -66,8 +69,15 @@ func newRig(cfg Config) *rig {
 	return g
 }
 
+// options are a gate's that logs to w.
+func options(w io.Writer, cfg linelog.Config) Options {
+	lines := linelog.New(w, cfg)
+	return Options{Log: slog.New(lines.Handler()), Lines: lines}
+}
+
 // serve answers the rig's request with h, as a front end does.
 func (g *rig) serve(ctx context.Context, h infer.HandlerFunc) error {
+	defer g.opt.Lines.Flush()
 	return g.gate(h).Serve(ctx, &g.req, infer.NewReply(&g.wire))
 }
 
@@ -268,23 +278,21 @@ func TestWhatIsLogged(t *testing.T) {
 }
 
 func TestHostileValuesStayInTheirLine(t *testing.T) {
-	for name, handler := range map[string]func(io.Writer) slog.Handler{
-		"text": func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) },
-		"json": func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, nil) },
-	} {
+	for name, cfg := range map[string]linelog.Config{"text": {}, "json": {JSON: true}} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
 			g := newRig(DefaultConfig())
 			g.req.Path = "/x\nlevel=ERROR msg=\"all is lost\"\x1b[31m"
 			g.req.Method = strings.Repeat("M", 5000)
-			gate := Gate(DefaultConfig(), slog.New(handler(&log)), nil, nil)
-			h := gate(infer.HandlerFunc(func(_ context.Context, r *infer.Request, w *infer.Reply) error {
+			opt := options(&log, cfg)
+			h := Gate(DefaultConfig(), opt)(infer.HandlerFunc(func(_ context.Context, r *infer.Request, w *infer.Reply) error {
 				r.Model = strings.Repeat("é", 5000)
 				return &infer.Error{Status: 502, Code: "worker_unreachable", Err: errors.New("dial\nrefused")}
 			}))
 			if err := h.Serve(t.Context(), &g.req, infer.NewReply(&g.wire)); err == nil {
 				t.Fatal("the error was lost")
 			}
+			opt.Lines.Flush()
 			if n := bytes.Count(log.Bytes(), []byte("\n")); n != 1 {
 				t.Errorf("got %d lines, want one: %q", n, log.String())
 			}
@@ -500,9 +508,10 @@ func TestNothingIsLoggedWhenNotAsked(t *testing.T) {
 
 	var log bytes.Buffer
 	g = newRig(DefaultConfig())
-	quiet := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	h := Gate(DefaultConfig(), quiet, nil, nil)(infer.HandlerFunc(ok))
-	if err := h.Serve(t.Context(), &g.req, infer.NewReply(&g.wire)); err != nil || log.Len() != 0 {
+	quiet := options(&log, linelog.Config{Level: slog.LevelWarn})
+	h := Gate(DefaultConfig(), quiet)(infer.HandlerFunc(ok))
+	err := h.Serve(t.Context(), &g.req, infer.NewReply(&g.wire))
+	if quiet.Lines.Flush(); err != nil || log.Len() != 0 {
 		t.Errorf("at level warn: %v, %s", err, log.String())
 	}
 }
@@ -511,11 +520,13 @@ func TestProbesDoNotFillTheLog(t *testing.T) {
 	g := newRig(DefaultConfig())
 	for route, want := range map[string]bool{"/readiness": false, "/health": false, "/v1/models": true} {
 		var log bytes.Buffer
-		h := Gate(DefaultConfig(), slog.New(slog.NewTextHandler(&log, nil)), nil, nil)(infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error {
+		opt := options(&log, linelog.Config{})
+		h := Gate(DefaultConfig(), opt)(infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error {
 			return &infer.Error{Status: 503, Code: "no_workers", Msg: "None."}
 		}))
 		r := &infer.Request{Method: "GET", Path: route, Route: route}
 		_ = h.Serve(t.Context(), r, infer.NewReply(&g.wire))
+		opt.Lines.Flush()
 		if got := log.Len() > 0; got != want {
 			t.Errorf("a 503 of %s is logged: %v, want %v", route, got, want)
 		}
@@ -549,25 +560,34 @@ func (w *discard) Write(b []byte) (int, error) { return len(b), nil }
 func (w *discard) Flush() error                { return nil }
 
 // steady returns a request through the gate as a front end that reuses its
-// memory makes it.
-func steady(cfg Config, log *slog.Logger) func() {
+// memory makes it. After each hundred lines they are written.
+func steady(cfg Config, lines *linelog.Log) func() {
 	m := new(Metrics)
 	metric.Fill(metric.NewRegistry(nil), m)
 	answer := []byte("{}")
-	h := Gate(cfg, log, m, nil)(infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+	h := Gate(cfg, Options{Log: slog.New(slog.DiscardHandler), Lines: lines, Metrics: m})(infer.HandlerFunc(func(_ context.Context, r *infer.Request, w *infer.Reply) error {
+		r.Model = "m1"
 		w.Commit(200)
 		_, err := w.Write(answer)
 		return err
 	}))
 	wire, req, reply, ctx := &discard{}, &infer.Request{}, &infer.Reply{}, context.Background()
-	received := time.Now()
+	received, n := time.Now(), 0
+	fields := [][2]string{{"Host", "gateway"}, {"User-Agent", "OpenAI/Python 2.8.0"}, {"Accept", "application/json"}, {"Content-Type", "application/json"}, {"Authorization", "Bearer k"}}
 	return func() {
 		wire.header.Reset()
-		*reply = *infer.NewReply(wire)
-		*req = infer.Request{Endpoint: infer.Chat, Route: "/v1/chat/completions", Method: "POST", Path: "/v1/chat/completions",
-			Remote: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Received: received, Model: "m1"}
+		reply.Reset(wire)
+		req.Reset()
+		for _, f := range fields {
+			req.Header.AddString(f[0], f[1])
+		}
+		req.Endpoint, req.Route, req.Method, req.Path = infer.Chat, "/v1/chat/completions", "POST", "/v1/chat/completions"
+		req.Remote, req.Received = netip.AddrFrom4([4]byte{127, 0, 0, 1}), received
 		if err := h.Serve(ctx, req, reply); err != nil {
 			panic(err)
+		}
+		if n++; n%100 == 0 && lines != nil {
+			lines.Flush()
 		}
 	}
 }
@@ -576,30 +596,29 @@ func TestAllocations(t *testing.T) {
 	if raced {
 		t.Skip("the race detector allocates")
 	}
-	cfg := DefaultConfig()
-	cfg.NoAccessLog = true
-	// The id, and the wire that counts.
-	if n := testing.AllocsPerRun(1000, steady(cfg, slog.New(slog.DiscardHandler))); n > 2 {
-		t.Errorf("the gate allocates %v times a request, want at most 2", n)
+	for name, lines := range map[string]*linelog.Log{
+		"no log": nil, "text": linelog.New(io.Discard, linelog.Config{}), "json": linelog.New(io.Discard, linelog.Config{JSON: true}),
+	} {
+		// Ids share an allocation among a hundred.
+		if n := testing.AllocsPerRun(10_000, steady(DefaultConfig(), lines)); n != 0 {
+			t.Errorf("%s: the gate allocates %v times a request, want not at all", name, n)
+		}
 	}
 }
 
 func BenchmarkGate(b *testing.B) {
-	quiet := DefaultConfig()
-	quiet.NoAccessLog = true
 	for _, bb := range []struct {
-		name string
-		cfg  Config
-		h    slog.Handler
+		name  string
+		lines *linelog.Log
 	}{
-		{"no log", quiet, slog.DiscardHandler},
-		{"text", DefaultConfig(), slog.NewTextHandler(io.Discard, nil)},
-		{"json", DefaultConfig(), slog.NewJSONHandler(io.Discard, nil)},
+		{"no log", nil},
+		{"text", linelog.New(io.Discard, linelog.Config{})},
+		{"json", linelog.New(io.Discard, linelog.Config{JSON: true})},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
-				serve := steady(bb.cfg, slog.New(bb.h))
+				serve := steady(DefaultConfig(), bb.lines)
 				for pb.Next() {
 					serve()
 				}

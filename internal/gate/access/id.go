@@ -2,6 +2,8 @@ package access
 
 import (
 	"math/rand/v2"
+	"strings"
+	"sync"
 
 	"sluice/internal/infer"
 )
@@ -17,7 +19,7 @@ const (
 func requestID(r *infer.Request, headers []string) string {
 	for _, name := range headers {
 		if v := r.Header.Get(name); isID(v) {
-			return string(v)
+			return keep(v)
 		}
 	}
 	return newID(r.Endpoint.IDPrefix())
@@ -45,5 +47,27 @@ func newID(prefix string) string {
 			n /= 62
 		}
 	}
-	return string(id)
+	return keep(id)
+}
+
+// A block is memory that ids are cut from. It is written to once, so that an id
+// lives as long as somebody has it.
+type block struct{ text strings.Builder }
+
+const blockSize = 4 << 10 // some 120 ids
+
+var blocks = sync.Pool{New: func() any { return new(block) }}
+
+// keep returns id as a string that shares its memory with others.
+func keep(id []byte) string {
+	b := blocks.Get().(*block)
+	if b.text.Cap()-b.text.Len() < len(id) {
+		b.text.Reset() // leaves what is there to those who have it
+		b.text.Grow(blockSize)
+	}
+	n := b.text.Len()
+	b.text.Write(id)
+	s := b.text.String()[n:]
+	blocks.Put(b)
+	return s
 }

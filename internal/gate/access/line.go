@@ -1,7 +1,6 @@
 package access
 
 import (
-	"context"
 	"log/slog"
 	"time"
 	"unicode/utf8"
@@ -12,10 +11,6 @@ import (
 // maxValue is how many bytes of what a client says are logged.
 const maxValue = 256
 
-// probes are asked every few seconds by machines, and a gateway that is not
-// ready says so in its metrics; a line for each would bury the others.
-var probes = map[string]bool{"/health": true, "/liveness": true, "/readiness": true}
-
 // A line is what the log says of a request beside what it was.
 type line struct {
 	result
@@ -23,59 +18,57 @@ type line struct {
 	err  error
 }
 
+// level says how much a line matters.
+func (l *line) level(route string) slog.Level {
+	switch route {
+	case "/health", "/liveness", "/readiness":
+		// Machines ask for these every few seconds, and a gateway that is not
+		// ready says so in its metrics; a line for each would bury the others.
+		return slog.LevelDebug
+	}
+	if l.status >= 500 || l.code == "stream_error" {
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
+}
+
 // write logs a request: what was asked, what became of it, and what it took.
 // Header fields, the query and bodies are never in it.
-func (g *gate) write(ctx context.Context, r *infer.Request, w *infer.Reply, wire *wire, l line) {
-	level := slog.LevelInfo
-	switch {
-	case probes[r.Route]:
-		level = slog.LevelDebug
-	case l.status >= 500 || l.code == "stream_error":
-		level = slog.LevelWarn
-	}
-	if g.cfg.NoAccessLog || !g.log.Enabled(ctx, level) {
+func (g *gate) write(r *infer.Request, w *infer.Reply, wire *wire, l line) {
+	level := l.level(r.Route)
+	if g.cfg.NoAccessLog || !g.Lines.Enabled(level) {
 		return
 	}
-	var space [20]slog.Attr
-	attrs := append(space[:0],
-		slog.String("id", r.ID),
-		slog.String("method", cut(r.Method)),
-		slog.String("path", cut(r.Path)),
-		slog.Int("status", l.status),
-		slog.Float64("duration_ms", milliseconds(l.took)),
-		slog.Int("bytes_in", int(r.Size)),
-		slog.Int64("bytes_out", wire.sent),
-		slog.String("remote", r.Remote.Unmap().String()),
-	)
+	e := g.Lines.Begin(r.Received.Add(l.took), level, "request")
+	e.Str("id", r.ID)
+	e.Str("method", cut(r.Method))
+	e.Str("path", cut(r.Path))
+	e.Int("status", int64(l.status))
+	e.Millis("duration_ms", l.took)
+	e.Int("bytes_in", r.Size)
+	e.Int("bytes_out", wire.sent)
+	e.Addr("remote", r.Remote.Unmap())
 	if l.code != "" {
-		attrs = append(attrs, slog.String("error", l.code))
+		e.Str("error", l.code)
 	}
 	if l.err != nil {
 		if cause := infer.AsError(l.err).Err; cause != nil {
-			attrs = append(attrs, slog.String("cause", cut(cause.Error())))
+			e.Str("cause", cut(cause.Error()))
 		}
 	}
 	if r.Endpoint != infer.Local {
 		s := &w.Served
-		attrs = append(attrs,
-			slog.String("model", cut(r.Model)),
-			slog.Bool("stream", r.Stream),
-			slog.String("worker", s.Worker),
-			slog.Int("tries", s.Tries),
-			slog.Float64("ttft_ms", milliseconds(s.FirstByte)),
-			slog.Int64("input_tokens", s.Tokens.Input),
-			slog.Int64("cached_tokens", s.Tokens.Cached),
-			slog.Int64("output_tokens", s.Tokens.Output),
-		)
+		e.Str("model", cut(r.Model))
+		e.Bool("stream", r.Stream)
+		e.Str("worker", s.Worker)
+		e.Int("tries", int64(s.Tries))
+		e.Millis("ttft_ms", s.FirstByte)
+		e.Int("input_tokens", s.Tokens.Input)
+		e.Int("cached_tokens", s.Tokens.Cached)
+		e.Int("output_tokens", s.Tokens.Output)
 	}
-	// Past log.LogAttrs, which would look up this line's place in the source.
-	record := slog.NewRecord(r.Received.Add(l.took), level, "request", 0)
-	record.AddAttrs(attrs...)
-	_ = g.log.Handler().Handle(ctx, record) // nobody is left to tell
+	e.End()
 }
-
-// milliseconds returns d to the microsecond.
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // cut returns at most maxValue bytes of s, and no torn rune.
 func cut(s string) string {

@@ -16,6 +16,7 @@ type Metrics struct {
 	Duration  *metric.HistogramVec `name:"smg_http_request_duration_seconds" labels:"method,path" buckets:"duration" help:"time from a request's arrival to the last byte of its answer"`
 	Responses *metric.CounterVec   `name:"smg_http_responses_total" labels:"path,status_code,error_code" help:"answers; status 499 is a client that left, error_code stream_error an answer that broke off"`
 	Active    *metric.Gauge        `name:"smg_http_connections_active" help:"requests that are being answered"`
+	Dropped   *metric.Counter      `name:"sluice_access_log_dropped_total" help:"lines of requests that are missing in the log because it could not be written, or not fast enough"`
 
 	calls table[call, *callMetrics]
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync"
 
 	"sluice/internal/infer"
 )
@@ -28,10 +29,10 @@ func Gate(cfg Config) infer.Gate {
 	if len(cfg.Origins) == 0 {
 		return func(next infer.Handler) infer.Handler { return next }
 	}
-	g := &gate{origins: make(map[string]bool, len(cfg.Origins))}
+	g := &gate{origins: make(map[string]string, len(cfg.Origins))}
 	for _, o := range cfg.Origins {
 		g.any = g.any || o == "*"
-		g.origins[normal(o)] = true
+		g.origins[normal(o)] = normal(o)
 	}
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
@@ -43,7 +44,7 @@ func Gate(cfg Config) infer.Gate {
 // gate is constant.
 type gate struct {
 	any     bool
-	origins map[string]bool // as browsers write them
+	origins map[string]string // each to itself, as browsers write them
 }
 
 // normal returns a configured origin as browsers write it: in lower case, and
@@ -61,13 +62,10 @@ func normal(origin string) string {
 
 // allow returns what Access-Control-Allow-Origin says to origin, "" if nothing.
 func (g *gate) allow(origin []byte) string {
-	switch {
-	case g.any:
+	if g.any {
 		return "*"
-	case g.origins[string(origin)]:
-		return string(origin)
 	}
-	return ""
+	return g.origins[string(origin)]
 }
 
 func (g *gate) serve(ctx context.Context, r *infer.Request, w *infer.Reply, next infer.Handler) error {
@@ -76,8 +74,18 @@ func (g *gate) serve(ctx context.Context, r *infer.Request, w *infer.Reply, next
 	if r.Method == http.MethodOptions && origin != nil && r.Header.Has("Access-Control-Request-Method") {
 		return g.preflight(r, w, allow)
 	}
-	w.Wrap(func(inner infer.Wire) infer.Wire { return &wire{Wire: inner, allow: allow, vary: !g.any} })
-	return next.Serve(ctx, r, w)
+	c := wires.Get().(*wire)
+	c.allow, c.vary = allow, !g.any
+	w.Wrap(func(inner infer.Wire) infer.Wire {
+		c.Wire = inner
+		c.splicer, _ = inner.(infer.Splicer)
+		return c
+	})
+	err := next.Serve(ctx, r, w)
+	if err == nil && w.Committed() { // else something is still to be sent through it
+		c.free(w)
+	}
+	return err
 }
 
 // preflight answers a browser that asks whether its page may call.
@@ -125,9 +133,26 @@ func isToken(s string) bool {
 // is not about the gateway's origins.
 type wire struct {
 	infer.Wire
-	allow string // for Access-Control-Allow-Origin; "" to say nothing
-	vary  bool   // the answer depends on the origin
+	splicer infer.Splicer // Wire as one, nil if it is none
+	allow   string        // for Access-Control-Allow-Origin; "" to say nothing
+	vary    bool          // the answer depends on the origin
 }
+
+var wires = sync.Pool{New: func() any { return new(wire) }}
+
+// free gives w back, past which reply writes from then on.
+func (w *wire) free(reply *infer.Reply) {
+	inner := w.Wire
+	reply.Wrap(func(infer.Wire) infer.Wire { return inner })
+	*w = wire{}
+	wires.Put(w)
+}
+
+// Splices implements infer.Splicer.
+func (w *wire) Splices() bool { return w.splicer != nil && w.splicer.Splices() }
+
+// Splice implements infer.Splicer.
+func (w *wire) Splice(framed []byte, n int) error { return w.splicer.Splice(framed, n) }
 
 // WriteHeader implements infer.Wire.
 func (w *wire) WriteHeader(status int) {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A Dir is a directory of log files: PREFIX.2006-01-02.log, by the UTC date of
-// the line. Old files are left to whoever rotates logs on the machine.
+// A Dir is a directory of log files: PREFIX.2006-01-02.log, by the UTC date at
+// which a line is written. Old files are left to whoever rotates logs on the machine.
 type Dir struct {
 	path, prefix string           // constant
 	now          func() time.Time // constant
@@ -31,7 +31,7 @@ func Open(path, prefix string, now func() time.Time) (*Dir, error) {
 	return d, d.turnLocked()
 }
 
-// Write appends a line, in a new file if the day has changed.
+// Write appends b, which is whole lines, in a new file if the day has changed.
 func (d *Dir) Write(b []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
