@@ -5,23 +5,23 @@ package peek
 import "testing"
 
 func TestObjectDoesNotAllocate(t *testing.T) {
-	for _, c := range bodies {
-		body := append([]byte(`{"mo\u0064el2":1,`), c.body[1:]...)
+	for _, kind := range kinds {
+		body := append([]byte(`{"mo\u0064el2":1,`), kind.make(100 << 10)[1:]...)
 		var got [3]Value
 		if n := testing.AllocsPerRun(10, func() {
 			if err := Object(body, routing, got[:]); err != nil {
 				t.Fatal(err)
 			}
 		}); n != 0 {
-			t.Errorf("%s: %v allocations, want 0", c.name, n)
+			t.Errorf("%s: %v allocations, want 0", kind.name, n)
 		}
 	}
 }
 
 func TestTextIsAppendedInPlace(t *testing.T) {
-	body := chat(2400, 300)
+	body := chat(2400, 300, escapes)
 	dst := make([]byte, 0, len(body))
-	if n := testing.AllocsPerRun(10, func() { dst = AppendText(dst[:0], body[len(`{"messages":`):]) }); n != 0 {
+	if n := testing.AllocsPerRun(10, func() { dst = AppendText(dst[:0], body[len(`{"messages": `):]) }); n != 0 {
 		t.Errorf("AppendText: %v allocations with room in dst, want 0", n)
 	}
 	if len(dst) == 0 {

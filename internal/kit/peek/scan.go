@@ -145,6 +145,24 @@ func (s *scanner) colon(i int) int {
 
 // str reads a string whose first byte behind the quote is at i.
 func (s *scanner) str(i int) int {
+	if b := s.b; len(b)-i >= 16 {
+		// Keys and most values that are no prose end here.
+		w := b[i : i+16 : i+16]
+		x, end := stops(binary.LittleEndian.Uint64(w)), i
+		if x == 0 {
+			x, end = stops(binary.LittleEndian.Uint64(w[8:])), i+8
+		}
+		if end += bits.TrailingZeros64(x) / 8; x != 0 && b[end] == '"' {
+			return end + 1
+		}
+		i = skip(b, i)
+	}
+	return s.strRest(i)
+}
+
+// strRest is str, a few bytes at a time, from anywhere outside an escape. It
+// says what is wrong where str has found that something is.
+func (s *scanner) strRest(i int) int {
 	for {
 		i = stop(s.b, i)
 		if i == len(s.b) {

@@ -1,0 +1,229 @@
+//go:build unix
+
+package peek
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A mode is one of the ways to read strings.
+type mode struct {
+	name         string
+	avx2, avx512 bool
+	skip         func(b []byte, i int) int // nil if there is none
+}
+
+// vectors are the modes with vectors that this machine has.
+func vectors(t testing.TB) []mode {
+	var modes []mode
+	if hasAVX2 {
+		modes = append(modes, mode{"AVX2", true, false, skipAVX2})
+	}
+	if hasAVX512 {
+		modes = append(modes, mode{"AVX-512", true, true, skipAVX512})
+	}
+	if len(modes) == 0 {
+		t.Skip("this machine has neither AVX2 nor AVX-512")
+	}
+	return modes
+}
+
+// set makes m what strings are read by, until the function that it returns is
+// called.
+func (m mode) set() (reset func()) {
+	old2, old512 := hasAVX2, hasAVX512
+	hasAVX2, hasAVX512 = m.avx2, m.avx512
+	return func() { hasAVX2, hasAVX512 = old2, old512 }
+}
+
+// sameString holds that in each mode the string that begins in b at i ends, or
+// fails, as it does a byte at a time.
+func sameString(t *testing.T, modes []mode, b []byte, i int) {
+	t.Helper()
+	want := scanner{b: b}
+	wantEnd := want.strRest(i)
+	for _, m := range modes {
+		at := m.skip(b, i)
+		got := scanner{b: b}
+		if end := got.strRest(at); at < i || at > len(b) || end != wantEnd || got.off != want.off || got.where != want.where {
+			t.Fatalf("%s: %q from %d on: skipped to %d, and ends at %d (%d, %q), want %d (%d, %q)",
+				m.name, b, i, at, end, got.off, got.where, wantEnd, want.off, want.where)
+		}
+		if at < want.off-skipEnd-64 || wantEnd >= 0 && at < wantEnd-1-skipEnd {
+			t.Fatalf("%s: %q from %d on: skipped only to %d", m.name, b, i, at)
+		}
+	}
+}
+
+// pieces are what matters in a string, and what only seems to.
+var pieces = []string{
+	`"`, `\"`, `\\`, `\\"`, `\\\"`, `\\\\"`, `\/\b\f\n\r\t`, `\u0000`, `\u00e9`, `\uABCD"`, `\uFfFf\uD83d\n`, `\\u12"`, `\\\u1234`,
+	`\`, `\x`, `\U0000`, `\u`, `\u"`, `\u1`, `\u12"`, `\u12\"`, `\u123`, `\u123g`, `\u\u1234`, `\u1\u1234`, `\u12\u1234`, `\u123\u1234`, `\u123"`, "\\\n", "\\\x00", "\\\xa2",
+	"\x00", "\x1f", "\n", "\t", "\x1f\"", "\"\x1f", " ", "!", "#", "\x7f", "\x80", "\xa2", "\xdc", "\xff", "é", "🐎",
+	`\u00:0`, `\u00/0`, `\u00@0`, `\u00G0`, "\\u00`0", `\u00g0`, "\\u00\xb00", "\\u00\xe10", "\\u00\x100",
+}
+
+// TestStringsAtEveryBorder puts each piece at every place of a block and at
+// every distance from the end of the body.
+func TestStringsAtEveryBorder(t *testing.T) {
+	modes := vectors(t)
+	for _, piece := range pieces {
+		for before := range 70 {
+			text := strings.Repeat("x", before) + piece + strings.Repeat("y", 140) + `"`
+			for end := before; end <= len(text); end++ {
+				if end == before+len(piece)+8 {
+					end = max(end, len(text)-8-before%64)
+				}
+				sameString(t, modes, []byte(text[:end]), 0)
+			}
+		}
+	}
+}
+
+// TestEveryByte asks of each byte whether it is a stop, may be escaped, and is a
+// hex digit.
+func TestEveryByte(t *testing.T) {
+	modes := vectors(t)
+	for c := range 256 {
+		for at := 0; at < 64; at += 3 {
+			for _, f := range []string{"%s%c", `%s\%c`, `%s\u%c000`, `%s\u000%c`, `%s\\%c`} {
+				text := bytes.ReplaceAll(fmt.Appendf(nil, f, strings.Repeat("x", at), '#'), []byte("#"), []byte{byte(c)})
+				sameString(t, modes, append(text, strings.Repeat("y", 70)+`"`...), 0)
+			}
+		}
+	}
+}
+
+// TestRunsOfBackslashes ends runs of every length, at every place, in a quote.
+func TestRunsOfBackslashes(t *testing.T) {
+	modes := vectors(t)
+	for before := range 66 {
+		for run := range 200 {
+			text := strings.Repeat("x", before) + strings.Repeat(`\`, run) + `"` + strings.Repeat("y", 70) + `"`
+			sameString(t, modes, []byte(text), 0)
+		}
+	}
+}
+
+// TestStringsOfPieces reads random strings from every alignment.
+func TestStringsOfPieces(t *testing.T) {
+	modes := vectors(t)
+	r := rand.New(rand.NewPCG(1, 2))
+	good := pieces[1:13]
+	for range 500 {
+		var text []byte
+		for len(text) < 300 {
+			switch n := r.IntN(100); {
+			case n < 60:
+				text = append(text, "plain text of a prompt "[:r.IntN(24)]...)
+			case n < 99:
+				text = append(text, strings.TrimSuffix(good[r.IntN(len(good))], `"`)...)
+			default:
+				text = append(text, pieces[r.IntN(len(pieces))]...)
+			}
+		}
+		text = append(text, '"')
+		for i := range 64 {
+			if i > 0 && text[i-1] == '\\' {
+				continue
+			}
+			sameString(t, modes, text[:len(text)-r.IntN(4)], i)
+		}
+	}
+}
+
+// TestNothingBesideTheBodyIsRead lets bodies begin and end where there is no
+// memory.
+func TestNothingBesideTheBodyIsRead(t *testing.T) {
+	modes := vectors(t)
+	page := syscall.Getpagesize()
+	all, err := syscall.Mmap(-1, 0, 3*page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Munmap(all); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, guard := range [][]byte{all[:page], all[2*page:]} {
+		if err := syscall.Mprotect(guard, syscall.PROT_NONE); err != nil {
+			t.Fatal(err)
+		}
+	}
+	room := all[page : 2*page]
+	for _, text := range []string{
+		strings.Repeat("x", 300), strings.Repeat("x", 299) + `"`, strings.Repeat(`\n`, 150), strings.Repeat(`\u00e9`, 50),
+		strings.Repeat("x", 299) + `\`, strings.Repeat("x", 298) + `\u`, strings.Repeat("x", 296) + `\u12`,
+	} {
+		for n := range len(text) + 1 {
+			last := room[page-n:]
+			copy(last, text[len(text)-n:])
+			first := room[:n]
+			copy(first, text[len(text)-n:])
+			for i := 0; i <= n; i += 1 + i/70*30 {
+				sameString(t, modes, last, i)
+				sameString(t, modes, first, i)
+			}
+		}
+	}
+}
+
+// TestLongStringsAreReadInSteps puts pieces where a step ends.
+func TestLongStringsAreReadInSteps(t *testing.T) {
+	const tail = 200
+	text := bytes.Repeat([]byte("x"), skipStep+tail)
+	for _, m := range vectors(t) {
+		reset := m.set()
+		if at := skip(text, 0); at < len(text)-skipEnd {
+			t.Errorf("%s: skipped only to %d of %d", m.name, at, len(text))
+		}
+		for _, piece := range []string{`"`, `\"`, `\\\"`, `\\\\\\\\\\`, `\u00e9"`, `\u00g9`, "\x00"} {
+			for before := skipStep - 66; before < skipStep+2; before += 1 + (skipStep-before)/10 {
+				b := bytes.Clone(text)
+				copy(b[before:], piece)
+				b[len(b)-1] = '"'
+				want, got := scanner{b: b}, scanner{b: b}
+				if wantEnd, end := want.strRest(skipStep-tail), got.str(0); end != wantEnd || got.off != want.off || got.where != want.where {
+					t.Fatalf("%s: with %q at %d: ends at %d (%d, %q), want %d (%d, %q)", m.name, piece, before, end, got.off, got.where, wantEnd, want.off, want.where)
+				}
+			}
+		}
+		reset()
+	}
+}
+
+// FuzzSkip holds that vectors make no difference: not to a string that begins
+// anywhere in a body, and not to what is found in the body and said of it.
+func FuzzSkip(f *testing.F) {
+	for _, piece := range pieces {
+		f.Add([]byte(`{"a":"`+strings.Repeat("x", 60)+piece+strings.Repeat("y", 60)+`","model":1}`), 3)
+	}
+	f.Add(chat(600, 200, escapes), 70)
+	f.Add(tools(900), 10)
+	f.Add(ids(300, ", "), 10)
+	f.Fuzz(func(t *testing.T, b []byte, i int) {
+		modes := vectors(t)
+		if i >= 0 && i <= len(b) {
+			sameString(t, modes, b, i)
+		}
+		reset := mode{}.set()
+		var want [3]Value
+		wantErr := Object(b, routing, want[:])
+		reset()
+		for _, m := range modes {
+			reset := m.set()
+			var got [3]Value
+			err := Object(b, routing, got[:])
+			reset()
+			if got != want || fmt.Sprintf("%T %[1]v", err) != fmt.Sprintf("%T %[1]v", wantErr) {
+				t.Fatalf("%s: %q: %v, %v, want %v, %v", m.name, b, got, err, want, wantErr)
+			}
+		}
+	})
+}
