@@ -20,12 +20,17 @@ var ErrCut = errors.New("requests were still running and were ended")
 // clients.
 const lastWords = time.Second
 
-// Serve serves l until ctx is done, then drains: the listener closes, running
-// requests have grace to end, and what is left ends with infer.Stopping. It
-// returns when no connection is left.
+// Serve serves l with net/http until ctx is done, then drains: the listener
+// closes, running requests have grace to end, and what is left ends with
+// infer.Stopping. It returns when no connection is left.
 func Serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Duration) error {
 	base, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
+	return serveHTTP(ctx, base, end, s, l, grace)
+}
+
+// serveHTTP is Serve with requests under base, which end ends.
+func serveHTTP(ctx, base context.Context, end context.CancelCauseFunc, s *http.Server, l net.Listener, grace time.Duration) error {
 	s.BaseContext = func(net.Listener) context.Context { return base }
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()

@@ -11,15 +11,16 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/sock"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,21 +30,67 @@ var echo = infer.HandlerFunc(func(_ context.Context, r *infer.Request, w *infer.
 	return w.Send(200, "text/plain", fmt.Appendf(nil, "%s model=%s stream=%v param=%s text=%q", r.Route, r.Model, r.Stream, r.Param, r.Text()))
 })
 
-// gateway serves routes behind a gate that names requests.
-func gateway(t *testing.T, routes ...Route) *httptest.Server {
+// A service is a front end that runs.
+type service struct {
+	URL  string
+	Addr string
+	stop func() error // drains, and says how it went
+}
+
+// serve runs mux behind the gateway's own front end.
+func serve(t *testing.T, cfg Config, mux *Mux) *service {
 	t.Helper()
-	name := func(next infer.Handler) infer.Handler {
-		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
-			r.ID = "id-1"
-			w.Header().Set("x-request-id", r.ID)
-			return next.Serve(ctx, r, w)
-		})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	s := httptest.NewUnstartedServer(nil)
-	s.Config = NewFront(NewMux(routes, name), slog.New(slog.DiscardHandler)).HTTPServer(DefaultConfig())
-	s.Start()
-	t.Cleanup(s.Close)
-	return s
+	return serveOn(t, l, "http", cfg, mux)
+}
+
+func serveOn(t *testing.T, l net.Listener, scheme string, cfg Config, mux *Mux) *service {
+	t.Helper()
+	watch, err := sock.NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	watching, blind := context.WithCancel(context.Background())
+	watched := make(chan error, 1)
+	go func() { watched <- watch.Run(watching) }()
+	front := NewFront(Options{Config: cfg, Handler: mux, Watch: watch, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- front.Serve(ctx, l) }()
+	stop := sync.OnceValue(func() error {
+		cancel()
+		err := <-served
+		blind()
+		<-watched
+		return err
+	})
+	t.Cleanup(func() { _ = stop() })
+	return &service{scheme + "://" + l.Addr().String(), l.Addr().String(), stop}
+}
+
+// short is a configuration whose drain does not wait for what a test left.
+func short() Config {
+	c := DefaultConfig()
+	c.Grace = 100 * time.Millisecond
+	return c
+}
+
+// named names requests, as access does.
+func named(next infer.Handler) infer.Handler {
+	return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+		r.ID = "id-1"
+		w.Header().Set("x-request-id", r.ID)
+		return next.Serve(ctx, r, w)
+	})
+}
+
+// gateway serves routes behind a gate that names requests.
+func gateway(t *testing.T, routes ...Route) *service {
+	t.Helper()
+	return serve(t, short(), NewMux(routes, named))
 }
 
 // call returns an answer's status, header and body.
@@ -136,29 +183,49 @@ func TestWhatABodyMustBe(t *testing.T) {
 	}
 }
 
-// TestARefusalIsNoTrapForTheNextRequest holds that a client whose body was not
-// read is told to come back on another connection: each of its requests is
-// answered, whether its body is on its way by then or not.
+// TestARefusalIsNoTrapForTheNextRequest holds that what is left of a refused
+// request is never taken for the next: a body that has come is passed over, and
+// one that has not ends the connection, and its client is told.
 func TestARefusalIsNoTrapForTheNextRequest(t *testing.T) {
 	s := gateway(t, Route{"POST", "/generate", infer.Generate, Body(1 << 10)(echo)})
-	tr := &http.Transport{}
-	defer tr.CloseIdleConnections()
-	for range 50 {
-		req, err := http.NewRequest("POST", s.URL+"/generate", io.NopCloser(strings.NewReader("0123456789"))) // which cannot be sent again
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.ContentLength = 10
-		res, err := tr.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if res.StatusCode != 415 || !res.Close {
-			t.Errorf("got %d, to be closed: %v", res.StatusCode, res.Close)
-		}
-		if err := res.Body.Close(); err != nil {
-			t.Fatal(err)
-		}
+	const head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
+	for _, tt := range []struct {
+		name, body string
+		closes     bool
+	}{
+		{"the body has come", "0123456789", false},
+		{"half of it has", "01234", true},
+		{"none of it has", "", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := net.Dial("tcp", s.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			br := bufio.NewReader(c)
+			for range 3 {
+				_, _ = io.WriteString(c, head+tt.body)
+				res, err := http.ReadResponse(br, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, res.Body)
+				if res.StatusCode != 415 || res.Close != tt.closes {
+					t.Errorf("got %d, to be closed: %v", res.StatusCode, res.Close)
+				}
+				if res.Close {
+					break
+				}
+			}
+			if !tt.closes {
+				return
+			}
+			_, _ = io.WriteString(c, "56789GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			if rest, _ := io.ReadAll(br); len(rest) > 0 {
+				t.Errorf("the rest was answered: %q", rest)
+			}
+		})
 	}
 }
 
@@ -174,12 +241,9 @@ func TestABodyThatStalls(t *testing.T) {
 			return ctx.Err()
 		}
 	})
-	f := NewFront(NewMux([]Route{{"POST", "/generate", infer.Generate, Body(1 << 10)(slow)}}), slog.New(slog.DiscardHandler))
-	f.stall = stall
-	s := httptest.NewUnstartedServer(nil)
-	s.Config = f.HTTPServer(DefaultConfig())
-	s.Start()
-	defer s.Close()
+	cfg := short()
+	cfg.BodyTimeout = stall
+	s := serve(t, cfg, NewMux([]Route{{"POST", "/generate", infer.Generate, Body(1 << 10)(slow)}}))
 	for _, tt := range []struct {
 		name, length, body string
 		want               int
@@ -190,7 +254,7 @@ func TestABodyThatStalls(t *testing.T) {
 		{"all of it", "Content-Length: 2", "{}", 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := net.Dial("tcp", s.Listener.Addr().String())
+			c, err := net.Dial("tcp", s.Addr)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -231,7 +295,7 @@ func TestARefusalDoesNotWaitForTheBody(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := net.Dial("tcp", s.Listener.Addr().String())
+			c, err := net.Dial("tcp", s.Addr)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -403,25 +467,18 @@ func TestAHeaderThatIsTooLong(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	l, err := Listen("127.0.0.1", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
 	begun, end := make(chan struct{}), make(chan struct{})
 	slow := infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
 		close(begun)
 		<-end
 		return w.Send(200, "text/plain", []byte("whole"))
 	})
-	front := NewFront(NewMux([]Route{{"GET", "/slow", 0, slow}}), slog.New(slog.DiscardHandler))
-	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- Serve(ctx, front.HTTPServer(DefaultConfig()), l, time.Minute) }()
+	s := serve(t, DefaultConfig(), NewMux([]Route{{"GET", "/slow", 0, slow}}))
 	got := make(chan string, 1)
 	tr := new(http.Transport)
 	defer tr.CloseIdleConnections()
 	go func() {
-		res, err := (&http.Client{Transport: tr}).Get("http://" + l.Addr().String() + "/slow")
+		res, err := (&http.Client{Transport: tr}).Get(s.URL + "/slow")
 		if err != nil {
 			got <- err.Error()
 			return
@@ -431,9 +488,10 @@ func TestDrain(t *testing.T) {
 		got <- string(b)
 	}()
 	<-begun
-	cancel()
+	served := make(chan error, 1)
+	go func() { served <- s.stop() }()
 	for { // the listener closes at once
-		c, err := net.Dial("tcp", l.Addr().String())
+		c, err := net.Dial("tcp", s.Addr)
 		if err != nil {
 			break
 		}
@@ -476,21 +534,17 @@ func TestTheGraceIsOver(t *testing.T) {
 		{"a stream has begun", stream, 200, "data: 1\n\ndata: {\"error\":{\"type\":\"stream_error\"," + told + "\n\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l, err := Listen("127.0.0.1", 0)
-			if err != nil {
-				t.Fatal(err)
-			}
 			begun := make(chan struct{})
 			h := infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
 				close(begun)
 				return tt.handler.Serve(ctx, r, w)
 			})
-			front := NewFront(NewMux([]Route{{"GET", "/slow", 0, h}}), slog.New(slog.DiscardHandler))
-			ctx, cancel := context.WithCancel(t.Context())
-			go func() { <-begun; cancel() }()
+			cfg := DefaultConfig()
+			cfg.Grace = 50 * time.Millisecond
+			s := serve(t, cfg, NewMux([]Route{{"GET", "/slow", 0, h}}))
 			served := make(chan error, 1)
-			go func() { served <- Serve(ctx, front.HTTPServer(DefaultConfig()), l, 50*time.Millisecond) }()
-			res, body := call(t, "GET", "http://"+l.Addr().String()+"/slow", "", "")
+			go func() { <-begun; served <- s.stop() }()
+			res, body := call(t, "GET", s.URL+"/slow", "", "")
 			if res.StatusCode != tt.status || body != tt.want {
 				t.Errorf("got %d %s, want %d %s", res.StatusCode, body, tt.status, tt.want)
 			}

@@ -3,34 +3,31 @@ package server
 import (
 	"errors"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
-	"strconv"
 	"time"
 
 	"sluice/internal/infer"
 )
 
-// Front is the front end that stands on net/http: it makes an infer.Request of
-// an http.Request, and carries the Reply back.
-type Front struct {
+// netHTTP is the front end that stands on net/http: it makes an infer.Request of
+// an http.Request, and carries the Reply back. It speaks HTTP/2, and serves the
+// ports on which speed does not matter.
+type netHTTP struct {
 	h     infer.Handler
-	log   *slog.Logger
 	stall time.Duration // for bodies of requests
 }
 
-// NewFront returns the front end of h.
-func NewFront(h infer.Handler, log *slog.Logger) *Front { return &Front{h: h, log: log, stall: stall} }
+// HTTPHandler lets net/http serve h.
+func HTTPHandler(h infer.Handler) http.Handler { return &netHTTP{h: h, stall: stall} }
 
 // stall is how long a client may leave an answer unread, or send nothing of a
 // body that it has begun, before it counts as gone.
 const stall = 300 * time.Second
 
 // ServeHTTP implements http.Handler.
-func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
+func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	r := &infer.Request{
 		Method: hr.Method, Path: hr.URL.EscapedPath(), Query: hr.URL.RawQuery,
 		Remote: remote(hr), Received: time.Now(),
@@ -44,9 +41,9 @@ func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 		r.Header.AddString("Host", hr.Host)
 	}
 	rc := http.NewResponseController(hw)
-	wire := &wire{w: hw, rc: rc, head: hr.Method == http.MethodHead}
+	wire := &httpWire{w: hw, rc: rc, head: hr.Method == http.MethodHead}
 	if hr.Body != nil && hr.Body != http.NoBody {
-		b := &body{Reader: hr.Body, rc: rc, stall: f.stall}
+		b := &httpBody{Reader: hr.Body, rc: rc, stall: f.stall}
 		r.SetBody(infer.NewBody(b, hr.ContentLength))
 		// A refusal does not wait for a body that nobody wants, nor does its
 		// connection for long.
@@ -67,14 +64,9 @@ func (f *Front) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	}
 }
 
-// lingerTime is how long the rest of a body may take whose request is answered.
-// The connection is closed then; at once would be too soon, for a client that
-// is still sending would see a reset and not the answer.
-const lingerTime = 5 * time.Second
-
-// body is a request's, which knows whether it has been read to its end, and
+// httpBody is a request's, which knows whether it has been read to its end, and
 // does not wait for ever for a client that sends no more.
-type body struct {
+type httpBody struct {
 	io.Reader
 	rc       *http.ResponseController
 	stall    time.Duration
@@ -83,7 +75,7 @@ type body struct {
 	stalled  bool
 }
 
-func (b *body) Read(p []byte) (int, error) {
+func (b *httpBody) Read(p []byte) (int, error) {
 	if now := time.Now(); b.deadline.Sub(now) < b.stall-b.stall/10 {
 		b.deadline = now.Add(b.stall)
 		_ = b.rc.SetReadDeadline(b.deadline) // a connection that has none is a test's
@@ -101,7 +93,7 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 // linger bounds the time in which net/http reads what is left of b.
-func (b *body) linger() {
+func (b *httpBody) linger() {
 	if !b.ended && !b.stalled {
 		_ = b.rc.SetReadDeadline(time.Now().Add(lingerTime))
 	}
@@ -116,19 +108,19 @@ func remote(hr *http.Request) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-// wire is the infer.Wire of net/http.
-type wire struct {
+// httpWire is the infer.Wire of net/http.
+type httpWire struct {
 	w        http.ResponseWriter
 	rc       *http.ResponseController
 	header   infer.Header
 	head     bool      // the client wants no body
-	body     *body     // what the connection brings before it is free again, or nil
+	body     *httpBody // what the connection brings before it is free again, or nil
 	deadline time.Time // until when the client may leave what is written unread
 }
 
-func (w *wire) Header() *infer.Header { return &w.header }
+func (w *httpWire) Header() *infer.Header { return &w.header }
 
-func (w *wire) WriteHeader(status int) {
+func (w *httpWire) WriteHeader(status int) {
 	h := w.w.Header()
 	for _, f := range w.header.Fields() {
 		name := http.CanonicalHeaderKey(string(f.Name))
@@ -145,7 +137,7 @@ func (w *wire) WriteHeader(status int) {
 // Write sends b, or gives up on a client that reads nothing for as long as
 // stall. The deadline is moved at most every tenth of it: it costs more than
 // the write.
-func (w *wire) Write(b []byte) (int, error) {
+func (w *httpWire) Write(b []byte) (int, error) {
 	if now := time.Now(); w.deadline.Sub(now) < stall-stall/10 {
 		w.deadline = now.Add(stall)
 		if err := w.rc.SetWriteDeadline(w.deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -159,27 +151,7 @@ func (w *wire) Write(b []byte) (int, error) {
 	return n, err
 }
 
-func (w *wire) Flush() error { return w.rc.Flush() }
+func (w *httpWire) Flush() error { return w.rc.Flush() }
 
-// HTTPServer returns the net/http server of f.
-func (f *Front) HTTPServer(cfg Config) *http.Server {
-	s := &http.Server{
-		Handler:           f,
-		ReadHeaderTimeout: cfg.HeaderReadTimeout,
-		IdleTimeout:       cfg.IdleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
-		Protocols:         new(http.Protocols),
-	}
-	s.Protocols.SetHTTP1(true)
-	s.Protocols.SetUnencryptedHTTP2(true)
-	return s
-}
-
-// maxHeaderBytes bounds a request's header; a longer one gets 431.
+// maxHeaderBytes bounds a request's header over HTTP/2; a longer one gets 431.
 const maxHeaderBytes = 64 << 10
-
-// Listen opens cfg's port.
-func Listen(host string, port int) (net.Listener, error) {
-	return net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
-}

@@ -1,0 +1,544 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/internal/infer"
+	"sluice/internal/kit/buf"
+	"sluice/internal/kit/h1"
+	"sluice/internal/kit/sock"
+)
+
+// A conn is a client's HTTP/1.1 connection. One goroutine reads its requests,
+// serves them one after another, and writes their answers.
+//
+// A request that has arrived whole is served where it was read, inside the
+// callback of sock.Conn.Receive; then the next is waited for without a system
+// call. One whose body is still to come is served outside, because its reader
+// has to wait on the same connection.
+type conn struct {
+	front  *Front
+	sock   *sock.Conn
+	remote netip.Addr
+	ctx    connContext
+	cancel context.CancelCauseFunc
+	waits  sock.Waits // whom the owner waits for while it serves
+	state  atomic.Int32
+
+	in       *buf.Buf // what was read; nil while there is nothing
+	from, to int      // what of it is not used yet
+	held     *scratch // of the request that is read or served
+
+	served    int  // requests
+	pipelined int  // of them, those that had arrived when the one before was answered, in a row
+	fresh     bool // bytes were read since the last request
+	timed     bool // the time for a header runs
+	closing   bool // this answer is the last
+	lingering bool // the client may be sending what nobody will read
+
+	fault   error // why what was read is no request
+	request infer.Request
+	reply   infer.Reply
+	upload  upload
+	wire    wire
+
+	mu       sync.Mutex // guards what follows: held by who sends
+	waiting  bool       // a request is being served and nothing of its answer was sent
+	between  bool       // the answer has chunks, and stands between two of them
+	probed   bool       // the first byte of the answer was sent already
+	probeEnd bool       // a chunk's size has got its leading zero
+}
+
+// The states of a conn: whether it may be closed without losing anything.
+const (
+	connIdle int32 = iota
+	connBusy
+	connRetired
+)
+
+// scratch is what a request needs until it is answered, or its stream begun.
+type scratch struct {
+	head   h1.RequestHead
+	header infer.Header
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// inSize is what a connection reads at once: heads and most bodies fit.
+const inSize = 16 << 10
+
+// Why a conn stops receiving.
+var (
+	errOutside = errors.New("the request's body is still to come")
+	errLast    = errors.New("the connection has served its last request")
+	errHTTP2   = errors.New("the client speaks HTTP/2")
+)
+
+// newConn returns a conn that has yet to run.
+func newConn(f *Front, nc net.Conn) *conn {
+	c := &conn{front: f, remote: peer(nc)}
+	ctx, cancel := context.WithCancelCause(f.base)
+	c.ctx, c.cancel = connContext{ctx, c}, cancel
+	c.wire.c, c.upload.c = c, c
+	c.sock = f.watch.Add(nc, c)
+	return c
+}
+
+// run serves c until it ends.
+func (c *conn) run() {
+	defer c.front.leave(c)
+	defer c.cancel(nil)
+	if t, ok := c.sock.NetConn().(*tls.Conn); ok && !c.shake(t) {
+		return
+	}
+	if c.front.draining.Load() {
+		c.retire()
+	}
+	_ = c.sock.Expire(c.front.cfg.HeaderReadTimeout)
+	var err error
+	for {
+		if err = c.sock.Receive(c); err != errOutside {
+			break
+		}
+		if err = c.serve(); err != nil {
+			break
+		}
+	}
+	switch {
+	case err == errHTTP2:
+		first := bytes.Clone(c.in.B[c.from:c.to])
+		c.drop()
+		c.front.handed.give(&read{c.sock.Detach(), first})
+		return
+	case errors.Is(err, sock.ErrExpired) && c.held != nil && c.state.Load() == connBusy && c.timed:
+		c.front.count.headerTime.Inc()
+		c.refuseBytes(errHeaderTime)
+		c.linger()
+	case err == errLast && c.lingering:
+		c.linger()
+	}
+	c.drop()
+	_ = c.sock.Close()
+}
+
+// shake makes t ready. A client that speaks HTTP/2 goes to net/http.
+func (c *conn) shake(t *tls.Conn) (ours bool) {
+	ctx, cancel := context.WithTimeout(c.front.base, c.front.cfg.HeaderReadTimeout)
+	defer cancel()
+	if err := t.HandshakeContext(ctx); err != nil {
+		c.front.log.Debug("TLS handshake failed", "remote", c.remote.String(), "err", err)
+		_ = c.sock.Close()
+		return false
+	}
+	if t.ConnectionState().NegotiatedProtocol == "h2" {
+		c.front.handed.give(c.sock.Detach())
+		return false
+	}
+	return true
+}
+
+// drop gives back what c holds.
+func (c *conn) drop() {
+	c.letGo()
+	if c.held != nil {
+		c.held.head.Reset()
+		scratches.Put(c.held)
+		c.held = nil
+	}
+	c.wire.drop()
+	c.upload.drop()
+}
+
+// letGo gives back the read buffer.
+func (c *conn) letGo() {
+	if c.in != nil {
+		c.in.Free()
+		c.in, c.from, c.to = nil, 0, 0
+	}
+}
+
+// Begin implements sock.Receiver: what is here already comes first.
+func (c *conn) Begin() (wait bool, err error) { return false, c.consume() }
+
+// Space implements sock.Receiver.
+func (c *conn) Space() []byte {
+	switch {
+	case c.in == nil:
+		c.in = buf.Get(inSize)
+		c.from, c.to = 0, 0
+	case c.to == len(c.in.B) && c.from > 0:
+		c.to = copy(c.in.B, c.in.B[c.from:c.to])
+		c.from = 0
+	case c.to == len(c.in.B):
+		c.in = c.in.Grow(2 * len(c.in.B)) // a long header; the limits end it
+	}
+	return c.in.B[c.to:]
+}
+
+// Received implements sock.Receiver.
+func (c *conn) Received(n int) (bool, error) {
+	c.to += n
+	c.fresh = true
+	return false, c.consume()
+}
+
+// Drained implements sock.Receiver.
+func (c *conn) Drained() {
+	if c.from == c.to {
+		c.letGo()
+	}
+}
+
+// consume serves the requests that have arrived whole.
+func (c *conn) consume() error {
+	for c.from < c.to {
+		if c.held == nil {
+			if c.served == 0 && c.in.B[c.from] == 'P' && speaksHTTP2(c.in.B[c.from:c.to]) {
+				if c.to-c.from < len(http2Preface) {
+					return nil // "P" may become POST
+				}
+				return errHTTP2
+			}
+			if !c.state.CompareAndSwap(connIdle, connBusy) {
+				return errLast
+			}
+			c.held = scratches.Get().(*scratch)
+		}
+		n, err := h1.ParseRequest(c.in.B[c.from:c.to], &c.held.head, c.front.limits)
+		if err != nil {
+			c.refuseBytes(err)
+			return errLast
+		}
+		if n == 0 {
+			if !c.timed && c.served > 0 {
+				c.timed = true
+				return c.sock.Expire(c.front.cfg.HeaderReadTimeout)
+			}
+			c.timed = true
+			return nil
+		}
+		c.from += n
+		c.timed = false
+		if !c.upload.begin(&c.held.head) {
+			return errOutside
+		}
+		if err := c.serve(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serve answers the request whose head was read, and returns nil if another may
+// follow.
+func (c *conn) serve() error {
+	if err := c.sock.Expire(0); err != nil {
+		return err
+	}
+	c.count()
+	c.fill()
+	c.begin()
+	whole := c.handle(c.front.mux)
+	return c.after(whole)
+}
+
+// count says whether this request is the connection's last.
+func (c *conn) count() {
+	cfg := &c.front.cfg
+	c.served++
+	if c.fresh {
+		c.pipelined = 0
+	} else {
+		c.pipelined++
+	}
+	c.fresh = false
+	c.closing = !c.held.head.KeepAlive
+	if c.pipelined >= cfg.MaxPipelined {
+		c.closing = true
+		c.front.count.pipelined.Inc()
+	}
+	if cfg.MaxRequests > 0 && c.served >= cfg.MaxRequests {
+		c.closing = true
+		c.front.count.tooManyRequests.Inc()
+	}
+}
+
+// fill makes an infer.Request of the head.
+func (c *conn) fill() {
+	head, r := &c.held.head, &c.request
+	method, path := r.Method, r.Path
+	query := r.Query
+	*r = infer.Request{Header: c.held.header}
+	r.Header.Reset()
+	// Most requests of a connection ask what the one before asked.
+	r.Method = same(method, head.Method)
+	r.Path = same(path, head.Path)
+	r.Query = same(query, head.Query)
+	r.Remote, r.Received = c.remote, time.Now()
+	for i := range head.Fields {
+		f := &head.Fields[i]
+		switch {
+		case len(f.Name) == 4 && h1.EqualFold(f.Name, "host"):
+			r.Header.Add(f.Name, head.Authority) // RFC 9112 §3.2.2: the target's comes first
+		case len(f.Name) == 17 && h1.EqualFold(f.Name, "transfer-encoding"), len(f.Name) == 7 && h1.EqualFold(f.Name, "trailer"):
+			// of this connection's framing; bodies are bytes from here on
+		default:
+			r.Header.Add(f.Name, f.Value)
+		}
+	}
+	if head.Framing() != h1.FramingNone {
+		r.SetBody(&c.upload)
+	}
+	c.held.header = r.Header // which has grown, perhaps
+}
+
+// same returns b as a string: s, if that is what b spells.
+func same(s string, b []byte) string {
+	if s == string(b) {
+		return s
+	}
+	return string(b)
+}
+
+// begin makes the way back ready.
+func (c *conn) begin() {
+	c.wire.reset(string(c.held.head.Method) == http.MethodHead, c.held.head.Minor)
+	c.reply.Reset(&c.wire)
+	c.mu.Lock()
+	c.waiting, c.between, c.probed, c.probeEnd = true, false, false, false
+	if c.sock.HungUp() {
+		c.probe() // it may have left, or only have said that it has no more to ask
+	}
+	c.mu.Unlock()
+}
+
+// handle lets h answer, and reports whether the answer is whole.
+func (c *conn) handle(h infer.Handler) (whole bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			whole = false
+			if p != http.ErrAbortHandler {
+				c.front.log.Error("request panicked", "panic", p, "stack", string(debug.Stack()))
+			}
+		}
+	}()
+	if err := h.Serve(&c.ctx, &c.request, &c.reply); err != nil && !refuse(&c.request, &c.reply, err) {
+		return false
+	}
+	return c.wire.finish() == nil
+}
+
+// after makes c ready for the next request, or says why there is none.
+func (c *conn) after(whole bool) error {
+	c.mu.Lock()
+	c.waiting, c.between = false, false
+	c.mu.Unlock()
+	missing := c.upload.skip()
+	c.lingering = missing || c.from < c.to || c.held == nil || c.held.head.KeepAlive
+	c.wire.drop()
+	c.upload.drop()
+	c.request.Header = infer.Header{}
+	if held := c.held; held != nil {
+		c.held = nil
+		held.head.Reset()
+		scratches.Put(held)
+	}
+	switch {
+	case !whole:
+		return errCut
+	case c.closing || missing || !c.state.CompareAndSwap(connBusy, connIdle):
+		return errLast
+	case c.front.draining.Load() && c.from == c.to && c.state.CompareAndSwap(connIdle, connRetired):
+		return errLast
+	}
+	if c.from == c.to {
+		c.from, c.to = 0, 0
+		return c.sock.Expire(c.front.cfg.IdleTimeout)
+	}
+	return nil
+}
+
+// errCut ends a connection whose answer must not look whole.
+var errCut = errors.New("an answer was cut")
+
+// release gives back the memory of a request whose answer will take long.
+func (c *conn) release() {
+	if c.held == nil {
+		return
+	}
+	c.held.head.Reset()
+	scratches.Put(c.held)
+	c.held = nil
+	if c.from == c.to {
+		c.letGo()
+	}
+}
+
+var errHeaderTime = &h1.Error{Status: http.StatusRequestTimeout, Reason: "the request's header did not come in time", Section: "9110 §15.5.9"}
+
+// refuseBytes answers what is no request. Where the next would begin is
+// unknown, so the connection ends.
+func (c *conn) refuseBytes(err error) {
+	var e *h1.Error
+	if !errors.As(err, &e) {
+		return
+	}
+	c.fault = &infer.Error{Status: e.Status, Code: "malformed_request", Msg: "The request is not valid HTTP: " + e.Reason + ".", Err: err}
+	if e == errHeaderTime {
+		c.fault = &infer.Error{Status: e.Status, Code: "request_header_timeout", Msg: "The request's header did not come in time.", Err: err}
+	}
+	c.closing, c.lingering = true, true
+	c.served++
+	c.request = infer.Request{Remote: c.remote, Received: time.Now()}
+	c.wire.reset(false, 1)
+	c.reply.Reset(&c.wire)
+	c.handle(c.front.fault)
+}
+
+// lingerTime is how long what a client still sends is read, unused, after the
+// last answer: closed at once, it could see a reset before it sees the answer.
+const (
+	lingerTime  = 5 * time.Second
+	lingerBytes = 8 << 20
+)
+
+// linger waits until the client has had its last answer.
+func (c *conn) linger() {
+	under := c.sock.NetConn()
+	half, ok := under.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.letGo()
+	if c.sock.Expire(lingerTime) == nil {
+		_ = c.sock.Receive(&discard{})
+	}
+}
+
+// A discard receives what nobody wants.
+type discard struct {
+	b *buf.Buf
+	n int
+}
+
+func (d *discard) Begin() (bool, error) { return false, nil }
+
+func (d *discard) Space() []byte {
+	if d.b == nil {
+		d.b = buf.Get(inSize)
+	}
+	return d.b.B
+}
+
+func (d *discard) Received(n int) (bool, error) {
+	d.n += n
+	return d.n > lingerBytes, nil
+}
+
+func (d *discard) Drained() {
+	d.b.Free()
+	d.b = nil
+}
+
+// retire ends c if it is idle. If it is not, its answer is the last.
+func (c *conn) retire() {
+	if c.state.CompareAndSwap(connIdle, connRetired) {
+		c.sock.Interrupt()
+	}
+}
+
+// abandon ends c, whatever it does.
+func (c *conn) abandon() {
+	c.waits.End()
+	c.sock.Interrupt()
+}
+
+// connContext is the context of a connection's requests: it ends when the
+// client leaves, and when the gateway does.
+type connContext struct {
+	context.Context
+	c *conn
+}
+
+// faultKey is the key of the conn for who answers what is no request.
+type faultKey struct{}
+
+// Value implements context.Context.
+func (x *connContext) Value(key any) any {
+	switch key.(type) {
+	case sock.Key:
+		return &x.c.waits
+	case faultKey:
+		return x.c
+	}
+	return x.Context.Value(key)
+}
+
+// HungUp implements sock.Watcher. A client that has closed, and one that has
+// only said that it will ask no more, look the same. So the answer's first byte
+// is sent, which cannot be another whatever the answer will be: a client that
+// has closed resets the connection, and one that waits gets the rest of its
+// answer later.
+func (c *conn) HungUp(full bool) {
+	if full {
+		c.cancel(nil)
+		c.waits.End()
+		return
+	}
+	if c.mu.TryLock() { // who holds it sends, which finds out as well
+		c.probe()
+		c.mu.Unlock()
+	}
+}
+
+// probe sends a byte that changes nothing. c.mu must be held.
+func (c *conn) probe() {
+	switch {
+	case c.waiting && !c.probed:
+		c.probed = c.sock.Offer(probeHead)
+	case c.between && !c.probeEnd:
+		c.probeEnd = c.sock.Offer(probeChunk)
+	}
+}
+
+var (
+	probeHead  = []byte("H") // of HTTP/1.1
+	probeChunk = []byte("0") // before a chunk's size, RFC 9112 §7.1
+)
+
+// send writes what has to go to the client, a and then b. between tells that an
+// answer with chunks then stands between two of them.
+func (c *conn) send(a, b []byte, between bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting {
+		c.waiting = false
+		if c.probed && len(a) > 0 {
+			a = a[1:]
+		}
+	}
+	c.between = between
+	var err error
+	if len(b) == 0 {
+		err = c.sock.Write(a, c.front.cfg.WriteTimeout)
+	} else {
+		err = c.sock.Write2(a, b, c.front.cfg.WriteTimeout)
+	}
+	if err != nil {
+		c.between = false
+		if errors.Is(err, sock.ErrExpired) {
+			c.front.count.stalled.Inc()
+		}
+	}
+	return err
+}

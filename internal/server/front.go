@@ -1,0 +1,321 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/internal/infer"
+	"sluice/internal/kit/h1"
+	"sluice/internal/kit/listen"
+	"sluice/internal/kit/metric"
+	"sluice/internal/kit/sock"
+)
+
+// Options is what a Front is made of.
+type Options struct {
+	Config  Config
+	Handler *Mux
+	Watch   *sock.Watch
+	Log     *slog.Logger
+	Metrics *Metrics // nil for none
+}
+
+// Metrics is what the front end counts of its connections.
+type Metrics struct {
+	Open     *metric.Gauge      `name:"sluice_client_connections" help:"client connections that are open"`
+	Accepted *metric.Counter    `name:"sluice_client_connections_total" help:"client connections accepted"`
+	Ended    *metric.CounterVec `name:"sluice_client_connections_refused_total" labels:"reason" help:"client connections that a limit refused or ended; reason is connections, address, header_timeout, body_timeout, stalled, requests or pipelined"`
+}
+
+// A Front is the gateway's front end. HTTP/1.1 is its own; HTTP/2, whether by
+// ALPN or by prior knowledge, goes to net/http on the same port. Handlers
+// cannot tell which it is.
+type Front struct {
+	cfg    Config
+	mux    *Mux
+	fault  infer.Handler // answers what is no request
+	watch  *sock.Watch
+	log    *slog.Logger
+	count  counters
+	limits h1.Limits
+	date   h1.DateField
+	h2     *http.Server
+	handed *handoff // connections for h2
+
+	base context.Context // of all requests; ends when the grace is over
+	end  context.CancelCauseFunc
+
+	draining atomic.Bool
+	running  sync.WaitGroup // connections
+
+	mu        sync.Mutex // guards what follows
+	conns     map[*conn]struct{}
+	addresses map[netip.Addr]int // open connections, if there is a limit
+}
+
+// counters are Metrics that may be missing.
+type counters struct {
+	open                                                                           *metric.Gauge
+	accepted                                                                       *metric.Counter
+	tooMany, perAddress, headerTime, bodyTime, stalled, tooManyRequests, pipelined *metric.Counter
+}
+
+// NewFront returns a front end that Serve runs.
+func NewFront(o Options) *Front {
+	f := &Front{
+		cfg: o.Config, mux: o.Handler, watch: o.Watch, log: o.Log,
+		limits: o.Config.limits(), handed: newHandoff(),
+		conns: make(map[*conn]struct{}), addresses: make(map[netip.Addr]int),
+	}
+	f.fault = o.Handler.Behind(infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, _ *infer.Reply) error {
+		return ctx.Value(faultKey{}).(*conn).fault
+	}))
+	if m := o.Metrics; m != nil {
+		f.count = counters{
+			open: m.Open, accepted: m.Accepted,
+			tooMany: m.Ended.With("connections"), perAddress: m.Ended.With("address"), headerTime: m.Ended.With("header_timeout"),
+			bodyTime: m.Ended.With("body_timeout"), stalled: m.Ended.With("stalled"), tooManyRequests: m.Ended.With("requests"), pipelined: m.Ended.With("pipelined"),
+		}
+	}
+	f.h2 = &http.Server{
+		Handler:           HTTPHandler(o.Handler),
+		ReadHeaderTimeout: o.Config.HeaderReadTimeout,
+		IdleTimeout:       o.Config.IdleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		Protocols:         new(http.Protocols),
+	}
+	f.h2.Protocols.SetUnencryptedHTTP2(true)
+	f.h2.Protocols.SetHTTP2(true)
+	f.h2.Protocols.SetHTTP1(true) // what begins as HTTP/2 and is not is answered
+	return f
+}
+
+// Serve serves l until ctx is done, then drains: l closes, running requests
+// have the configured grace to end, and what is left ends with infer.Stopping.
+// It returns when no connection is left. Connections of l may be TLS.
+func (f *Front) Serve(ctx context.Context, l net.Listener) error {
+	f.base, f.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer f.end(nil)
+	own, stop := context.WithCancel(context.WithoutCancel(ctx))
+	h2done := make(chan error, 1)
+	go func() { h2done <- serveHTTP(own, f.base, f.end, f.h2, f.handed, f.cfg.Grace) }()
+	failed := make(chan error, 1)
+	go func() { failed <- listen.Accept(own, l, f.take, f.trouble()) }()
+	var err error
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		stop()
+		err = <-failed
+	}
+	stop()
+	cut := f.drain()
+	if e := <-h2done; e != nil && cut == nil {
+		cut = e
+	}
+	return errors.Join(err, cut)
+}
+
+// trouble logs that connections cannot be accepted.
+func (f *Front) trouble() listen.Trouble {
+	return listen.Trouble{
+		Began: func(err error) { f.log.Warn("connections cannot be accepted; trying again", "err", err) },
+		Ended: func(lasted time.Duration) {
+			f.log.Info("connections are accepted again", "after", lasted.Round(time.Millisecond).String())
+		},
+	}
+}
+
+// take starts to serve nc, if there is room for it.
+func (f *Front) take(nc net.Conn) {
+	f.count.accepted.Inc()
+	c := newConn(f, nc)
+	addr := c.remote
+	f.mu.Lock()
+	var refused *metric.Counter
+	full := false
+	switch {
+	case len(f.conns) >= f.cfg.MaxConnections:
+		refused, full = f.count.tooMany, true
+	case f.cfg.MaxPerAddress > 0 && f.addresses[addr] >= f.cfg.MaxPerAddress:
+		refused, full = f.count.perAddress, true
+	default:
+		f.conns[c] = struct{}{}
+		if f.cfg.MaxPerAddress > 0 {
+			f.addresses[addr]++
+		}
+		f.running.Add(1)
+	}
+	f.mu.Unlock()
+	if full {
+		refused.Inc()
+		turnAway(c.sock.Detach())
+		c.cancel(nil)
+		return
+	}
+	f.count.open.Inc()
+	go c.run()
+}
+
+// leave forgets c, whose connection is closed or handed on.
+func (f *Front) leave(c *conn) {
+	f.mu.Lock()
+	delete(f.conns, c)
+	if f.cfg.MaxPerAddress > 0 {
+		if f.addresses[c.remote]--; f.addresses[c.remote] <= 0 {
+			delete(f.addresses, c.remote)
+		}
+	}
+	f.mu.Unlock()
+	f.count.open.Dec()
+	f.running.Done()
+}
+
+// full is what a client gets for whom there is no room: without a look at what
+// it asks, and without waiting for it.
+const full = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 114\r\n\r\n" +
+	`{"error":{"type":"server_error","code":"too_many_connections","message":"Too many open connections.","param":null}}`
+
+func turnAway(nc net.Conn) {
+	if _, isTLS := nc.(*tls.Conn); !isTLS {
+		_ = nc.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+		_, _ = nc.Write([]byte(full))
+	}
+	_ = nc.Close()
+}
+
+// drain ends connections that are idle, gives requests their grace, and returns
+// when none is left, or ErrCut if some had to be ended.
+func (f *Front) drain() error {
+	f.draining.Store(true)
+	for c := range f.each {
+		c.retire()
+	}
+	gone := make(chan struct{})
+	go func() {
+		f.running.Wait()
+		close(gone)
+	}()
+	if within(gone, f.cfg.Grace) {
+		return nil
+	}
+	f.end(infer.Stopping)
+	for c := range f.each {
+		c.waits.End()
+	}
+	if !within(gone, lastWords) {
+		for c := range f.each {
+			c.abandon() // they do not listen, or their clients do not
+		}
+		<-gone
+	}
+	return fmt.Errorf("%w after %s", ErrCut, f.cfg.Grace)
+}
+
+// each yields the connections that are open now.
+func (f *Front) each(yield func(*conn) bool) {
+	f.mu.Lock()
+	all := make([]*conn, 0, len(f.conns))
+	for c := range f.conns {
+		all = append(all, c)
+	}
+	f.mu.Unlock()
+	for _, c := range all {
+		if !yield(c) {
+			return
+		}
+	}
+}
+
+// within reports whether done is closed before d is over.
+func within(done <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// peer is the address at the other end of nc. A Unix socket's has none.
+func peer(nc net.Conn) netip.Addr {
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// A handoff is a net.Listener that gives net/http the connections that speak
+// HTTP/2.
+type handoff struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newHandoff() *handoff {
+	return &handoff{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// give hands nc on. It is closed if nobody takes it any more.
+func (h *handoff) give(nc net.Conn) {
+	select {
+	case h.conns <- nc:
+	case <-h.closed:
+		_ = nc.Close()
+	}
+}
+
+func (h *handoff) Accept() (net.Conn, error) {
+	select {
+	case nc := <-h.conns:
+		return nc, nil
+	case <-h.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handoff) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return nil
+}
+
+func (h *handoff) Addr() net.Addr { return &net.UnixAddr{Name: "HTTP/2", Net: "unix"} }
+
+// read is a connection of which the first bytes were read already.
+type read struct {
+	net.Conn
+	first []byte
+}
+
+func (r *read) Read(p []byte) (int, error) {
+	if len(r.first) == 0 {
+		return r.Conn.Read(p)
+	}
+	n := copy(p, r.first)
+	r.first = r.first[n:]
+	return n, nil
+}
+
+// http2Preface is what a client sends first that knows that HTTP/2 is spoken
+// here, RFC 9113 §3.4.
+const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// speaksHTTP2 reports whether b begins, or may begin, as the preface does.
+func speaksHTTP2(b []byte) bool {
+	n := min(len(b), len(http2Preface))
+	return bytes.Equal(b[:n], []byte(http2Preface)[:n])
+}

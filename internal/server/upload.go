@@ -1,0 +1,257 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"sluice/internal/infer"
+	"sluice/internal/kit/buf"
+	"sluice/internal/kit/h1"
+	"sluice/internal/kit/sock"
+)
+
+// An upload is the body of a conn's request: the infer.Body of the front end.
+//
+// What has arrived with the head is used where it is. What is still to come is
+// read into memory of its own, straight to where it belongs, and never beyond
+// the body's end if its length is known.
+type upload struct {
+	c       *conn
+	body    h1.Body
+	framing h1.Framing
+	length  int64
+	expects bool // the client waits for 100
+	done    bool // all of it was read, or is in the conn's buffer
+
+	own   *buf.Buf // what was read of it
+	n     int      // bytes in own
+	raw   *buf.Buf // chunks pass through it
+	from  int      // what of raw is not used yet; after the end, it is the next request's
+	to    int
+	limit int64
+	start time.Duration // when it began to be waited for
+	wire  int           // bytes that came since
+}
+
+// trusted is how much memory an announced length is given before anything has
+// come.
+const trusted = 4 << 20
+
+// begin takes the body of the request that head is of, and reports whether it
+// has arrived.
+func (u *upload) begin(head *h1.RequestHead) (here bool) {
+	c := u.c
+	*u = upload{c: c, framing: head.Framing(), length: head.ContentLength, expects: head.Expect100}
+	switch u.framing {
+	case h1.FramingNone:
+		u.done = true
+	case h1.FramingLength:
+		u.done = int64(c.to-c.from) >= u.length
+	}
+	u.body.Reset(u.framing, u.length, c.front.limits)
+	return u.done
+}
+
+// ReadAll implements infer.Body.
+func (u *upload) ReadAll(limit int64) ([]byte, error) {
+	c := u.c
+	if u.framing == h1.FramingLength && u.length > limit {
+		return nil, infer.TooLarge
+	}
+	if u.done {
+		b := c.in.B[c.from : c.from+int(u.length) : c.from+int(u.length)]
+		c.from += int(u.length)
+		u.framing = h1.FramingNone
+		return b, nil
+	}
+	u.limit = limit
+	size := inSize
+	if u.framing == h1.FramingLength {
+		size = int(min(u.length, trusted))
+	}
+	u.own = buf.Get(size)
+	u.start = c.front.watch.Now()
+	if err := c.sock.Receive(u); err != nil && err != errBodyHere {
+		return nil, u.failed(err)
+	}
+	if err := c.sock.Expire(0); err != nil {
+		return nil, u.failed(err)
+	}
+	u.done, u.framing = true, h1.FramingNone
+	return u.own.B[:u.n:u.n], nil
+}
+
+// failed names what kept the body from being read.
+func (u *upload) failed(err error) error {
+	var own *infer.Error
+	var bad *h1.Error
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.Is(err, sock.ErrExpired):
+		u.c.front.count.bodyTime.Inc()
+		return &infer.Error{Status: http.StatusRequestTimeout, Code: "request_body_timeout", Msg: "The rest of the request body did not come in time.", Err: err}
+	case errors.As(err, &bad):
+		e := infer.Unreadable(err)
+		e.Status, e.Msg = bad.Status, "The request body is not valid HTTP: "+bad.Reason+"."
+		return e
+	}
+	return infer.Unreadable(err)
+}
+
+// Release implements infer.Body.
+func (u *upload) Release() {
+	u.drop()
+	u.c.release()
+}
+
+// drop gives back the memory. What was read behind the body is the conn's.
+func (u *upload) drop() {
+	if u.own != nil {
+		u.own.Free()
+		u.own, u.n = nil, 0
+	}
+	if u.raw == nil {
+		return
+	}
+	if u.from == u.to {
+		u.raw.Free()
+	} else {
+		u.c.letGo()
+		u.c.in, u.c.from, u.c.to = u.raw, u.from, u.to
+	}
+	u.raw = nil
+}
+
+// missing reports whether a part of the body is still to come.
+func (u *upload) missing() bool { return u.framing != h1.FramingNone && !u.done }
+
+// skip passes over a body that nobody has read, and reports whether a part of
+// it is missing.
+func (u *upload) skip() (missing bool) {
+	if u.framing == h1.FramingLength && u.done {
+		u.c.from += int(u.length)
+		u.framing = h1.FramingNone
+	}
+	return u.missing()
+}
+
+// Begin implements sock.Receiver. What came with the head comes first.
+func (u *upload) Begin() (wait bool, err error) {
+	c := u.c
+	if u.expects && c.from == c.to {
+		if err := c.proceed(); err != nil {
+			return false, err
+		}
+	}
+	if c.from < c.to {
+		n, err := u.take(c.in.B[c.from:c.to])
+		if c.from += n; err != nil {
+			return false, err
+		}
+		if u.body.Done() {
+			return false, errBodyHere
+		}
+	}
+	return false, u.hurry()
+}
+
+// proceed tells a client that waits that its body is wanted.
+func (c *conn) proceed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.probed {
+		return nil // the answer has begun, to a client that sends nothing more
+	}
+	return c.sock.Write(continueHead, c.front.cfg.WriteTimeout)
+}
+
+var continueHead = []byte(h1.ContinueHead)
+
+// errBodyHere ends a Receive at once: nothing is to be waited for.
+var errBodyHere = errors.New("the body has arrived")
+
+// Space implements sock.Receiver. A body of known length is read to where it
+// belongs. One of chunks passes through another buffer than the head, which is
+// still needed where it is.
+func (u *upload) Space() []byte {
+	if u.framing == h1.FramingLength {
+		u.grow(int(min(u.length-int64(u.n), 1<<30)))
+		end := int(min(u.length, int64(len(u.own.B))))
+		return u.own.B[u.n:end]
+	}
+	if u.raw == nil {
+		u.raw, u.from, u.to = buf.Get(inSize), 0, 0
+	}
+	return u.raw.B[u.to:]
+}
+
+// grow makes room for up to want more bytes, and at least one.
+func (u *upload) grow(want int) {
+	if u.n < len(u.own.B) {
+		return
+	}
+	u.own = u.own.Grow(u.n + min(want, max(3*u.n, inSize)))
+}
+
+// Received implements sock.Receiver.
+func (u *upload) Received(n int) (done bool, err error) {
+	u.wire += n
+	if u.framing == h1.FramingLength {
+		if _, _, err := u.body.Scan(u.own.B[u.n : u.n+n]); err != nil {
+			return false, err
+		}
+		u.n += n
+	} else {
+		u.to += n
+		used, err := u.take(u.raw.B[u.from:u.to])
+		if u.from += used; err != nil {
+			return false, err
+		}
+		if u.from == u.to {
+			u.from, u.to = 0, 0
+		}
+	}
+	if u.body.Done() {
+		return true, nil
+	}
+	return false, u.hurry()
+}
+
+// take copies what of b is the body's.
+func (u *upload) take(b []byte) (used int, err error) {
+	for used < len(b) && !u.body.Done() {
+		u.grow(len(b) - used)
+		w, r, err := u.body.Decode(u.own.B[u.n:], b[used:])
+		u.n += w
+		used += r
+		if err != nil {
+			return used, err
+		}
+		if int64(u.n) > u.limit {
+			return used, infer.TooLarge
+		}
+	}
+	return used, nil
+}
+
+// hurry sets when the client has to have sent more: before it has been silent
+// for too long, and before it falls behind the rate that a body must have.
+func (u *upload) hurry() error {
+	cfg := &u.c.front.cfg
+	left := cfg.BodyTimeout
+	if cfg.BodyRate > 0 {
+		allowed := bodyGrace + time.Duration(float64(u.wire)/float64(cfg.BodyRate)*float64(time.Second))
+		left = min(left, max(allowed-(u.c.front.watch.Now()-u.start), 1))
+	}
+	return u.c.sock.Expire(left)
+}
+
+// Drained implements sock.Receiver.
+func (u *upload) Drained() {
+	if u.raw != nil && u.from == u.to {
+		u.raw.Free()
+		u.raw = nil
+	}
+}

@@ -1,0 +1,302 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+
+	"sluice/internal/infer"
+	"sluice/internal/kit/buf"
+	"sluice/internal/kit/h1"
+)
+
+// A wire is the infer.Wire of a conn. What is written waits in a buffer until
+// it is flushed, the buffer is full, or the answer ends, so a short answer is
+// one system call.
+type wire struct {
+	c      *conn
+	header infer.Header
+	minor  int  // of the client's HTTP version
+	head   bool // the client wants no body
+
+	mode    mode
+	left    int64 // of a body whose length was said
+	out     *buf.Buf
+	n       int      // bytes of out that wait
+	pending *buf.Buf // a body that may still get a length
+	waits   int      // bytes of pending
+	broken  error    // why nothing more can be sent
+}
+
+// mode is how the body that is sent is delimited.
+type mode uint8
+
+const (
+	modeNew     mode = iota // the header was not committed
+	modeOpen                // committed, without a length: decided by what is written
+	modeNone                // no body
+	modeLength              // Content-Length
+	modeChunked             // chunks
+	modeClose               // until the connection closes, for HTTP/1.0
+)
+
+// outSize is how much may wait to be sent.
+const outSize = 16 << 10
+
+// maxPending is how long a body without a length may be that gets one after
+// all, if it ends before anybody flushes it.
+const maxPending = 2 << 10
+
+var (
+	errLength = errors.New("more was written than the Content-Length")
+	errShort  = errors.New("less was written than the Content-Length")
+)
+
+func (w *wire) reset(head bool, minor int) {
+	w.header.Reset()
+	w.mode, w.head, w.minor, w.left, w.broken = modeNew, head, minor, 0, nil
+	w.n, w.waits = 0, 0
+}
+
+// drop gives back the buffers.
+func (w *wire) drop() {
+	if w.out != nil {
+		w.out.Free()
+		w.out, w.n = nil, 0
+	}
+	if w.pending != nil {
+		w.pending.Free()
+		w.pending, w.waits = nil, 0
+	}
+}
+
+// Header implements infer.Wire.
+func (w *wire) Header() *infer.Header { return &w.header }
+
+// WriteHeader implements infer.Wire.
+func (w *wire) WriteHeader(status int) {
+	c := w.c
+	c.closing = c.closing || c.upload.missing() || c.front.draining.Load() // a body that is still to come is not waited for
+	b := w.start()
+	b, ok := h1.AppendStatusLine(b, status, http.StatusText(status))
+	if !ok {
+		panic("BUG: no such status: " + strconv.Itoa(status))
+	}
+	length, dated := int64(-1), false
+	for _, f := range w.header.Fields() {
+		switch {
+		case h1.EqualFold(f.Name, "content-length"):
+			if n, err := strconv.ParseInt(string(f.Value), 10, 64); err == nil && n >= 0 {
+				length = n
+			}
+			continue
+		case h1.EqualFold(f.Name, "connection"), h1.EqualFold(f.Name, "transfer-encoding"):
+			continue // ours to say
+		case h1.EqualFold(f.Name, "date"):
+			dated = true
+		}
+		b, _ = h1.AppendField(b, f.Name, f.Value) // what is no field is left out
+	}
+	if !dated {
+		b = c.front.date.Append(b, c.request.Received.Unix())
+	}
+	w.keep(b)
+	switch {
+	case status == http.StatusNoContent || status == http.StatusNotModified:
+		w.settle(modeNone)
+	case length >= 0:
+		w.left = length
+		w.settle(modeLength)
+	default:
+		w.mode = modeOpen
+	}
+}
+
+// start returns the buffer of what is to be sent, to append to.
+func (w *wire) start() []byte {
+	if w.out == nil {
+		w.out = buf.Get(outSize)
+	}
+	return w.out.B[:w.n]
+}
+
+// keep takes back what start gave. A header that is longer than the buffer has
+// moved.
+func (w *wire) keep(b []byte) {
+	if cap(b) > cap(w.out.B) {
+		moved := buf.Get(len(b) + 1<<10)
+		copy(moved.B, b)
+		w.out.Free()
+		w.out = moved
+		moved.B = moved.B[:cap(moved.B)]
+	}
+	w.n = len(b)
+}
+
+// settle decides how the body is delimited, and ends the head.
+func (w *wire) settle(m mode) {
+	c := w.c
+	if m == modeClose {
+		c.closing = true
+	}
+	w.mode = m
+	b := w.start()
+	switch m {
+	case modeLength:
+		b, _ = h1.AppendContentLength(b, w.left)
+	case modeChunked:
+		b = append(b, h1.ChunkedField...)
+	}
+	switch {
+	case c.closing:
+		b = append(b, "Connection: close\r\n"...)
+	case w.minor == 0:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	w.keep(append(b, h1.EndHead...))
+}
+
+// decide settles for a body whose length nobody knows.
+func (w *wire) decide() {
+	if w.mode != modeOpen {
+		return
+	}
+	if w.minor == 0 {
+		w.settle(modeClose)
+	} else {
+		w.settle(modeChunked)
+	}
+	if w.waits > 0 {
+		n := w.waits
+		w.waits = 0
+		w.put(w.pending.B[:n])
+	}
+}
+
+// Write implements infer.Wire.
+func (w *wire) Write(b []byte) (int, error) {
+	if w.broken != nil {
+		return 0, w.broken
+	}
+	switch w.mode {
+	case modeOpen:
+		if w.waits+len(b) <= maxPending {
+			if w.pending == nil {
+				w.pending = buf.Get(maxPending)
+			}
+			w.waits += copy(w.pending.B[w.waits:maxPending], b)
+			return len(b), nil
+		}
+		w.decide()
+	case modeNone:
+		return len(b), nil
+	case modeLength:
+		if int64(len(b)) > w.left {
+			return 0, errLength
+		}
+		w.left -= int64(len(b))
+	}
+	w.put(b)
+	if w.broken != nil {
+		return 0, w.broken
+	}
+	return len(b), nil
+}
+
+// put sends b with its framing, or lets it wait.
+func (w *wire) put(b []byte) {
+	if len(b) == 0 || w.head {
+		return
+	}
+	chunked := w.mode == modeChunked
+	out := w.start()
+	if chunked {
+		out = h1.AppendChunkSize(out, len(b))
+		w.keep(out)
+	}
+	if w.n+len(b)+2 <= len(w.out.B) {
+		out = append(out, b...)
+		if chunked {
+			out = append(out, '\r', '\n')
+		}
+		w.keep(out)
+		return
+	}
+	w.send(b, false)
+	if chunked {
+		w.keep(append(w.start(), '\r', '\n'))
+	}
+}
+
+// send sends what waits, and b behind it.
+func (w *wire) send(b []byte, between bool) {
+	if w.broken != nil {
+		return
+	}
+	a := []byte(nil)
+	if w.n > 0 {
+		a = w.out.B[:w.n]
+		w.n = 0
+	} else {
+		a, b = b, nil
+	}
+	if len(a) > 0 {
+		w.broken = w.c.send(a, b, between)
+	}
+}
+
+// Flush implements infer.Wire.
+func (w *wire) Flush() error {
+	if w.mode == modeNew {
+		return nil
+	}
+	w.decide()
+	w.send(nil, w.mode == modeChunked)
+	if w.broken == nil && w.c.held == nil {
+		w.drop() // a stream: it may be long until the next piece
+	}
+	return w.broken
+}
+
+// Splices implements infer.Splicer.
+func (w *wire) Splices() bool {
+	return w.mode == modeChunked || w.mode == modeOpen && w.minor > 0 && !w.head
+}
+
+// Splice implements infer.Splicer. Chunks need not wait: the reader of a stream
+// does.
+func (w *wire) Splice(framed []byte, _ int) error {
+	w.decide()
+	if w.n > 0 && w.n+len(framed) <= len(w.out.B) {
+		w.keep(append(w.start(), framed...))
+		framed = nil
+	}
+	w.send(framed, true)
+	return w.broken
+}
+
+// finish ends the answer.
+func (w *wire) finish() error {
+	switch w.mode {
+	case modeNew:
+		w.WriteHeader(http.StatusOK)
+		w.settle(modeLength)
+	case modeOpen:
+		n := w.waits
+		w.waits, w.left = 0, int64(n)
+		w.settle(modeLength)
+		if n > 0 {
+			w.put(w.pending.B[:n])
+		}
+	case modeLength:
+		if w.left > 0 && !w.head {
+			w.broken = errors.Join(w.broken, errShort)
+		}
+	case modeChunked:
+		if !w.head {
+			w.keep(append(w.start(), h1.LastChunk...))
+		}
+	}
+	w.send(nil, false)
+	return w.broken
+}
