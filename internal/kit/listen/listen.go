@@ -71,10 +71,13 @@ func parseTCP(s string) (Address, error) {
 
 // String returns a as ParseAddress takes it.
 func (a Address) String() string {
-	if a.Network == "unix" {
-		return "unix:" + a.Name
+	switch {
+	case a.Network != "unix":
+		return a.Name
+	case strings.HasPrefix(a.Name, "//"):
+		return "unix://" + a.Name
 	}
-	return a.Name
+	return "unix:" + a.Name
 }
 
 // abstract reports whether a is a name that lies in no directory.

@@ -20,3 +20,6 @@ const hasAbstract = false
 
 // setMode does nothing: here a socket has no mode before it has a file.
 func setMode(uintptr, fs.FileMode) error { return nil }
+
+// lockDir does nothing: what this system has in place of locks is not known.
+func lockDir(string) (release func(), err error) { return func() {}, nil }

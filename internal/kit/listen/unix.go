@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"strconv"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -46,6 +46,11 @@ func openUnix(addr Address, opt Options) (net.Listener, error) {
 		return nil, errors.New("abstract Unix sockets are for Linux only; want unix:/path")
 	}
 	if !addr.abstract() {
+		unlock, err := lockDir(filepath.Dir(addr.Name))
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
 		if err := clearPath(addr.Name); err != nil {
 			return nil, err
 		}
@@ -64,7 +69,7 @@ func openUnix(addr Address, opt Options) (net.Listener, error) {
 		err = os.Chmod(addr.Name, mode.Perm())
 	}
 	if err != nil {
-		return nil, errors.Join(err, l.UnixListener.Close())
+		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
@@ -74,7 +79,8 @@ func openUnix(addr Address, opt Options) (net.Listener, error) {
 const probeTimeout = time.Second
 
 // clearPath removes the socket file of a dead process, and reports what else
-// stands in the way.
+// stands in the way. The directory must be locked: a gateway that has bound
+// its socket and does not listen yet looks like a dead one.
 func clearPath(path string) error {
 	fi, err := os.Lstat(path)
 	switch {
@@ -90,29 +96,13 @@ func clearPath(path string) error {
 	case err == nil:
 		_ = c.Close()
 		return fmt.Errorf("another process listens there: %w", syscall.EADDRINUSE)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing the socket of a dead process: %w", err)
+		}
+		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	case !errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("there is a socket of that name, and whether a process listens there cannot be told: %w", err)
 	}
-	return removeStale(path, fi)
-}
-
-// removeStale removes path if it still is the file that nobody listened on.
-// Another gateway that starts at this moment may have put its own there in
-// between; the file is taken aside before it is looked at, so that such a one
-// can be put back.
-func removeStale(path string, dead fs.FileInfo) error {
-	aside := path + ".stale" + strconv.Itoa(os.Getpid())
-	if err := os.Rename(path, aside); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return fmt.Errorf("removing the socket of a dead process: %w", err)
-	}
-	now, err := os.Lstat(aside)
-	if err == nil && os.SameFile(now, dead) && now.ModTime().Equal(dead.ModTime()) {
-		return os.Remove(aside)
-	}
-	return errors.Join(fmt.Errorf("another process began to listen there: %w", syscall.EADDRINUSE), err, os.Rename(aside, path))
+	return fmt.Errorf("there is a socket of that name, and it cannot be told that nobody listens there: %w", err)
 }
