@@ -119,23 +119,24 @@ func (mm *modelMetrics) bound(r *infer.Request) *callMetrics {
 
 // served records what became of a request.
 func (m *Metrics) served(c *callMetrics, r *infer.Request, w *infer.Reply, err error, now time.Time) {
-	took := now.Sub(r.Received)
-	c.duration.Observe(took.Seconds())
-	t := w.Served.Tokens
-	c.input.Add(float64(t.Input))
-	c.cached.Add(float64(t.Cached))
-	c.output.Add(float64(t.Output))
+	took, n := now.Sub(r.Received), w.Served.Tokens
+	t := metric.Take()
+	c.duration.ObserveWith(t, took.Seconds())
+	c.input.AddWith(t, float64(n.Input))
+	c.cached.AddWith(t, float64(n.Cached))
+	c.output.AddWith(t, float64(n.Output))
 	if r.Stream && w.Committed() && w.Status() < 400 {
-		c.ttft.Observe(w.Served.FirstByte.Seconds())
-		c.generation.Observe(took.Seconds())
-		n := t.Output
-		if n == 0 {
-			n = w.Served.Events
+		c.ttft.ObserveWith(t, w.Served.FirstByte.Seconds())
+		c.generation.ObserveWith(t, took.Seconds())
+		pieces := n.Output
+		if pieces == 0 {
+			pieces = w.Served.Events
 		}
-		if n > 1 {
-			c.tpot.Observe((took - w.Served.FirstByte).Seconds() / float64(n-1))
+		if pieces > 1 {
+			c.tpot.ObserveWith(t, (took-w.Served.FirstByte).Seconds()/float64(pieces-1))
 		}
 	}
+	t.Give()
 	if err != nil {
 		m.Errors.With(routerType, regular, httpMode, c.model, c.endpoint, errorType(err)).Inc()
 	}
@@ -149,22 +150,22 @@ func (m *Metrics) unrouted(r *infer.Request, err error) {
 
 // selected records that w was chosen.
 func (rt *Route) selected(w *fleet.Worker) {
-	mm := rt.metrics
-	c := mm.selections.Load()
-	if c == nil {
-		c = mm.of.Selections.With(regular, httpMode, mm.model, mm.of.policy)
-		mm.selections.Store(c)
+	mm, m := rt.metrics, rt.members[w]
+	selections, requests := mm.selections.Load(), m.requests.Load()
+	if selections == nil {
+		selections = mm.of.Selections.With(regular, httpMode, mm.model, mm.of.policy)
+		mm.selections.Store(selections)
 	}
-	c.Inc()
-	m := rt.members[w]
-	if c = m.requests.Load(); c == nil {
-		if w.Status() == fleet.Draining {
-			return // it is soon forgotten, or is: what began now would stay for ever
-		}
-		c = mm.of.Worker.With(w.Base(), mm.model)
-		m.requests.Store(c)
+	// A worker that drains is soon forgotten, or is: what began now would stay
+	// for ever.
+	if requests == nil && w.Status() != fleet.Draining {
+		requests = mm.of.Worker.With(w.Base(), mm.model)
+		m.requests.Store(requests)
 	}
-	c.Inc()
+	t := metric.Take()
+	selections.AddWith(t, 1)
+	requests.AddWith(t, 1)
+	t.Give()
 }
 
 // outcomes yields what requests showed of the workers that there are. They

@@ -16,6 +16,7 @@ import (
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
 	"sluice/internal/kit/metric"
+	"sluice/internal/policy"
 )
 
 // fleetOf returns a fleet of ready workers. Each is written as its models, and
@@ -126,6 +127,54 @@ func TestWhatIsKeptOfModelsIsBounded(t *testing.T) {
 	}
 	if text := scrape(t, set); strings.Contains(text, `model="m`) {
 		t.Errorf("metrics name models that are gone:\n%s", text)
+	}
+}
+
+// TestWhatIsToldOfAWorkerGoesWithIt holds that a worker's numbers are shown while
+// it is there, and begin anew when another one comes to its address.
+func TestWhatIsToldOfAWorkerGoesWithIt(t *testing.T) {
+	set := metric.NewRegistry(nil)
+	m := new(Metrics)
+	metric.Fill(set, m)
+	health := fleet.DefaultHealthConfig()
+	health.Disabled = true
+	reg := fleet.New(fleet.DefaultConfig(), health, breaker.DefaultConfig(), fleet.Options{
+		Events: fleet.Events{OnForget: func(w *fleet.Worker) { m.Forget(w.Base()) }},
+	})
+	rt := New(Options{
+		Config: DefaultConfig(), Metrics: m,
+		Policy: func() policy.Policy { p, _ := policy.New("random"); return p },
+		Backend: backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
+			_, err := w.Write([]byte("ok"))
+			return err
+		}),
+	})
+	reg.Watch(rt.Publish)
+	for _, asked := range []int{3, 2} {
+		id := add(t, reg, 0, "m")
+		for range asked {
+			if _, _, err := ask(rt, "m"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text := scrape(t, set)
+		for _, want := range []string{
+			`smg_worker_requests_total{model="m",worker="http://10.1.0.1:8000"} %d`,
+			`smg_worker_cb_outcomes_total{outcome="success",worker="http://10.1.0.1:8000"} %d`,
+		} {
+			if want := fmt.Sprintf(want, asked); !strings.Contains(text, want) {
+				t.Errorf("no %s in\n%s", want, text)
+			}
+		}
+		if strings.Contains(text, `outcome="failure"`) {
+			t.Error("an outcome is shown that never was")
+		}
+		if err := reg.Remove(id); err != nil {
+			t.Fatal(err)
+		}
+		if text := scrape(t, set); strings.Contains(text, "10.1.0.1") {
+			t.Errorf("a worker that is gone is shown:\n%s", text)
+		}
 	}
 }
 

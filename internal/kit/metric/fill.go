@@ -77,57 +77,61 @@ func (r *Registry) fill(f reflect.StructField, v reflect.Value) error {
 
 // make returns a metric of the type of the field, and what collects it.
 func (t *tags) make(field reflect.Type) (metric any, c prometheus.Collector, err error) {
-	opts := prometheus.Opts{Name: t.Name, Help: t.Help}
-	hopts := prometheus.HistogramOpts{Name: t.Name, Help: t.Help, Buckets: t.buckets}
+	desc := prometheus.NewDesc(t.Name, t.Help, t.Labels, nil)
 	switch reflect.Zero(field).Interface().(type) {
 	case *Counter:
-		c := prometheus.NewCounter(prometheus.CounterOpts(opts))
-		return &Counter{c}, c, nil
+		c := newCounter()
+		return c, unlabelled{desc, c}, nil
 	case *Gauge:
-		g := prometheus.NewGauge(prometheus.GaugeOpts(opts))
-		return &Gauge{g}, g, nil
+		g := newGauge()
+		return g, unlabelled{desc, g}, nil
 	case *Histogram:
-		h := prometheus.NewHistogram(hopts)
-		return &Histogram{h}, h, nil
+		h := newHistogram(t.buckets)
+		return h, unlabelled{desc, h}, nil
 	case *GaugeFunc:
-		g := &GaugeFunc{desc: prometheus.NewDesc(t.Name, t.Help, nil, nil)}
+		g := &GaugeFunc{desc: desc}
 		return g, g, nil
 	case *GaugeVecFunc:
 		g := new(GaugeVecFunc)
-		t.ask(&g.vecFunc, prometheus.GaugeValue)
+		t.ask(&g.vecFunc, desc, prometheus.GaugeValue)
 		return g, g, nil
 	case *CounterVecFunc:
 		c := new(CounterVecFunc)
-		t.ask(&c.vecFunc, prometheus.CounterValue)
+		t.ask(&c.vecFunc, desc, prometheus.CounterValue)
 		return c, c, nil
 	case *CounterVec:
-		p := prometheus.NewCounterVec(prometheus.CounterOpts(opts), t.Labels)
-		v := &CounterVec{}
-		v.labels, v.max = t.Labels, t.max
-		v.create = func(values []string) *Counter { return &Counter{p.WithLabelValues(values...)} }
-		v.remove = func(values []string) { p.DeleteLabelValues(values...) }
-		return v, p, nil
+		v := new(CounterVec)
+		v.fill(t, desc, newCounter, (*Counter).show)
+		return v, v, nil
 	case *GaugeVec:
-		p := prometheus.NewGaugeVec(prometheus.GaugeOpts(opts), t.Labels)
-		v := &GaugeVec{}
-		v.labels, v.max = t.Labels, t.max
-		v.create = func(values []string) *Gauge { return &Gauge{p.WithLabelValues(values...)} }
-		v.remove = func(values []string) { p.DeleteLabelValues(values...) }
-		return v, p, nil
+		v := new(GaugeVec)
+		v.fill(t, desc, newGauge, (*Gauge).show)
+		return v, v, nil
 	case *HistogramVec:
-		p := prometheus.NewHistogramVec(hopts, t.Labels)
-		v := &HistogramVec{}
-		v.labels, v.max = t.Labels, t.max
-		v.create = func(values []string) *Histogram { return &Histogram{p.WithLabelValues(values...)} }
-		v.remove = func(values []string) { p.DeleteLabelValues(values...) }
-		return v, p, nil
+		v := new(HistogramVec)
+		v.fill(t, desc, func() *Histogram { return newHistogram(t.buckets) }, (*Histogram).show)
+		return v, v, nil
 	}
 	return nil, nil, fmt.Errorf("%v is not a metric", field)
 }
 
+// unlabelled shows a metric that has no labels.
+type unlabelled struct {
+	desc   *prometheus.Desc
+	metric interface {
+		show(*prometheus.Desc, []string) prometheus.Metric
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (u unlabelled) Describe(c chan<- *prometheus.Desc) { c <- u.desc }
+
+// Collect implements prometheus.Collector.
+func (u unlabelled) Collect(c chan<- prometheus.Metric) { c <- u.metric.show(u.desc, nil) }
+
 // ask makes v what the tags say.
-func (t *tags) ask(v *vecFunc, kind prometheus.ValueType) {
-	v.desc, v.kind = prometheus.NewDesc(t.Name, t.Help, t.Labels, nil), kind
+func (t *tags) ask(v *vecFunc, desc *prometheus.Desc, kind prometheus.ValueType) {
+	v.desc, v.kind = desc, kind
 	v.labels, v.max = len(t.Labels), t.max
 }
 

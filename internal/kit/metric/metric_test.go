@@ -412,7 +412,13 @@ func TestCountingDoesNotAllocate(t *testing.T) {
 		"Counter.Add":       func() { p.Hits.Add(1.5) },
 		"Gauge.Inc":         func() { p.Level.Inc() },
 		"Histogram.Observe": func() { p.Took.Observe(0.3) },
-		"CounterVec.With":   func() { p.By.With("http://10.0.0.1:8000", "ok").Inc() },
+		"with a Ticket": func() {
+			k := Take()
+			p.Hits.AddWith(k, 3)
+			p.Took.ObserveWith(k, 0.3)
+			k.Give()
+		},
+		"CounterVec.With": func() { p.By.With("http://10.0.0.1:8000", "ok").Inc() },
 	} {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s allocates %v times, want 0", name, n)

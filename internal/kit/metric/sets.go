@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -20,11 +22,12 @@ const (
 // lock: readers look in an immutable copy, which is renewed when it has missed
 // a quarter of what there is, so that n sets cost O(n) copying.
 type sets[T any] struct {
-	labels []string                  // constant
-	max    int                       // constant; how many sets but the overflow
-	create func(values []string) *T  // constant; called with mu held
-	remove func(values []string)     // constant; called with mu held
-	read   atomic.Pointer[setMap[T]] // immutable, lags behind all
+	labels []string                                               // constant
+	max    int                                                    // constant; how many sets but the overflow
+	desc   *prometheus.Desc                                       // constant
+	create func() *T                                              // constant; nil if nothing is to be counted
+	show   func(*T, *prometheus.Desc, []string) prometheus.Metric // constant
+	read   atomic.Pointer[setMap[T]]                              // immutable, lags behind all
 
 	mu     sync.Mutex
 	all    setMap[T] // guarded by mu
@@ -37,6 +40,26 @@ type setMap[T any] map[string]set[T]
 type set[T any] struct {
 	values []string // constant
 	metric *T
+}
+
+func (s *sets[T]) fill(t *tags, desc *prometheus.Desc, create func() *T, show func(*T, *prometheus.Desc, []string) prometheus.Metric) {
+	s.labels, s.max, s.desc, s.create, s.show = t.Labels, t.max, desc, create, show
+}
+
+// Describe implements prometheus.Collector.
+func (s *sets[T]) Describe(c chan<- *prometheus.Desc) { c <- s.desc }
+
+// Collect implements prometheus.Collector.
+func (s *sets[T]) Collect(c chan<- prometheus.Metric) {
+	for _, set := range s.list() {
+		c <- s.show(set.metric, s.desc, set.values)
+	}
+}
+
+func (s *sets[T]) list() []set[T] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.all))
 }
 
 func (s *sets[T]) with(values []string) *T {
@@ -75,7 +98,7 @@ func (s *sets[T]) find(key []byte, values []string) *T {
 	if s.all == nil {
 		s.all = setMap[T]{}
 	}
-	made := set[T]{values: own, metric: s.create(own)}
+	made := set[T]{values: own, metric: s.create()}
 	s.all[string(key)] = made
 	s.missedLocked()
 	return made.metric
@@ -123,7 +146,6 @@ func (s *sets[T]) deleteIf(gone func(key string, set set[T]) bool) {
 	n := len(s.all)
 	for key, set := range s.all {
 		if gone(key, set) {
-			s.remove(set.values)
 			delete(s.all, key)
 		}
 	}
