@@ -3,6 +3,7 @@ package route
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,32 +15,25 @@ import (
 type keyOf string
 
 // TestADeadlineIsLikeAnyContext holds that nobody can tell it from what
-// context.WithDeadline returns, whether or not Done was asked for before.
+// context.WithDeadline returns, whether or not Done was asked for before. In a
+// script "+1s" lets time go by, "leave" and "stop" end the parent, and "look"
+// asks for Err. The deadline is after a second.
 func TestADeadlineIsLikeAnyContext(t *testing.T) {
 	whyLeft := errors.New("the client left")
-	type world struct {
-		ctx   context.Context
-		leave context.CancelCauseFunc
-	}
 	tests := []struct {
-		name  string
-		do    func(w world)
-		err   error
-		cause error
-		code  string // of infer.Ended
+		name   string
+		script string
+		err    error
+		cause  error
+		code   string // of infer.Ended
 	}{
-		{"nothing has happened", func(world) {}, nil, nil, ""},
-		{"just before its time", func(world) { time.Sleep(time.Second - 1) }, nil, nil, ""},
-		{"its time is up", func(world) { time.Sleep(time.Second) }, context.DeadlineExceeded, context.DeadlineExceeded, "call_upstream_timeout"},
-		{"the client leaves", func(w world) { w.leave(whyLeft) }, context.Canceled, whyLeft, "client_closed_request"},
-		{"the gateway stops", func(w world) { w.leave(infer.Stopping) }, context.Canceled, infer.Stopping, "gateway_stopping"},
-		{"the client leaves, then its time is up", func(w world) { w.leave(whyLeft); time.Sleep(2 * time.Second) }, context.Canceled, whyLeft, "client_closed_request"},
-		{"its time is up, seen, then the client leaves", func(w world) {
-			time.Sleep(time.Second)
-			synctest.Wait()
-			_ = w.ctx.Err()
-			w.leave(whyLeft)
-		}, context.DeadlineExceeded, context.DeadlineExceeded, "call_upstream_timeout"},
+		{"nothing has happened", "", nil, nil, ""},
+		{"just before its time", "+999999999ns look", nil, nil, ""},
+		{"its time is up", "+1s", context.DeadlineExceeded, context.DeadlineExceeded, "call_upstream_timeout"},
+		{"the client leaves", "leave", context.Canceled, whyLeft, "client_closed_request"},
+		{"the gateway stops", "stop", context.Canceled, infer.Stopping, "gateway_stopping"},
+		{"the client leaves, then its time is up", "leave +2s", context.Canceled, whyLeft, "client_closed_request"},
+		{"its time is up, seen, then the client leaves", "+1s look leave", context.DeadlineExceeded, context.DeadlineExceeded, "call_upstream_timeout"},
 	}
 	forms := []struct {
 		name string
@@ -77,8 +71,23 @@ func TestADeadlineIsLikeAnyContext(t *testing.T) {
 					at := time.Now().Add(time.Second)
 					ctx, end := form.make(parent, at)
 					defer end()
-					tt.do(world{ctx, leave})
-					synctest.Wait()
+					for step := range strings.FieldsSeq(tt.script) {
+						switch step {
+						case "leave":
+							leave(whyLeft)
+						case "stop":
+							leave(infer.Stopping)
+						case "look":
+							_ = ctx.Err()
+						default:
+							d, err := time.ParseDuration(step)
+							if err != nil {
+								t.Fatal(err)
+							}
+							time.Sleep(d)
+						}
+						synctest.Wait()
+					}
 					if got, ok := ctx.Deadline(); !ok || !got.Equal(at) {
 						t.Errorf("Deadline() = %v, %v; want %v", got, ok, at)
 					}
