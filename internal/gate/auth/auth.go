@@ -65,7 +65,7 @@ func (c Class) realm() string {
 func checkKey(key secret.String, r *infer.Request) *infer.Error {
 	field, want := "Authorization", "Authorization: Bearer <key>"
 	if r.Endpoint.Dialect() == infer.Anthropic {
-		want += " or x-api-key: <key>"
+		want = "Authorization: Bearer <key> or x-api-key: <key>"
 		if !r.Header.Has(field) {
 			field = "x-api-key"
 		}

@@ -226,14 +226,36 @@ func FuzzBearer(f *testing.F) {
 	})
 }
 
-func BenchmarkGate(b *testing.B) {
-	h := Gate(Config{APIKey: secret.New("k-0123456789")}, func(*infer.Request) Class { return Data })(
+// steady returns requests that pass the gate with a key as long as real ones.
+func steady(endpoint infer.Endpoint, field string) func() error {
+	const key = "sk-0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghij"
+	h := Gate(Config{APIKey: secret.New(key)}, func(*infer.Request) Class { return Data })(
 		infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error { return nil }))
-	r := &infer.Request{Endpoint: infer.Chat, Header: fields("Host: x", "Content-Type: application/json", "Authorization: Bearer k-0123456789")}
+	r := &infer.Request{Endpoint: endpoint, Header: fields("Host: x", "Accept: */*", "Content-Type: application/json", "User-Agent: curl/8", field+key)}
 	w := infer.NewReply(&fakeWire{})
+	return func() error { return h.Serve(context.Background(), r, w) }
+}
+
+func TestAllocations(t *testing.T) {
+	for name, do := range map[string]func() error{
+		"OpenAI's":    steady(infer.Chat, "Authorization: Bearer "),
+		"Anthropic's": steady(infer.Messages, "x-api-key: "),
+	} {
+		if n := testing.AllocsPerRun(100, func() {
+			if err := do(); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: the gate allocates %v times, want not at all", name, n)
+		}
+	}
+}
+
+func BenchmarkGate(b *testing.B) {
+	do := steady(infer.Chat, "Authorization: Bearer ")
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := h.Serve(context.Background(), r, w); err != nil {
+		if err := do(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -23,7 +23,17 @@ func (s String) Reveal() string { return s.s }
 func (s String) Empty() bool { return s.s == "" }
 
 // Equal compares with b in time that depends on lengths only.
-func (s String) Equal(b []byte) bool { return subtle.ConstantTimeCompare([]byte(s.s), b) == 1 }
+func (s String) Equal(b []byte) bool {
+	if len(s.s) != len(b) {
+		return false
+	}
+	// As subtle.ConstantTimeCompare, which would want a copy of s.
+	var differ byte
+	for i := range b {
+		differ |= s.s[i] ^ b[i]
+	}
+	return subtle.ConstantTimeByteEq(differ, 0) == 1
+}
 
 // String implements fmt.Stringer.
 func (s String) String() string {

@@ -30,4 +30,12 @@ func TestEqual(t *testing.T) {
 			t.Errorf("Equal(%q) = %v, want %v", in, got, want)
 		}
 	}
+	if !New("").Equal(nil) {
+		t.Error("nothing is not nothing")
+	}
+	long := []byte("sk-0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrst")
+	key := New(string(long))
+	if n := testing.AllocsPerRun(100, func() { key.Equal(long) }); n != 0 {
+		t.Errorf("comparing allocates %v times, want not at all", n)
+	}
 }
