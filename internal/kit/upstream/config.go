@@ -1,0 +1,38 @@
+package upstream
+
+import (
+	"errors"
+	"time"
+)
+
+// Config says how workers are connected to.
+type Config struct {
+	PoolIdle       time.Duration `yaml:"pool_idle_timeout_secs" flag:"upstream-pool-idle-timeout-secs" unit:"s" help:"how long an unused connection to a worker is kept"`
+	MaxIdle        int           `yaml:"max_idle_connections" flag:"upstream-max-idle-connections" help:"how many unused connections to one worker are kept"`
+	MaxConnections int           `yaml:"max_connections" flag:"upstream-max-connections" help:"how many connections to one worker there may be; requests beyond wait in the order they came. 0 is no bound"`
+	ConnectTimeout time.Duration `yaml:"connect_timeout_secs" flag:"upstream-connect-timeout-secs" unit:"s" help:"how long a worker may take to accept a connection, with TLS"`
+}
+
+// DefaultConfig returns the contract's defaults, and for what it does not know
+// what has served.
+func DefaultConfig() Config {
+	return Config{PoolIdle: 3 * time.Second, MaxIdle: 1024, ConnectTimeout: 10 * time.Second}
+}
+
+// Validate reports everything that is wrong with c.
+func (c Config) Validate() error {
+	var errs []error
+	if c.PoolIdle <= 0 {
+		errs = append(errs, errors.New("upstream-pool-idle-timeout-secs must be at least 1"))
+	}
+	if c.MaxIdle < 0 {
+		errs = append(errs, errors.New("upstream-max-idle-connections must be at least 0"))
+	}
+	if c.MaxConnections < 0 {
+		errs = append(errs, errors.New("upstream-max-connections must be at least 0"))
+	}
+	if c.ConnectTimeout <= 0 {
+		errs = append(errs, errors.New("upstream-connect-timeout-secs must be at least 1"))
+	}
+	return errors.Join(errs...)
+}

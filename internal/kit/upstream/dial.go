@@ -1,0 +1,126 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// leastShare is how long one of several addresses is tried at least.
+const leastShare = 2 * time.Second
+
+// dial opens a connection to h: the addresses of its name in their order, each
+// with a share of the time.
+func (h *Host) dial(ctx context.Context) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.client.opts.Config.ConnectTimeout)
+	defer cancel()
+	nc, addr, err := h.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if h.tls != nil {
+		if nc, err = h.handshake(ctx, nc); err != nil {
+			return nil, err
+		}
+	}
+	c := &conn{h: h, addr: addr, left: -1}
+	c.writer = c.write
+	c.s = h.client.watch.Add(nc, c)
+	return c, nil
+}
+
+func (h *Host) connect(ctx context.Context) (net.Conn, netip.Addr, error) {
+	if h.network == "unix" {
+		nc, err := h.client.opts.Dial(ctx, h.network, h.name)
+		return nc, netip.Addr{}, err
+	}
+	addrs, err := h.resolve(ctx)
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	var first error
+	for i, a := range addrs {
+		nc, err := h.try(ctx, a, len(addrs)-i)
+		if err == nil {
+			return nc, a, nil
+		}
+		if first == nil {
+			first = err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, netip.Addr{}, first
+}
+
+// try connects to a, which is the first of left that are to share the time.
+func (h *Host) try(ctx context.Context, a netip.Addr, left int) (net.Conn, error) {
+	if at, ok := ctx.Deadline(); ok && left > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, max(time.Until(at)/time.Duration(left), leastShare))
+		defer cancel()
+	}
+	return h.client.opts.Dial(ctx, h.network, net.JoinHostPort(a.String(), h.port))
+}
+
+func (h *Host) handshake(ctx context.Context, nc net.Conn) (net.Conn, error) {
+	t := tls.Client(nc, h.tls)
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = nc.Close() // it is of no use
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	return t, nil
+}
+
+// resolve returns the addresses of h's name. What was found is good for a
+// while, and one asks for all who need to know.
+func (h *Host) resolve(ctx context.Context) ([]netip.Addr, error) {
+	if h.fixed != nil {
+		return h.fixed, nil
+	}
+	for {
+		h.mu.Lock()
+		if h.addrs != nil && h.client.watch.Now()-h.asked < h.client.opts.Fresh {
+			defer h.mu.Unlock()
+			return h.addrs, nil
+		}
+		asking := h.asking
+		if asking == nil {
+			h.asking = make(chan struct{})
+			h.mu.Unlock()
+			return h.ask(ctx)
+		}
+		h.mu.Unlock()
+		select {
+		case <-asking: // if that came to nothing, the next one asks
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// ask asks where h's name leads, for all. Idle connections to where it does not
+// lead any more are closed.
+func (h *Host) ask(ctx context.Context) ([]netip.Addr, error) {
+	addrs, err := h.client.opts.Resolve(ctx, h.name)
+	if err == nil && len(addrs) == 0 {
+		err = errors.New("it has no address")
+	}
+	h.mu.Lock()
+	close(h.asking)
+	h.asking = nil
+	if err == nil {
+		h.addrs, h.asked = addrs, h.client.watch.Now()
+	}
+	h.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("finding the addresses of %q: %w", h.name, err)
+	}
+	h.evict(func(c *conn) (reason, bool, bool) { return moved, !same(addrs, c.addr), true })
+	return addrs, nil
+}
