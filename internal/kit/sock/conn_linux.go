@@ -191,3 +191,15 @@ func (c *Conn) onWritable(fd uintptr) (end bool) {
 	}
 	return true
 }
+
+// Quiet reports whether nothing has arrived on c's socket that was not read,
+// and its other end is there still. It costs a system call.
+func (c *Conn) Quiet() bool {
+	if c.fd < 0 {
+		return true // nobody knows
+	}
+	var one [1]byte
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(c.fd),
+		uintptr(unsafe.Pointer(&one)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	return errno == syscall.EAGAIN
+}

@@ -16,3 +16,10 @@ func (c *Conn) write2([]byte, []byte, time.Duration) error { panic("BUG: no raw 
 func (c *Conn) offer([]byte) bool { panic("BUG: no raw connections here") }
 
 func (c *Conn) try([]byte, []byte) (int, error) { panic("BUG: no raw connections here") }
+
+// Quiet reports whether nothing has arrived on c's socket that was not read,
+// and its other end is there still. It costs a system call.
+func (c *Conn) Quiet() bool {
+	arrived, hup, _ := c.look()
+	return !arrived && !hup
+}

@@ -69,14 +69,6 @@ func (p *peeks) round() {
 	}
 }
 
-// Quiet reports whether nothing has arrived on c's socket that was not read,
-// and its other end is there still. It costs a system call. Anybody may call
-// it; of a Conn that is being read it says nothing that lasts.
-func (c *Conn) Quiet() bool {
-	arrived, hup, _ := c.look()
-	return !arrived && !hup
-}
-
 // Unread reports whether c holds bytes that came with those that were read:
 // TLS reads more of its socket than it is asked for.
 func (c *Conn) Unread() bool {
