@@ -10,7 +10,7 @@ TOOLS    := $(CURDIR)/.tools
 LINT     := $(TOOLS)/golangci-lint
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check fmt vet lint cross generated race bench fuzz perf engine gen clean help
+.PHONY: build demo test check fmt vet lint cross generated race bench fuzz perf perf-gates engine gen clean help
 
 build: ## the program, as bin/sluice
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sluice ./cmd/sluice
@@ -64,6 +64,9 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 perf: build ## what a request costs beside haproxy, nginx and a bare relay (Linux; needs gcc, haproxy, nginx); PERF=flags
 	go run ./test/perf $(PERF)
 
+perf-gates: build ## fail if a request or a stream costs more system calls, allocations or memory than it may (Linux; needs gcc, strace)
+	go run ./test/perf gates
+
 engine: ## the tests before a real llama.cpp (needs python3 with venv and pip)
 	test/engine/run.sh
 
@@ -75,4 +78,4 @@ clean: ## remove what was built
 	rm -rf bin .tools
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -92,7 +93,8 @@ type loadResult struct {
 	Requests  float64 `json:"requests"`
 	Chunks    float64 `json:"chunks"`
 	Errors    int     `json:"errors"`
-	CPU       float64 `json:"load_cpu"` // of a core
+	CPU       float64 `json:"load_cpu"`    // of the load generator, part of a core
+	Waited    float64 `json:"load_waited"` // part of the time that it had to wait for a core
 	P50       float64 `json:"p50"`
 	P99       float64 `json:"p99"`
 	Transit50 float64 `json:"transit50"`
@@ -165,6 +167,25 @@ func pin(cmd *exec.Cmd, cores string) {
 	}
 	cmd.Args = append([]string{"taskset", "-c", cores, cmd.Path}, cmd.Args[1:]...)
 	cmd.Path = path
+}
+
+// setNice gives all threads of this process a priority. Children, and threads
+// to come, inherit it.
+func setNice(n int) error {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := syscall.Setpriority(syscall.PRIO_PROCESS, tid, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func lastCore() string { return fmt.Sprint(runtime.NumCPU() - 1) }

@@ -20,6 +20,7 @@ type proxy struct {
 	port    int
 	metrics int      // sluice: the port of /metrics
 	log     *os.File // sluice: its log, with the access log
+	traced  bool     // cmd is strace, and the proxy its child
 }
 
 // proxies prepares the command of each proxy, not yet started.
@@ -74,7 +75,8 @@ backend b
 	return &proxy{name: "haproxy", port: port, cmd: exec.Command("haproxy", "-db", "-q", "-f", conf)}, nil
 }
 
-// nginx keeps request bodies in memory, as all others do.
+// nginx keeps request bodies in memory, as all others do. It drops connections
+// when few of its worker_connections are left, so it gets more than it can use.
 func nginx(p *place, cores int) (*proxy, error) {
 	port, err := freePort()
 	if err != nil {
@@ -84,7 +86,7 @@ func nginx(p *place, cores int) (*proxy, error) {
 	for _, w := range p.workers {
 		fmt.Fprintf(&servers, "server 127.0.0.1:%d; ", w)
 	}
-	text := fmt.Sprintf(`daemon off; worker_processes %[1]d; pid %[2]s/nginx-%[3]d.pid; error_log %[2]s/nginx.err info;
+	text := fmt.Sprintf(`daemon off; worker_processes %[1]d; pid %[2]s/nginx-%[3]d.pid; error_log /dev/null crit;
 events { worker_connections %[5]d; }
 http { access_log off; tcp_nodelay on; keepalive_requests 1000000000; client_body_buffer_size 4m; client_max_body_size 8m;
 client_body_temp_path %[2]s/b; proxy_temp_path %[2]s/p; fastcgi_temp_path %[2]s/f; uwsgi_temp_path %[2]s/u; scgi_temp_path %[2]s/s;
@@ -92,7 +94,7 @@ upstream workers { %[4]s keepalive 8192; keepalive_requests 1000000000; }
 server { listen 127.0.0.1:%[3]d backlog=8192;
 location / { proxy_pass http://workers; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Authorization "Bearer k";
 proxy_buffering off; proxy_buffer_size 8k; proxy_read_timeout 60s; } } }
-`, cores, p.dir, port, servers.String(), p.files-50)
+`, cores, p.dir, port, servers.String(), 2*p.files)
 	conf, err := p.file(fmt.Sprintf("nginx-%d.conf", port), text)
 	if err != nil {
 		return nil, err
@@ -152,9 +154,14 @@ func (x *proxy) start(cores string, workers int) error {
 	})
 }
 
+// stop may be called again.
 func (x *proxy) stop() {
-	if x.cmd.Process != nil {
-		for _, pid := range family(x.cmd.Process.Pid) {
+	if x.cmd.Process != nil && x.cmd.ProcessState == nil {
+		pids := family(x.cmd.Process.Pid)
+		if x.traced && len(pids) > 1 {
+			pids = pids[1:] // strace ends with it, and writes what it has
+		}
+		for _, pid := range pids {
 			if p, err := os.FindProcess(pid); err == nil {
 				_ = p.Kill()
 			}

@@ -31,8 +31,8 @@ func (r result) write(name string) error {
 func table(w io.Writer, r result) {
 	names := columns(r.Options.Proxies)
 	fmt.Fprintf(w, "\n%s; %s; %d rounds of %g s, medians.", r.Machine, strings.Join(sortedValues(r.Versions), "; "), r.Options.Rounds, r.Options.Seconds)
-	if v := waits(r.Samples); len(v) > 0 && median(v) > 0.05 {
-		fmt.Fprintf(w, " The machine was busy: on one core the proxies waited %.0f %% of the time (median) for their core.", 100*median(v))
+	if p := waits(r.Samples); p > 0.05 {
+		fmt.Fprintf(w, " The machine was busy with other things: with a core of their own the proxies had to wait for it %.0f %% of the time.", 100*p)
 	}
 	fmt.Fprintf(w, "\n\n| cores | work | | %s | sluice ÷ haproxy | sluice ÷ floor | bar |\n|---|---|---|%s\n",
 		strings.Join(names, " | "), strings.Repeat("---:|", len(names)+2)+"---|")
@@ -109,16 +109,19 @@ func alone(all []sample, s sample, figure string) float64 {
 	return 0
 }
 
-// waits returns for what part of each measurement a proxy waited for the core
-// that is its own if nothing else runs.
-func waits(all []sample) []float64 {
+// waits returns for what part of the time a proxy had to wait for the core
+// that is its own if nothing else runs; the median of all measurements.
+func waits(all []sample) float64 {
 	var v []float64
 	for _, s := range all {
 		if w, ok := s.Figures["waited"]; ok && s.Cores == 1 {
 			v = append(v, w)
 		}
 	}
-	return v
+	if len(v) == 0 {
+		return 0
+	}
+	return median(v)
 }
 
 // median returns the middle value; of an even number the mean of the two.

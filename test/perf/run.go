@@ -25,6 +25,11 @@ const direct = "direct"
 const spareFiles = 400
 
 func run(o options) ([]sample, error) {
+	if o.Nice != 0 {
+		if err := setNice(o.Nice); err != nil {
+			return nil, fmt.Errorf("-nice %d: %w", o.Nice, err)
+		}
+	}
 	files := raiseFileLimit(uint64(2*o.Streams + spareFiles))
 	if most := (int(files) - spareFiles) / 2; most < o.Streams && slices.Contains(o.Only, "memory") {
 		fmt.Fprintf(os.Stderr, "perf: only %d files may be open: the memory figure is of %d streams\n", files, most)
@@ -146,7 +151,7 @@ func shuffled[T any](s []T) []T {
 // say tells on standard error how it goes on.
 func say(cores int, work, proxy string, f map[string]float64) {
 	fmt.Fprintf(os.Stderr, "%d %-7s %-8s", cores, work, proxy)
-	for _, name := range []string{"cpu_us", "per_second", "p50", "p99", "transit50", "transit99", "kib_per_stream", "waited"} {
+	for _, name := range []string{"cpu_us", "per_second", "p50", "p99", "transit50", "transit99", "kib_per_stream", "waited", "load_waited"} {
 		if v, ok := f[name]; ok {
 			fmt.Fprintf(os.Stderr, "  %s %.4g", name, v)
 		}
@@ -193,7 +198,7 @@ func measure(p *place, o options, w work, x *proxy) (map[string]float64, error) 
 	if err != nil {
 		return nil, err
 	}
-	f := map[string]float64{"load_cpu": r.CPU}
+	f := map[string]float64{"load_cpu": r.CPU, "load_waited": r.Waited}
 	done := r.Requests
 	if w.stream {
 		done = r.Chunks

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMedian(t *testing.T) {
+	f := func(want float64, v ...float64) {
+		t.Helper()
+		if got := median(v); got != want {
+			t.Errorf("median of %v: %g, want %g", v, got, want)
+		}
+	}
+	f(7, 7)
+	f(2, 3, 1, 2)
+	f(2.5, 4, 1, 3, 2)
+	f(2, 1000, 2, 1)
+}
+
+func TestSchedstat(t *testing.T) {
+	r, err := parseSchedstat("123456789 2000 42\n")
+	if err != nil || r != (ran{cpu: 123456789, waited: 2000}) {
+		t.Errorf("got %v, %v", r, err)
+	}
+	for _, s := range []string{"", "x 1 2", "1"} {
+		if _, err := parseSchedstat(s); err == nil {
+			t.Errorf("%q was read", s)
+		}
+	}
+	if got := (ran{cpu: 5, waited: 3}).since(ran{cpu: 2, waited: 2}); got != (ran{cpu: 3, waited: 1}) {
+		t.Errorf("since: %v", got)
+	}
+}
+
+func TestFiguresOfALine(t *testing.T) {
+	s := func(cores, round int, work, proxy string, v float64) sample {
+		return sample{Cores: cores, Round: round, Work: work, Proxy: proxy, Figures: map[string]float64{"p50": v}}
+	}
+	all := []sample{
+		s(1, 0, "rate", direct, 100), s(1, 0, "rate", "sluice", 180),
+		s(1, 1, "rate", direct, 150), s(1, 1, "rate", "sluice", 200),
+		s(2, 0, "rate", direct, 10), s(2, 0, "rate", "sluice", 30),
+		s(1, 0, "unary", "sluice", 999),
+	}
+	f := func(what string, cores int, l line, want ...float64) {
+		t.Helper()
+		got := figures(all, cores, "rate", "sluice", l)
+		if len(got) != len(want) {
+			t.Fatalf("%s: %v, want %v", what, got, want)
+		}
+		for i := range got {
+			if got[i] != want[i] {
+				t.Errorf("%s: %v, want %v", what, got, want)
+			}
+		}
+	}
+	f("as measured", 1, line{figure: "p50"}, 180, 200)
+	f("beside the direct run of the same round", 1, line{figure: "p50", added: true}, 80, 50)
+	f("at the same number of cores", 2, line{figure: "p50", added: true}, 20)
+	f("what was not measured", 1, line{figure: "p99"})
+}
+
+func TestTable(t *testing.T) {
+	figures := func(us float64) map[string]float64 { return map[string]float64{"cpu_us": us, "waited": 0.2} }
+	var out bytes.Buffer
+	table(&out, result{
+		Machine: "a machine", Versions: map[string]string{"go": "go1"},
+		Options: options{Proxies: []string{"haproxy", "floor", "sluice", "old=/bin/old"}, Cores: []int{1}, Rounds: 2, Seconds: 1},
+		Samples: []sample{
+			{Cores: 1, Work: "unary", Proxy: "haproxy", Figures: figures(20)},
+			{Cores: 1, Work: "unary", Proxy: "floor", Figures: figures(10)},
+			{Cores: 1, Work: "unary", Proxy: "sluice", Figures: figures(14)},
+			{Cores: 1, Work: "unary", Round: 1, Proxy: "sluice", Figures: figures(16)},
+			{Cores: 1, Work: "unary", Proxy: "old", Figures: figures(40)},
+		},
+	})
+	for _, want := range []string{
+		"a machine; go go1; 2 rounds of 1 s, medians.",
+		"wait for it 20 % of the time",
+		"| cores | work | | haproxy | floor | sluice | old | sluice ÷ haproxy | sluice ÷ floor | bar |\n",
+		"| CPU µs/request | 20.0 | 10.0 | 15.0 | 40.0 | 0.75 | 1.50 | ≤ 0.95 haproxy, ≤ 1.3 floor |\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, out.String())
+		}
+	}
+	if n := strings.Count(out.String(), "\n| 1 |"); n != 1 {
+		t.Errorf("%d rows, want the one that was measured:\n%s", n, out.String())
+	}
+}
+
+func TestCalls(t *testing.T) {
+	const trace = `100 1700000000.500000 read(7<TCP:[127.0.0.1:8000->127.0.0.1:40001]>, ""..., 4096) = 1200
+100 1700000001.000000 read(7<TCP:[127.0.0.1:8000->127.0.0.1:40001]>, ""..., 4096) = 1200
+101 1700000001.100000 write(8<TCP:[127.0.0.1:50000->127.0.0.1:9002]>, ""..., 1300 <unfinished ...>
+100 1700000001.200000 write(2</tmp/x.log>, ""..., 200) = 200
+101 1700000001.300000 <... write resumed>) = 1300
+100 1700000001.400000 read(8<TCP:[127.0.0.1:50000->127.0.0.1:9002]>, 0xc000, 4096) = -1 EAGAIN (Resource temporarily unavailable)
+100 1700000001.410000 read(8<TCP:[127.0.0.1:50000->127.0.0.1:9002]>, ""..., 4096) = 1100
+100 1700000001.500000 writev(7<TCP:[127.0.0.1:8000->127.0.0.1:40001]>, [{iov_base=""..., iov_len=90}], 1) = 90
+100 1700000001.600000 write(9<TCP:[127.0.0.1:29000->127.0.0.1:40002]>, ""..., 4096) = 4096
+100 1700000001.700000 write(3<anon_inode:[eventfd]>, ""..., 8) = 8
+100 1700000001.800000 --- SIGURG {si_signo=SIGURG} ---
+100 1700000003.000000 read(7<TCP:[127.0.0.1:8000->127.0.0.1:40001]>, ""..., 4096) = 0
+`
+	got, err := count(strings.NewReader(trace), time.Unix(1700000001, 0), time.Unix(1700000002, 0), 8000, []int{9001, 9002})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.exchange != 5 || got.other != 3 {
+		t.Errorf("%g calls of the exchange and %g others, want 5 and 3: %v", got.exchange, got.other, got.kinds)
+	}
+	for _, kind := range []string{"client read", "worker write", "worker read in vain", "worker read", "client writev", "x.log write", "TCP write", "anon_inode write"} {
+		if got.kinds[kind] != 1 {
+			t.Errorf("%s: %g, want 1 in %v", kind, got.kinds[kind], got.kinds)
+		}
+	}
+	if s := got.per(2); !strings.Contains(s, "client writev 0.50") {
+		t.Errorf("told as %q", s)
+	}
+}
+
+func TestChatBody(t *testing.T) {
+	for _, size := range []int{2 << 10, 200_000, 2 << 20} {
+		b, err := chatBody(size, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !json.Valid(b) || !bytes.HasPrefix(b, []byte(`{"messages":`)) {
+			t.Fatalf("%d bytes begin %.40s", size, b)
+		}
+		if got := float64(len(b)) / float64(size); math.Abs(got-1) > 0.2 {
+			t.Errorf("%d bytes were asked for and %d made", size, len(b))
+		}
+		// The worker looks at the last 255 bytes only.
+		if !bytes.Contains(b[len(b)-255:], []byte(`"stream":true`)) {
+			t.Errorf("a body of %d bytes ends %s", size, b[len(b)-255:])
+		}
+		if bytes.Count(b, []byte(`\"`)) == 0 || bytes.Count(b, []byte(`\n`)) == 0 {
+			t.Errorf("a body of %d bytes has no escapes", size)
+		}
+	}
+}
+
+func TestFollow(t *testing.T) {
+	var (
+		r     loadResult
+		steps []string
+		in    bytes.Buffer
+	)
+	note := func(s string) func() error { return func() error { steps = append(steps, s); return nil } }
+	err := follow(strings.NewReader("begin\nend\n{\"requests\":7,\"p99\":1.5}\n"), &in, note("begin"), note("end"), &r)
+	if err != nil || strings.Join(steps, " ") != "begin end" || r.Requests != 7 || r.P99 != 1.5 || in.String() != "\n" {
+		t.Errorf("%v %v %+v %q", err, steps, r, in.String())
+	}
+	if err := follow(strings.NewReader("begin\n"), &in, note(""), note(""), &r); err == nil {
+		t.Error("a load generator that dies is not noticed")
+	}
+}
+
+func TestJudge(t *testing.T) {
+	if err := judge([]gate{{what: "at its bar", have: 4, bar: 4}}); err != nil {
+		t.Error(err)
+	}
+	if err := judge([]gate{{what: "ok", have: 1, bar: 2}, {what: "over", have: 2.1, bar: 2}}); err == nil {
+		t.Error("a bar that is not met passes")
+	}
+}
+
+func TestNames(t *testing.T) {
+	f := func(ok bool, only, proxy string) {
+		t.Helper()
+		if err := checkNames(options{Only: []string{only}, Proxies: []string{proxy}}); (err == nil) != ok {
+			t.Errorf("%s, %s: %v", only, proxy, err)
+		}
+	}
+	f(true, "unary", "sluice")
+	f(true, "2m", "floor")
+	f(false, "uni", "sluice")
+	f(false, "unary", "envoy")
+	f(false, "unary", "old=/no/such/file")
+}
