@@ -21,6 +21,8 @@ func (w *fakeWire) Header() *infer.Header       { return &w.header }
 func (w *fakeWire) WriteHeader(status int)      { w.status = status }
 func (w *fakeWire) Write(b []byte) (int, error) { return len(b), nil }
 func (w *fakeWire) Flush() error                { return nil }
+func (w *fakeWire) Splices() bool               { return w.status == 200 }
+func (w *fakeWire) Splice([]byte, int) error    { return nil }
 
 // answer is what a browser reads of the answer to a request with the fields
 // given, as "name: value"; relayed are those that a worker sent.
@@ -122,6 +124,71 @@ func TestErrorsAreReadableToo(t *testing.T) {
 	}
 	if got := string(wire.header.Get("Access-Control-Allow-Origin")); got != "https://a.example" {
 		t.Errorf("the page cannot read the error: Access-Control-Allow-Origin is %q", got)
+	}
+}
+
+// steady returns requests of a page whose origin is allowed.
+func steady() (do func() error, wire *fakeWire) {
+	h := Gate(Config{Origins: []string{"https://a.example"}})(infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		w.Commit(200)
+		if !w.Splices() {
+			return errors.New("chunks cannot pass")
+		}
+		return w.Splice(nil, 0)
+	}))
+	wire = &fakeWire{}
+	r, w := &infer.Request{Method: "POST"}, &infer.Reply{}
+	add(&r.Header, []string{"Host: gateway", "Accept: */*", "Content-Type: application/json", "Origin: https://a.example", "Sec-Fetch-Mode: cors"})
+	ctx := context.Background()
+	return func() error {
+		wire.header.Reset()
+		w.Reset(wire)
+		return h.Serve(ctx, r, w)
+	}, wire
+}
+
+func TestAllocations(t *testing.T) {
+	do, _ := steady()
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 && !raced {
+		t.Errorf("the gate allocates %v times, want not at all", n)
+	}
+}
+
+// TestTheReplyIsAsItWas holds that nothing of the gate is left in a Reply whose
+// answer has ended, and all of it where something is still to be sent.
+func TestTheReplyIsAsItWas(t *testing.T) {
+	do, wire := steady()
+	for range 3 {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(wire.header.Get("Access-Control-Allow-Origin")); got != "https://a.example" {
+			t.Errorf("Access-Control-Allow-Origin is %q", got)
+		}
+	}
+	for _, result := range []error{nil, errors.New("x")} {
+		h := Gate(Config{Origins: []string{"*"}})(infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error { return result }))
+		wire := &fakeWire{}
+		w := infer.NewReply(wire)
+		_ = h.Serve(t.Context(), &infer.Request{Method: "POST"}, w)
+		w.Commit(204)
+		if got := string(wire.header.Get("Access-Control-Allow-Origin")); got != "*" {
+			t.Errorf("after %v an answer is sent without Access-Control-Allow-Origin: %q", result, got)
+		}
+	}
+}
+
+func BenchmarkGate(b *testing.B) {
+	do, _ := steady()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := do(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
