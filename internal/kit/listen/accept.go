@@ -41,7 +41,7 @@ func Accept(ctx context.Context, l net.Listener, serve func(net.Conn), tr Troubl
 	stop := context.AfterFunc(ctx, func() { closed <- l.Close() })
 	end := func() error {
 		if stop() {
-			return nil
+			return l.Close() // ctx has not come to it
 		}
 		return <-closed
 	}
@@ -55,8 +55,7 @@ func Accept(ctx context.Context, l net.Listener, serve func(net.Conn), tr Troubl
 		case ctx.Err() != nil:
 			return end()
 		case errors.Is(err, net.ErrClosed):
-			// ctx may end at this moment; whoever closed l was first.
-			_ = end()
+			_ = end() // ctx may end at this moment, and nothing must be left
 			return fmt.Errorf("accepting on %s: %w", l.Addr(), err)
 		case a.isCalm(err):
 		case isOfOne(err):
