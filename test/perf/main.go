@@ -47,7 +47,6 @@ type options struct {
 	Rounds  int      `json:"rounds"`
 	Seconds float64  `json:"seconds"`
 	Streams int      `json:"memory_streams"`
-	Nice    int      `json:"nice"`
 	out     string
 }
 
@@ -61,7 +60,6 @@ func perfMain(args []string) error {
 	f.IntVar(&o.Rounds, "rounds", 3, "rounds for each work; medians are shown")
 	f.Float64Var(&o.Seconds, "seconds", 2, "how long a measurement takes")
 	f.IntVar(&o.Streams, "streams", 10000, "streams that are held open for the memory figure")
-	f.IntVar(&o.Nice, "nice", 0, "priority of all that is run; -10 helps on a machine that does other work (root)")
 	f.StringVar(&o.out, "out", "", "file for the raw figures (test/perf/results/DATE.json; - for none)")
 	if err := f.Parse(args); err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 )
@@ -29,8 +28,8 @@ type place struct {
 }
 
 // newPlace builds the tools and starts the worker. close ends it.
-func newPlace(binary, source, cores string, files uint64) (p *place, err error) {
-	binary, err = filepath.Abs(binary)
+func newPlace(binary, source, cores string, files uint64) (*place, error) {
+	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
 	}
@@ -38,31 +37,35 @@ func newPlace(binary, source, cores string, files uint64) (p *place, err error) 
 	if err != nil {
 		return nil, err
 	}
-	p = &place{dir: dir, binary: binary, cores: cores, files: files}
-	defer func() {
-		if err != nil {
-			p.close()
-		}
-	}()
-	if err := os.Chmod(dir, 0o755); err != nil { // nginx's workers may be of another user
+	p := &place{dir: dir, binary: binary, cores: cores, files: files}
+	if err := p.set(source); err != nil {
+		p.close()
 		return nil, err
+	}
+	return p, nil
+}
+
+func (p *place) set(source string) error {
+	if err := os.Chmod(p.dir, 0o755); err != nil { // nginx's workers may be of another user
+		return err
 	}
 	for _, tool := range []string{"worker", "load", "floor"} {
-		out, err := exec.Command("gcc", "-O2", "-o", filepath.Join(dir, tool), filepath.Join(source, tool+".c")).CombinedOutput()
+		out, err := exec.Command("gcc", "-O2", "-o", filepath.Join(p.dir, tool), filepath.Join(source, tool+".c")).CombinedOutput()
 		if err != nil {
-			return nil, fmt.Errorf("building %s: %w\n%s", tool, err, out)
+			return fmt.Errorf("building %s: %w\n%s", tool, err, out)
 		}
 	}
+	var err error
 	if p.workers, err = freePorts(workerPorts); err != nil {
-		return nil, err
+		return err
 	}
-	p.worker = exec.Command(filepath.Join(dir, "worker"), fmt.Sprint(p.workers[0]), fmt.Sprint(workerPorts))
+	p.worker = exec.Command(filepath.Join(p.dir, "worker"), fmt.Sprint(p.workers[0]), fmt.Sprint(workerPorts))
 	p.worker.Stderr = os.Stderr
 	pin(p.worker, lastCore())
 	if err := p.worker.Start(); err != nil {
-		return nil, err
+		return err
 	}
-	return p, waitFor("the worker", func() bool { status, _ := get(p.workers[0], "/health"); return status == 200 })
+	return waitFor("the worker", func() bool { status, _ := get(p.workers[0], "/health"); return status == 200 })
 }
 
 func (p *place) close() {
@@ -167,25 +170,6 @@ func pin(cmd *exec.Cmd, cores string) {
 	}
 	cmd.Args = append([]string{"taskset", "-c", cores, cmd.Path}, cmd.Args[1:]...)
 	cmd.Path = path
-}
-
-// setNice gives all threads of this process a priority. Children, and threads
-// to come, inherit it.
-func setNice(n int) error {
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return err
-	}
-	for _, t := range tasks {
-		tid, err := strconv.Atoi(t.Name())
-		if err != nil {
-			return err
-		}
-		if err := syscall.Setpriority(syscall.PRIO_PROCESS, tid, n); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func lastCore() string { return fmt.Sprint(runtime.NumCPU() - 1) }

@@ -110,11 +110,12 @@ func alone(all []sample, s sample, figure string) float64 {
 }
 
 // waits returns for what part of the time a proxy had to wait for the core
-// that is its own if nothing else runs; the median of all measurements.
+// that is its own if nothing else runs; the median of all measurements. Only
+// those with a single thread count: others' threads wait for each other.
 func waits(all []sample) float64 {
 	var v []float64
 	for _, s := range all {
-		if w, ok := s.Figures["waited"]; ok && s.Cores == 1 {
+		if w, ok := s.Figures["waited"]; ok && s.Cores == 1 && slices.Contains([]string{"haproxy", "nginx", "floor"}, s.Proxy) {
 			v = append(v, w)
 		}
 	}

@@ -25,11 +25,6 @@ const direct = "direct"
 const spareFiles = 400
 
 func run(o options) ([]sample, error) {
-	if o.Nice != 0 {
-		if err := setNice(o.Nice); err != nil {
-			return nil, fmt.Errorf("-nice %d: %w", o.Nice, err)
-		}
-	}
 	files := raiseFileLimit(uint64(2*o.Streams + spareFiles))
 	if most := (int(files) - spareFiles) / 2; most < o.Streams && slices.Contains(o.Only, "memory") {
 		fmt.Fprintf(os.Stderr, "perf: only %d files may be open: the memory figure is of %d streams\n", files, most)
