@@ -10,7 +10,7 @@ import (
 
 const (
 	maxID    = 128
-	randomID = 24 // characters after the prefix
+	randomID = 24 // characters after the prefix; an even number
 	alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
@@ -42,9 +42,10 @@ func newID(prefix string) string {
 	id := append(buf[:0], prefix...)
 	for left := randomID; left > 0; left -= 10 {
 		n := rand.Uint64N(tenDigits)
-		for range min(left, 10) {
-			id = append(id, alphabet[n%62])
-			n /= 62
+		for range min(left, 10) / 2 {
+			two := uint32(n % (62 * 62))
+			id = append(id, alphabet[two%62], alphabet[two/62])
+			n /= 62 * 62
 		}
 	}
 	return keep(id)
