@@ -49,7 +49,7 @@ func (s *script) Accept() (net.Conn, error) {
 		w := s.words[0]
 		s.words = s.words[1:]
 		if d, err := time.ParseDuration(w); err == nil {
-			time.Sleep(d) // of the bubble's time
+			<-time.After(d) // of the bubble's time
 			continue
 		}
 		if w == "ok" {

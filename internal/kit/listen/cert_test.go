@@ -128,7 +128,8 @@ func (w *watcher) told() string {
 }
 
 // TestFilesAreReplaced plays how files come to be others. Each step is some
-// seconds, so that each is seen. The clock is the test's; the files' is not.
+// seconds, so that each is seen, and no look is under way when the next begins.
+// The clock is the test's; the files' is not.
 func TestFilesAreReplaced(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	one, oneKey := ca.sign("one.test")
@@ -197,6 +198,7 @@ func TestFilesAreReplaced(t *testing.T) {
 				for i, s := range tt.steps {
 					s.do(t, dir)
 					time.Sleep(10 * time.Second)
+					synctest.Wait()
 					if got := w.told(); got != s.want {
 						t.Errorf("step %d: told %q, want %q", i, got, s.want)
 					}
@@ -257,6 +259,7 @@ func TestKubernetesReplacesASecret(t *testing.T) {
 		volume("..2026_2", "two.test")
 		must(t, os.RemoveAll(filepath.Join(dir, "..2026_1")))
 		time.Sleep(4 * time.Second)
+		synctest.Wait()
 		if got := w.told(); got != "loaded" || c.Info().Names[0] != "two.test" {
 			t.Errorf("told %q, and %s is shown", got, c.Info().Names)
 		}
@@ -278,6 +281,7 @@ func TestReloadTellsItsCaller(t *testing.T) {
 		write(t, key, []byte("x"))
 		refused(t, c.Reload(), cert, key)
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if got := w.told(); got != "" {
 			t.Errorf("events were told %q", got)
 		}
@@ -313,6 +317,7 @@ func TestFilesThatRestAreOnlyLookedAt(t *testing.T) {
 		write(t, cert, []byte(strings.Repeat("x", len(good))))
 		must(t, os.Chtimes(cert, old, old))
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if got := w.told(); got != "" {
 			t.Errorf("told %q", got)
 		}
@@ -335,21 +340,25 @@ func TestItsTimeIsOver(t *testing.T) {
 		}
 		stop := run(t, c.Run)
 		time.Sleep(59 * time.Second)
+		synctest.Wait()
 		if got := w.told(); got != "" {
 			t.Errorf("told %q before it was over", got)
 		}
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if got := w.told(); got != "failed" {
 			t.Errorf("told %q, want failed, once", got)
 		}
 		ca.pairAt(filepath.Dir(cert), "two.test")
 		time.Sleep(4 * time.Second)
+		synctest.Wait()
 		if got := w.told(); got != "loaded" {
 			t.Errorf("told %q of a new one", got)
 		}
 		// One that is over when it comes is told with its coming.
 		ca.pairAt(filepath.Dir(cert), "three.test", func(c *x509.Certificate) { c.NotAfter = begin })
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if got := w.told(); got != "loaded" || len(c.Info().Warnings) != 1 {
 			t.Errorf("told %q, warned %v", got, c.Info().Warnings)
 		}

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseInherited(t *testing.T) {
@@ -218,5 +220,20 @@ func TestWhatIsNoListener(t *testing.T) {
 			}
 			start(t, "inherit", tt.files, tt.fds, names).says(tt.says)
 		})
+	}
+}
+
+// TestKeepAliveOfInheritedSockets: it is as asked for, and no connection hides
+// the net package's own.
+func TestKeepAliveOfInheritedSockets(t *testing.T) {
+	for _, d := range []time.Duration{time.Minute, -1} {
+		l := opened(t, "127.0.0.1:0", Options{}).(*net.TCPListener)
+		if _, ok := pass(t, &keptAlive{l, keepAliveConfig(d)}).(*net.TCPConn); !ok {
+			t.Error("the connection is not the net package's own")
+		}
+		l.Close()
+		if _, err := (&keptAlive{TCPListener: l}).Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
 	}
 }

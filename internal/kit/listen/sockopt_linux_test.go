@@ -62,6 +62,18 @@ func TestADeadClientIsNoticed(t *testing.T) {
 	}
 }
 
+func TestADeadClientOfAnInheritedSocketIsNoticed(t *testing.T) {
+	l := opened(t, "127.0.0.1:0", Options{}).(*net.TCPListener)
+	c := pass(t, &keptAlive{l, keepAliveConfig(time.Minute)})
+	if got := option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE); got != 60 {
+		t.Errorf("it is tried after %d s, want 60", got)
+	}
+	c = pass(t, &keptAlive{l, keepAliveConfig(-1)})
+	if option(t, c, unix.SOL_SOCKET, unix.SO_KEEPALIVE) != 0 {
+		t.Error("it is tried, and should not be")
+	}
+}
+
 // TestTheQueueIsAsLongAsTheSystemAllows: a listening socket's tcpi_sacked is
 // its backlog.
 func TestTheQueueIsAsLongAsTheSystemAllows(t *testing.T) {
