@@ -31,8 +31,15 @@ func isDigit(c byte) bool { return c-'0' < 10 }
 // space returns the index of the first byte from i on that is not white space.
 // There must be one.
 func (s *scanner) space(i int) int {
+	if i < len(s.b) && s.b[i] > ' ' {
+		return i
+	}
+	return s.spaceRest(i)
+}
+
+func (s *scanner) spaceRest(i int) int {
 	for ; i < len(s.b); i++ {
-		if c := s.b[i]; c > ' ' || !isSpace(c) {
+		if !isSpace(s.b[i]) {
 			return i
 		}
 	}
@@ -71,7 +78,11 @@ func (s *scanner) value(i, depth int) int {
 			}
 			continue
 		default:
-			i = s.scalar(i)
+			if isDigit(c) && depth > base && !s.inObject(depth) {
+				i = s.number(s.ints(i))
+			} else {
+				i = s.scalar(i)
+			}
 		}
 		if i < 0 || depth == base {
 			return i
@@ -92,6 +103,11 @@ func (s *scanner) open(level int, object bool) {
 	}
 }
 
+// inObject reports whether the innermost of depth open levels is an object.
+func (s *scanner) inObject(depth int) bool {
+	return s.objects[(depth-1)>>6]>>((depth-1)&63)&1 != 0
+}
+
 // after reads what stands behind a value at i that is inside depth objects and
 // arrays, up to the next value, or to the end of what is open above base.
 func (s *scanner) after(i, depth, base int) (next, level int) {
@@ -99,7 +115,7 @@ func (s *scanner) after(i, depth, base int) (next, level int) {
 		if i = s.space(i); i < 0 {
 			return -1, depth
 		}
-		object := s.objects[(depth-1)>>6]>>((depth-1)&63)&1 != 0
+		object := s.inObject(depth)
 		switch c := s.b[i]; {
 		case c == ',':
 			if i = s.space(i + 1); i >= 0 && object {
@@ -198,6 +214,12 @@ func stops(x uint64) uint64 {
 	return (quoteOrControl | backslash) &^ x & highs
 }
 
+// backslashes is stops for backslashes alone.
+func backslashes(x uint64) uint64 {
+	x ^= 0x5c * ones
+	return (x - ones) &^ x & highs
+}
+
 // stop returns the index of the first byte from i on that is a quote, a
 // backslash or a control character; len(b) if there is none.
 func stop(b []byte, i int) int {
@@ -261,6 +283,31 @@ func (s *scanner) word(i int, word string) int {
 		}
 	}
 	return i + len(word)
+}
+
+// ints skips elements of an array, from the one at i on, that are whole numbers
+// and have one of their kind behind them. It returns where the last begins,
+// which is not read, and may be at i. Prompts of token ids are made of many;
+// how long the next is cannot be guessed, so it costs no branch here.
+func (s *scanner) ints(i int) int {
+	for b := s.b; len(b)-i >= 16; {
+		w := b[i : i+16 : i+16]
+		x := binary.LittleEndian.Uint64(w) ^ '0'*ones
+		// The high bit is set in the first byte that is no digit.
+		n := bits.TrailingZeros64((x+(0x80-10)*ones|x)&highs) / 8
+		if n == 8 || n > 1 && x&0xff == 0 {
+			break
+		}
+		next := n + 1
+		if w[next] == ' ' {
+			next++
+		}
+		if w[n] != ',' || !isDigit(w[next]) {
+			break
+		}
+		i += next
+	}
+	return i
 }
 
 func (s *scanner) number(i int) int {

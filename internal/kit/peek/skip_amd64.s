@@ -365,3 +365,134 @@ return:
 	MOVQ SI, ret+32(FP)
 	VZEROUPPER
 	RET
+
+// What escaped characters stand for, by ASCII character.
+DATA stands<>+0x00(SB)/8, $0
+DATA stands<>+0x08(SB)/8, $0
+DATA stands<>+0x10(SB)/8, $0
+DATA stands<>+0x18(SB)/8, $0
+DATA stands<>+0x20(SB)/8, $0x0000000000220000 // "
+DATA stands<>+0x28(SB)/8, $0x2F00000000000000 // /
+DATA stands<>+0x30(SB)/8, $0
+DATA stands<>+0x38(SB)/8, $0
+DATA stands<>+0x40(SB)/8, $0
+DATA stands<>+0x48(SB)/8, $0
+DATA stands<>+0x50(SB)/8, $0
+DATA stands<>+0x58(SB)/8, $0x0000005C00000000 // backslash
+DATA stands<>+0x60(SB)/8, $0x000C000000080000 // f b
+DATA stands<>+0x68(SB)/8, $0x000A000000000000 // n
+DATA stands<>+0x70(SB)/8, $0x00000009000D0000 // t r
+DATA stands<>+0x78(SB)/8, $0
+GLOBL stands<>(SB), RODATA|NOPTR, $128
+
+DATA marks<>+0(SB)/1, $0x5c // backslash
+DATA marks<>+1(SB)/1, $0x75 // u
+GLOBL marks<>(SB), RODATA|NOPTR, $2
+
+// func unescapeAVX512(dst, src []byte) (nd, ns int)
+//
+// Each block begins between characters. Of a block, the bytes before the first
+// escape that must be left to another block or to the caller are read: before a
+// \u, and before a backslash at the block's end that escapes what is behind.
+//
+//	SI  the block           Z8   stands, the first half
+//	DI  where its text is   Z9   stands, the second half
+//	    written             Z10  backslashes
+//	R9  the end of src      Z11  u
+//	R10 the odd bits
+TEXT ·unescapeAVX512(SB), NOSPLIT, $0-64
+	MOVQ dst_base+0(FP), DI
+	MOVQ src_base+24(FP), SI
+	MOVQ src_len+32(FP), R9
+	ADDQ SI, R9
+	MOVQ $0xAAAAAAAAAAAAAAAA, R10
+	VMOVDQU64    stands<>+0(SB), Z8
+	VMOVDQU64    stands<>+64(SB), Z9
+	VPBROADCASTB marks<>+0(SB), Z10
+	VPBROADCASTB marks<>+1(SB), Z11
+
+block:
+	// R8: the block's length, 64 but for the last.
+	MOVQ R9, AX
+	SUBQ SI, AX
+	JEQ  done
+	CMPQ AX, $64
+	JLT  last
+	MOVL $64, R8
+	VMOVDQU64 (SI), Z0
+
+masks:
+	// R12: backslashes. BX: escaped bytes. R13: the backslashes that escape.
+	// ESCAPED says why, above.
+	VPCMPEQB Z10, Z0, K1
+	VPCMPEQB Z11, Z0, K2
+	KMOVQ    K1, R12
+	LEAQ     (R12)(R12*1), R13
+	ORQ      R10, R13
+	SUBQ     R12, R13
+	XORQ     R10, R13
+	MOVQ     R12, BX
+	XORQ     R13, BX
+	ANDQ     R12, R13
+
+	// R11: u that are escaped. DX: the backslashes where reading must end.
+	KMOVQ K2, R11
+	ANDQ  BX, R11
+	MOVQ  R11, AX
+	SHRQ  $1, AX
+	LEAQ  -1(R8), CX
+	SHRXQ CX, R13, DX
+	SHLXQ CX, DX, DX
+	ORQ   AX, DX
+
+	// CX: how many bytes are read. Mostly all: that is better guessed than
+	// waited for, since the next block's place depends on it.
+	MOVQ   R8, CX
+	TESTQ  DX, DX
+	JEQ    write
+	TZCNTQ DX, CX
+
+write:
+	// The escaped become what they stand for, the backslashes before them are
+	// left out, and what stays moves together.
+	KMOVQ         BX, K3
+	VPERMI2B      Z9, Z8, K3, Z0
+	NOTQ          R13
+	BZHIQ         CX, R13, R13
+	KMOVQ         R13, K4
+	VPCOMPRESSB.Z Z0, K4, Z0
+	POPCNTQ       R13, DX
+	CMPQ          R8, $64
+	JLT           writeLast
+
+	// There is room for a whole block, for no text is longer than its escapes.
+	VMOVDQU64 Z0, (DI)
+	ADDQ      CX, SI
+	ADDQ      DX, DI
+	TESTQ     R11, R11
+	JEQ       block
+	JMP       done
+
+last:
+	MOVQ  AX, R8
+	MOVQ  $-1, BX
+	BZHIQ R8, BX, BX
+	KMOVQ BX, K1
+	VMOVDQU8.Z (SI), K1, Z0
+	JMP   masks
+
+writeLast:
+	MOVQ  $-1, AX
+	BZHIQ DX, AX, AX
+	KMOVQ AX, K1
+	VMOVDQU8 Z0, K1, (DI)
+	ADDQ  CX, SI
+	ADDQ  DX, DI
+
+done:
+	SUBQ dst_base+0(FP), DI
+	MOVQ DI, nd+48(FP)
+	SUBQ src_base+24(FP), SI
+	MOVQ SI, ns+56(FP)
+	VZEROUPPER
+	RET

@@ -9,23 +9,24 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 )
 
 // A mode is one of the ways to read strings.
 type mode struct {
-	name         string
-	avx2, avx512 bool
-	skip         func(b []byte, i int) int // nil if there is none
+	name                string
+	avx2, avx512, vbmi2 bool
+	skip                func(b []byte, i int) int // nil if there is none
 }
 
 // vectors are the modes with vectors that this machine has.
 func vectors(t testing.TB) []mode {
 	var modes []mode
 	if hasAVX2 {
-		modes = append(modes, mode{"AVX2", true, false, skipAVX2})
+		modes = append(modes, mode{"AVX2", true, false, false, skipAVX2})
 	}
 	if hasAVX512 {
-		modes = append(modes, mode{"AVX-512", true, true, skipAVX512})
+		modes = append(modes, mode{"AVX-512", true, true, hasVBMI2, skipAVX512})
 	}
 	if len(modes) == 0 {
 		t.Skip("this machine has neither AVX2 nor AVX-512")
@@ -36,9 +37,9 @@ func vectors(t testing.TB) []mode {
 // set makes m what strings are read by, until the function that it returns is
 // called.
 func (m mode) set() (reset func()) {
-	old2, old512 := hasAVX2, hasAVX512
-	hasAVX2, hasAVX512 = m.avx2, m.avx512
-	return func() { hasAVX2, hasAVX512 = old2, old512 }
+	old2, old512, oldVBMI2 := hasAVX2, hasAVX512, hasVBMI2
+	hasAVX2, hasAVX512, hasVBMI2 = m.avx2, m.avx512, m.vbmi2
+	return func() { hasAVX2, hasAVX512, hasVBMI2 = old2, old512, oldVBMI2 }
 }
 
 // sameString holds that in each mode the string that begins in b at i ends, or
@@ -170,6 +171,11 @@ func TestNothingBesideTheBodyIsRead(t *testing.T) {
 				sameString(t, modes, last, i)
 				sameString(t, modes, first, i)
 			}
+			if s := (scanner{b: append(bytes.Clone(last), '"')}); s.strRest(0) == n+1 {
+				sameText(t, modes, last)
+				sameText(t, modes, first)
+				appendUnescaped(last[:0:n], bytes.Clone(first)) // up to the guard
+			}
 		}
 	}
 }
@@ -198,13 +204,91 @@ func TestLongStringsAreReadInSteps(t *testing.T) {
 	}
 }
 
+// sameText holds that in each mode the inside of a checked string reads as it
+// does an escape at a time, and that nothing else is written.
+func sameText(t *testing.T, modes []mode, raw []byte) {
+	t.Helper()
+	var want []byte
+	for i := 0; i < len(raw); {
+		if raw[i] != '\\' {
+			want = append(want, raw[i])
+			i++
+			continue
+		}
+		r, n := unescape(raw[i:])
+		want = utf8.AppendRune(want, r)
+		i += n
+	}
+	for _, m := range append(modes, mode{name: "no vectors"}) {
+		reset := m.set()
+		room := bytes.Repeat([]byte("#"), 2+len(raw)+80)
+		got := appendUnescaped(room[:2:2+len(raw)], raw)
+		reset()
+		if string(got) != "##"+string(want) {
+			t.Fatalf("%s: %q reads %q, want %q", m.name, raw, got[2:], want)
+		}
+		if rest := room[2+len(raw):]; string(rest) != strings.Repeat("#", 80) {
+			t.Fatalf("%s: %q: written behind the room for it: %q", m.name, raw, rest)
+		}
+	}
+}
+
+// sound are the pieces that may stand inside a string.
+func sound() (list []string) {
+	for _, piece := range pieces {
+		s := scanner{b: []byte(piece + `"`)}
+		if s.strRest(0) == len(s.b) {
+			list = append(list, piece)
+		}
+	}
+	return list
+}
+
+// TestTextAtEveryBorder puts each piece that can be text at every place of a
+// block and at every distance from the end, and ends and begins text with it.
+func TestTextAtEveryBorder(t *testing.T) {
+	modes := vectors(t)
+	for _, piece := range append(sound(), `\n\n`, `\ud83d\udc0e`, `\ud83d\n`, `\\\\\n\\`, strings.Repeat(`\`, 130), strings.Repeat(`\n`, 65)) {
+		for before := range 68 {
+			for after := range 68 {
+				sameText(t, modes, []byte(strings.Repeat("x", before)+piece+strings.Repeat("y", after)))
+			}
+		}
+	}
+}
+
+// TestTextOfPieces reads random text.
+func TestTextOfPieces(t *testing.T) {
+	modes := vectors(t)
+	r := rand.New(rand.NewPCG(1, 2))
+	list := sound()
+	for range 3000 {
+		var text []byte
+		for size := r.IntN(400); len(text) < size; {
+			text = append(text, "plain text of a prompt "[:r.IntN(24)]...)
+			text = append(text, list[r.IntN(len(list))]...)
+		}
+		sameText(t, modes, text)
+	}
+}
+
+// TestLongTextIsReadInSteps puts escapes where a step ends.
+func TestLongTextIsReadInSteps(t *testing.T) {
+	modes := vectors(t)
+	for before := skipStep - 7; before < skipStep+2; before++ {
+		sameText(t, modes, []byte(strings.Repeat("x", before)+`\\\n\u00e9`+strings.Repeat("y", 100)))
+	}
+}
+
 // FuzzSkip holds that vectors make no difference: not to a string that begins
-// anywhere in a body, and not to what is found in the body and said of it.
+// anywhere in a body, and not to what is found in the body and said of it, and not to its
+// text.
 func FuzzSkip(f *testing.F) {
 	for _, piece := range pieces {
 		f.Add([]byte(`{"a":"`+strings.Repeat("x", 60)+piece+strings.Repeat("y", 60)+`","model":1}`), 3)
 	}
 	f.Add(chat(600, 200, escapes), 70)
+	f.Add([]byte(`{"role":"user","content":["`+strings.Repeat(`text\n\ud83d\udc0e`, 20)+`",1,22, 333,{"text":"\\\""}]}`), 30)
 	f.Add(tools(900), 10)
 	f.Add(ids(300, ", "), 10)
 	f.Fuzz(func(t *testing.T, b []byte, i int) {
@@ -215,14 +299,19 @@ func FuzzSkip(f *testing.F) {
 		reset := mode{}.set()
 		var want [3]Value
 		wantErr := Object(b, routing, want[:])
+		wantText := AppendText(nil, b)
 		reset()
 		for _, m := range modes {
 			reset := m.set()
 			var got [3]Value
 			err := Object(b, routing, got[:])
+			text := AppendText(nil, b)
 			reset()
 			if got != want || fmt.Sprintf("%T %[1]v", err) != fmt.Sprintf("%T %[1]v", wantErr) {
 				t.Fatalf("%s: %q: %v, %v, want %v, %v", m.name, b, got, err, want, wantErr)
+			}
+			if !bytes.Equal(text, wantText) {
+				t.Fatalf("%s: %q has the text %q, want %q", m.name, b, text, wantText)
 			}
 		}
 	})

@@ -2,6 +2,9 @@ package peek
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -123,12 +126,15 @@ func (t *text) array(i, depth int) int {
 	}
 	for numbers := false; ; {
 		if c := t.b[i]; c == '-' || isDigit(c) {
+			if numbers {
+				t.dst = append(t.dst, ',')
+			}
+			last := t.ints(i)
+			t.dst = appendUnspaced(t.dst, t.b[i:last])
+			i = last
 			end := t.number(i)
 			if end < 0 {
 				return -1
-			}
-			if numbers {
-				t.dst = append(t.dst, ',')
 			}
 			t.dst, numbers = append(t.dst, t.b[i:end]...), true
 			i = end
@@ -222,25 +228,89 @@ func (t *text) role(i, start int) int {
 	return i
 }
 
+// appendUnspaced appends list without its spaces.
+func appendUnspaced(dst, list []byte) []byte {
+	if bytes.IndexByte(list, ' ') < 0 {
+		return append(dst, list...)
+	}
+	n := len(dst)
+	dst = slices.Grow(dst, len(list))[:n+len(list)]
+	for _, c := range list {
+		dst[n] = c
+		if c != ' ' {
+			n++
+		}
+	}
+	return dst[:n]
+}
+
 // appendStr appends the text of the string whose first byte behind the quote is
-// at i. It returns the index behind the string, or -1.
+// at i. It returns the index behind the string, or -1, and then has appended
+// what stands before the error.
 func (s *scanner) appendStr(dst []byte, i int) ([]byte, int) {
+	if end := s.str(i); end >= 0 {
+		return appendUnescaped(dst, s.b[i:end-1]), end
+	}
 	for {
 		end := stop(s.b, i)
 		dst = append(dst, s.b[i:end]...)
-		if end == len(s.b) || s.b[end] < ' ' {
-			return dst, s.fail(end, "in a string")
-		}
-		if s.b[end] == '"' {
-			return dst, end + 1
-		}
-		if s.escape(end+1) < 0 {
+		if end == len(s.b) || s.b[end] != '\\' || s.escape(end+1) < 0 {
 			return dst, -1
 		}
 		r, n := unescape(s.b[end:])
 		dst = utf8.AppendRune(dst, r)
 		i = end + n
 	}
+}
+
+// simple has what an escape of two bytes stands for, by its second byte.
+var simple = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// appendUnescaped appends the text of raw, the inside of a checked string.
+func appendUnescaped(dst, raw []byte) []byte {
+	n, i := len(dst), 0
+	dst = slices.Grow(dst, len(raw))[:n+len(raw)] // no text is longer than its escapes
+	for i < len(raw) {
+		nd, ns := unescapeSimple(dst[n:], raw[i:])
+		n, i = n+nd, i+ns
+		for i < len(raw) && raw[i] == '\\' {
+			if c := simple[raw[i+1]]; c != 0 {
+				dst[n] = c
+				n, i = n+1, i+2
+				continue
+			}
+			r, size := unescape(raw[i:])
+			n += utf8.EncodeRune(dst[n:], r)
+			i += size
+		}
+	}
+	return dst[:n]
+}
+
+// copyPlain copies src to dst up to the first backslash. It may write more to
+// dst, which must be as long as src. Text between escapes is mostly short, so it
+// begins in small steps.
+func copyPlain(dst, src []byte) (nd, ns int) {
+	i := 0
+	for i < 64 && len(src)-i >= 16 {
+		w := src[i : i+16 : i+16]
+		*(*[16]byte)(dst[i:]) = [16]byte(w)
+		x, at := backslashes(binary.LittleEndian.Uint64(w)), i
+		if x == 0 {
+			x, at = backslashes(binary.LittleEndian.Uint64(w[8:])), i+8
+		}
+		if x != 0 {
+			at += bits.TrailingZeros64(x) / 8
+			return at, at
+		}
+		i += 16
+	}
+	end := len(src)
+	if gap := bytes.IndexByte(src[i:], '\\'); gap >= 0 {
+		end = i + gap
+	}
+	i += copy(dst[i:], src[i:end])
+	return i, i
 }
 
 // unescape reads the escape, or the two of a surrogate pair, that b begins
@@ -273,26 +343,20 @@ func unescape(b []byte) (r rune, n int) {
 	return utf8.RuneError, 6
 }
 
-// unhex4 reads four hex digits; it returns -1 if they are not.
-func unhex4(b []byte) (r rune) {
-	for _, c := range b[:4] {
-		d := unhex(c)
-		if d < 0 {
-			return -1
-		}
-		r = r<<4 | d
-	}
-	return r
+// unhex4 reads four hex digits; it returns a negative number if they are not.
+func unhex4(b []byte) rune {
+	b = b[:4]
+	return unhex(b[0])<<12 | unhex(b[1])<<8 | unhex(b[2])<<4 | unhex(b[3])
 }
 
-func unhex(c byte) rune {
-	switch {
-	case isDigit(c):
-		return rune(c - '0')
-	case c|0x20 >= 'a' && c|0x20 <= 'f':
-		return rune(c|0x20-'a') + 10
-	}
-	return -1
+// unhex returns what the hex digit c stands for, -1 if it is none.
+func unhex(c byte) rune { return rune(digits[c]) - 1 }
+
+// digits has one more than what each hex digit stands for.
+var digits = [256]uint8{
+	'0': 1, '1': 2, '2': 3, '3': 4, '4': 5, '5': 6, '6': 7, '7': 8, '8': 9, '9': 10,
+	'A': 11, 'B': 12, 'C': 13, 'D': 14, 'E': 15, 'F': 16,
+	'a': 11, 'b': 12, 'c': 13, 'd': 14, 'e': 15, 'f': 16,
 }
 
 // spells reports whether raw, the inside of a checked JSON string, reads name.
