@@ -9,9 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +19,9 @@ import (
 	"sluice/internal/fleet"
 	"sluice/internal/kit/linelog"
 	"sluice/internal/kit/metric"
+	"sluice/internal/kit/sock"
 	"sluice/internal/kit/trace"
+	"sluice/internal/kit/upstream"
 	"sluice/internal/policy"
 	"sluice/internal/route"
 	"sluice/internal/server"
@@ -35,13 +35,14 @@ type App struct {
 	lines     *linelog.Log // nil for no line a request
 	fleet     *fleet.Registry
 	metrics   *metric.Registry
-	transport *http.Transport
-	front     *server.Front // of the API
-	probes    *server.Front // of the health port
-	tracer    *trace.Tracer // nil without --enable-trace
-	draining  atomic.Bool
-
-	api, health, observe net.Listener // health is nil if there is no such port
+	watch     *sock.Watch      // over all connections of the data plane
+	client    *upstream.Client // of workers, for requests
+	transport *http.Transport  // of workers, for everything else
+	front     *server.Front    // of the API
+	probes    http.Handler     // of the health port
+	tracer    *trace.Tracer    // nil without --enable-trace
+	ports
+	draining atomic.Bool
 }
 
 // New builds the gateway that cfg describes and opens its ports. cfg is valid.
@@ -51,28 +52,42 @@ func New(cfg *config.Config, log *slog.Logger, lines *linelog.Log) (*App, error)
 	if cfg.Server.RuntimeThreads > 0 {
 		runtime.GOMAXPROCS(cfg.Server.RuntimeThreads)
 	}
-	if err := a.listen(); err != nil {
-		a.closeListeners()
+	if err := a.build(); err != nil {
+		a.close()
 		return nil, err
 	}
-	a.transport = relay.Transport(cfg.Upstream)
-	rm, wm := new(route.Metrics), new(workerMetrics)
-	metric.Fill(a.metrics, rm)
-	metric.Fill(a.metrics, wm)
+	return a, nil
+}
+
+// build makes the parts. What it has opened when it fails is a's.
+func (a *App) build() (err error) {
+	cfg, log := a.cfg, a.log
+	if err := a.ports.open(cfg, log); err != nil {
+		return err
+	}
+	if a.watch, err = sock.NewWatch(); err != nil {
+		return fmt.Errorf("watching connections: %w", err)
+	}
+	rm, wm, um, sm := new(route.Metrics), new(workerMetrics), new(upstream.Metrics), new(server.Metrics)
+	for _, m := range []any{rm, wm, um, sm} {
+		metric.Fill(a.metrics, m)
+	}
+	a.client = upstream.New(upstream.Options{Watch: a.watch, Config: cfg.Upstream, Metrics: um, TLS: a.workers.Config()})
+	a.transport = relay.Transport(cfg.Upstream, a.workers.Config())
+	backend := relay.New(a.client, cfg.Upstream.Silence)
 	a.fleet = fleet.New(cfg.Workers, cfg.Health, cfg.Breaker, fleet.Options{
 		Transport: a.transport,
 		Self:      server.IsSelf(a.addrs()...),
 		Log:       log,
-		Events:    wm.events(rm),
+		Events:    wm.events(rm, backend.Forget),
 	})
 	router := route.New(route.Options{
-		Config: cfg.Retry, Backend: relay.New(a.transport), Aliases: cfg.Routing.Aliases(),
+		Config: cfg.Retry, Backend: backend, Aliases: cfg.Routing.Aliases(),
 		Policy: newPolicy(cfg.Policy.Name), PolicyName: cfg.Policy.Name,
 		BackPressure: relay.BackPressure, Metrics: rm,
 	})
 	if err := a.addWorkers(); err != nil {
-		a.closeListeners()
-		return nil, err
+		return err
 	}
 	a.fleet.Watch(router.Publish) // after the first workers: each of them would cost a table
 	wm.watch(a.fleet)
@@ -81,12 +96,20 @@ func New(cfg *config.Config, log *slog.Logger, lines *linelog.Log) (*App, error)
 		Draining: a.draining.Load, Version: "sluice-" + version.Version,
 	})
 	if err := a.openTraces(); err != nil { // last, so that nothing that fails leaves it open
-		a.closeListeners()
-		return nil, err
+		return err
 	}
 	api, probes := a.muxes(router, adm)
-	a.front, a.probes = server.NewFront(api, log), server.NewFront(probes, log)
-	return a, nil
+	a.front = server.NewFront(server.Options{Config: cfg.Server, Handler: api, Watch: a.watch, Log: log, Metrics: sm})
+	a.probes = server.HTTPHandler(probes)
+	return nil
+}
+
+// close closes what New has opened and Run will not.
+func (a *App) close() {
+	a.ports.close()
+	if a.watch != nil {
+		a.watch.Close()
+	}
 }
 
 // newPolicy makes policies of one name. The name was checked with the rest of
@@ -99,40 +122,6 @@ func newPolicy(name string) func() policy.Policy {
 		}
 		return p
 	}
-}
-
-// listen opens every port, so that a port that is taken is known before
-// anything else has begun.
-func (a *App) listen() (err error) {
-	c := a.cfg
-	if a.api, err = server.Listen(c.Server.Host, c.Server.Port); err != nil {
-		return fmt.Errorf("opening the API port (--port): %w", err)
-	}
-	if a.observe, err = server.Listen(c.MetricsHost(), c.Metrics.Port); err != nil {
-		return fmt.Errorf("opening the metrics port (--prometheus-port): %w", err)
-	}
-	if c.Server.HealthPort != 0 {
-		if a.health, err = server.Listen(c.Server.Host, c.Server.HealthPort); err != nil {
-			return fmt.Errorf("opening the health port (--health-check-port): %w", err)
-		}
-	}
-	return nil
-}
-
-func (a *App) closeListeners() {
-	for _, l := range []net.Listener{a.api, a.observe, a.health} {
-		if l != nil {
-			_ = l.Close()
-		}
-	}
-}
-
-func (a *App) addrs() []net.Addr {
-	as := []net.Addr{a.api.Addr(), a.observe.Addr()}
-	if a.health != nil {
-		as = append(as, a.health.Addr())
-	}
-	return as
 }
 
 // addWorkers registers the workers named at the start, which get the gateway's
@@ -155,25 +144,8 @@ func (a *App) addWorkers() error {
 	return nil
 }
 
-// URL is where clients reach the gateway from this machine.
-func (a *App) URL() string { return localURL(a.api.Addr()) }
-
-// MetricsURL is where its metrics are.
-func (a *App) MetricsURL() string { return localURL(a.observe.Addr()) + "/metrics" }
-
 // Fleet returns the workers' registry.
 func (a *App) Fleet() *fleet.Registry { return a.fleet }
-
-// localURL is the URL of a port of this machine.
-func localURL(addr net.Addr) string {
-	tcp := addr.(*net.TCPAddr)
-	host := tcp.IP.String()
-	if tcp.IP.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	u := url.URL{Scheme: "http", Host: net.JoinHostPort(host, strconv.Itoa(tcp.Port))}
-	return u.String()
-}
 
 // A part is something that runs as long as the gateway does.
 type part struct {
@@ -184,12 +156,14 @@ type part struct {
 // Run serves until ctx is done, drains, and returns when nothing is left. The
 // parts start in order and stop in reverse, each before the next is told to.
 func (a *App) Run(ctx context.Context) error {
-	defer a.closeListeners()
+	defer a.ports.close()
 	defer a.transport.CloseIdleConnections()
 	a.warnIfOpen()
 	parts := []part{
 		{"log", a.lines.Run},    // first, so that the last request's line is written
 		{"traces", a.runTraces}, // before all that has spans, so that the last is sent
+		{"connections", a.runConnections},
+		{"certificates", a.ports.watch},
 		{"fleet", a.fleet.Run},
 		{"metrics", a.runObserve},
 		{"health", a.runHealth},
@@ -234,10 +208,15 @@ func start(ctx context.Context, p part, cancel context.CancelCauseFunc) (stop fu
 	}
 }
 
-// runAPI serves clients, and drains when ctx is done.
-func (a *App) runAPI(ctx context.Context) error {
-	return server.Serve(ctx, a.front.HTTPServer(a.cfg.Server), a.api, a.cfg.Server.Grace)
+// runConnections looks after the connections of the data plane, until the last
+// is closed.
+func (a *App) runConnections(ctx context.Context) error {
+	defer a.client.Close()
+	return a.watch.Run(ctx)
 }
+
+// runAPI serves clients, and drains when ctx is done.
+func (a *App) runAPI(ctx context.Context) error { return a.front.Serve(ctx, a.api...) }
 
 // runHealth serves the health port, to the end of the drain.
 func (a *App) runHealth(ctx context.Context) error {
@@ -265,8 +244,12 @@ func (a *App) sideServer(h http.Handler) *http.Server {
 
 // warnIfOpen says once what a stranger can do.
 func (a *App) warnIfOpen() {
-	tcp := a.api.Addr().(*net.TCPAddr)
-	if a.cfg.Auth.APIKey.Empty() && !tcp.IP.IsLoopback() {
-		a.log.Warn("no --api-key: everybody who can reach the port may send requests; workers can be changed from this machine only", "addr", tcp.String())
+	if !a.cfg.Auth.APIKey.Empty() {
+		return
+	}
+	for _, l := range a.api {
+		if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+			a.log.Warn("no --api-key: everybody who can reach the port may send requests; workers can be changed from this machine only", "addr", tcp.String())
+		}
 	}
 }

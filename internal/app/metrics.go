@@ -28,10 +28,10 @@ type workerMetrics struct {
 	CacheHits *metric.GaugeVecFunc `name:"smg_engine_cache_hit_rate" labels:"worker,model,dp_rank" help:"part of prompt tokens found in an engine's prefix cache, 0 to 1 (--engine-metrics)" max:"8192"`
 }
 
-// events are what the registry tells as it happens; rm forgets with m.
-func (m *workerMetrics) events(rm *route.Metrics) fleet.Events {
+// events are what the registry tells as it happens; rm and forget forget with m.
+func (m *workerMetrics) events(rm *route.Metrics, forget func(*fleet.Worker)) fleet.Events {
 	return fleet.Events{
-		OnForget: m.forget(rm),
+		OnForget: m.forget(rm, forget),
 		OnProbe: func(w *fleet.Worker, ok bool) {
 			result := "failure"
 			if ok {
@@ -109,8 +109,9 @@ func firstModel(w *fleet.Worker) string {
 }
 
 // forget is called when a worker is gone: what was counted for it goes too.
-func (m *workerMetrics) forget(rm *route.Metrics) func(*fleet.Worker) {
+func (m *workerMetrics) forget(rm *route.Metrics, forget func(*fleet.Worker)) func(*fleet.Worker) {
 	return func(w *fleet.Worker) {
+		forget(w)
 		m.Turns.DeleteLabel("worker", w.Base())
 		m.Readmits.DeleteLabel("worker", w.Base())
 		rm.Forget(w.Base())

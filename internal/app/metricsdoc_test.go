@@ -41,7 +41,7 @@ func TestMetricsDoc(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.closeListeners()
+	defer a.close()
 	got := append([]byte(metricsHead), metric.Markdown(a.metrics.Describe())...)
 	if *update {
 		if err := os.WriteFile(file, got, 0o644); err != nil {

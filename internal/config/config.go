@@ -8,12 +8,13 @@
 package config
 
 import (
-	"sluice/internal/backend/relay"
 	"sluice/internal/fleet"
 	"sluice/internal/gate/access"
 	"sluice/internal/gate/auth"
 	"sluice/internal/gate/cors"
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/listen"
+	"sluice/internal/kit/upstream"
 	"sluice/internal/policy"
 	"sluice/internal/route"
 	"sluice/internal/server"
@@ -27,20 +28,22 @@ import (
 // set a bool to false; unit, what an integer means for a time.Duration (s or
 // ms); choices, the values allowed; help, what it means.
 type Config struct {
-	Server   server.Config      `yaml:"server" help:"Listener"`
-	Access   access.Config      `yaml:"access" help:"Request ids and access log"`
-	Auth     auth.Config        `yaml:"auth" help:"Authentication"`
-	CORS     cors.Config        `yaml:"cors" help:"Web pages"`
-	Workers  fleet.Config       `yaml:"workers" help:"Workers"`
-	Health   fleet.HealthConfig `yaml:"health" help:"Health checks"`
-	Breaker  breaker.Config     `yaml:"breaker" help:"Circuit breaker"`
-	Policy   policy.Config      `yaml:"policy" help:"Policy"`
-	Routing  Routing            `yaml:"routing" help:"Models"`
-	Retry    route.Config       `yaml:"retry" help:"Time limit and retries"`
-	Upstream relay.Config       `yaml:"upstream" help:"Connections to workers"`
-	Log      Log                `yaml:"log" help:"Log"`
-	Metrics  Metrics            `yaml:"metrics" help:"Metrics"`
-	Trace    Trace              `yaml:"trace" help:"Traces"`
+	Server    server.Config       `yaml:"server" help:"Listener"`
+	Listen    listen.Config       `yaml:"listen" help:"Sockets and TLS"`
+	Access    access.Config       `yaml:"access" help:"Request ids and access log"`
+	Auth      auth.Config         `yaml:"auth" help:"Authentication"`
+	CORS      cors.Config         `yaml:"cors" help:"Web pages"`
+	Workers   fleet.Config        `yaml:"workers" help:"Workers"`
+	Health    fleet.HealthConfig  `yaml:"health" help:"Health checks"`
+	Breaker   breaker.Config      `yaml:"breaker" help:"Circuit breaker"`
+	Policy    policy.Config       `yaml:"policy" help:"Policy"`
+	Routing   Routing             `yaml:"routing" help:"Models"`
+	Retry     route.Config        `yaml:"retry" help:"Time limit and retries"`
+	Upstream  upstream.Config     `yaml:"upstream" help:"Connections to workers"`
+	WorkerTLS listen.ClientConfig `yaml:"worker_tls" help:"TLS to workers"`
+	Log       Log                 `yaml:"log" help:"Log"`
+	Metrics   Metrics             `yaml:"metrics" help:"Metrics"`
+	Trace     Trace               `yaml:"trace" help:"Traces"`
 }
 
 // Log says where the log goes and how much of it there is.
@@ -72,18 +75,20 @@ type Routing struct {
 // Default returns the settings that hold where nobody says otherwise.
 func Default() *Config {
 	return &Config{
-		Server:   server.DefaultConfig(),
-		Access:   access.DefaultConfig(),
-		Auth:     auth.DefaultConfig(),
-		CORS:     cors.DefaultConfig(),
-		Workers:  fleet.DefaultConfig(),
-		Health:   fleet.DefaultHealthConfig(),
-		Breaker:  breaker.DefaultConfig(),
-		Policy:   policy.DefaultConfig(),
-		Retry:    route.DefaultConfig(),
-		Upstream: relay.DefaultConfig(),
-		Log:      Log{Level: "info"},
-		Metrics:  Metrics{Port: 29000},
-		Trace:    Trace{Endpoint: "localhost:4317"},
+		Server:    server.DefaultConfig(),
+		Access:    access.DefaultConfig(),
+		Auth:      auth.DefaultConfig(),
+		CORS:      cors.DefaultConfig(),
+		Workers:   fleet.DefaultConfig(),
+		Health:    fleet.DefaultHealthConfig(),
+		Breaker:   breaker.DefaultConfig(),
+		Policy:    policy.DefaultConfig(),
+		Retry:     route.DefaultConfig(),
+		Upstream:  upstream.DefaultConfig(),
+		WorkerTLS: listen.DefaultClientConfig(),
+		Listen:    listen.DefaultConfig(),
+		Log:       Log{Level: "info"},
+		Metrics:   Metrics{Port: 29000},
+		Trace:     Trace{Endpoint: "localhost:4317"},
 	}
 }

@@ -27,14 +27,19 @@ func (h *Header) Add(name, value []byte) {
 
 // AddString appends a copy of the field.
 func (h *Header) AddString(name, value string) {
-	h.fields = append(h.fields, Field{Name: h.keep(name), Value: h.keep(value)})
+	h.fields = append(h.fields, Field{Name: keep(h, name), Value: keep(h, value)})
+}
+
+// AddCopy appends a copy of the field.
+func (h *Header) AddCopy(name, value []byte) {
+	h.fields = append(h.fields, Field{Name: keep(h, name), Value: keep(h, value)})
 }
 
 // Set replaces every field called name by one.
 func (h *Header) Set(name, value string) {
 	for i := range h.fields {
 		if equalFold(h.fields[i].Name, name) {
-			h.fields[i].Value = h.keep(value)
+			h.fields[i].Value = keep(h, value)
 			h.drop(i+1, name)
 			return
 		}
@@ -94,10 +99,11 @@ func (h *Header) HasToken(name, token string) bool {
 }
 
 // keep copies s into h's own memory. Earlier copies stay valid: a full arena is
-// left to those who point into it. It never returns nil.
-func (h *Header) keep(s string) []byte {
+// left to those who point into it, and the next is larger, so that a Header
+// that is used again soon needs no more. It never returns nil.
+func keep[T []byte | string](h *Header, s T) []byte {
 	if cap(h.arena)-len(h.arena) < len(s) || h.arena == nil {
-		h.arena = make([]byte, 0, max(256, len(s)))
+		h.arena = make([]byte, 0, max(256, min(2*cap(h.arena), 8<<10), len(s)))
 	}
 	n := len(h.arena)
 	h.arena = append(h.arena, s...)

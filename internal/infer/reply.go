@@ -18,8 +18,8 @@ type Wire interface {
 // A Splicer is a Wire whose client reads chunks, RFC 9112 §7.1, so that a body
 // that is chunked already can pass as it is.
 type Splicer interface {
-	// Splices reports whether Splice may be called: after WriteHeader, if the
-	// answer has chunks.
+	// Splices reports whether Splice may be called. Before WriteHeader it
+	// says what will be if the answer has no Content-Length.
 	Splices() bool
 
 	// Splice sends framed, which is whole chunks with n bytes of data in
@@ -98,8 +98,8 @@ func (w *Reply) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// Splices reports whether Splice may be called. It may change when the Reply is
-// committed.
+// Splices reports whether Splice may be called once w is committed, without a
+// Content-Length.
 func (w *Reply) Splices() bool {
 	s, ok := w.wire.(Splicer)
 	return ok && s.Splices()

@@ -101,30 +101,36 @@ func NewFront(o Options) *Front {
 	return f
 }
 
-// Serve serves l until ctx is done, then drains: l closes, running requests
+// Serve serves ls until ctx is done, then drains: they close, running requests
 // have the configured grace to end, and what is left ends with infer.Stopping.
-// It returns when no connection is left. Connections of l may be TLS.
-func (f *Front) Serve(ctx context.Context, l net.Listener) error {
+// It returns when no connection is left. Connections may be TLS.
+func (f *Front) Serve(ctx context.Context, ls ...net.Listener) error {
 	f.base, f.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer f.end(nil)
 	own, stop := context.WithCancel(context.WithoutCancel(ctx))
 	h2done := make(chan error, 1)
 	go func() { h2done <- serveHTTP(own, f.base, f.end, f.h2, f.handed, f.cfg.Grace) }()
-	failed := make(chan error, 1)
-	go func() { failed <- listen.Accept(own, l, f.take, f.trouble()) }()
-	var err error
-	select {
-	case err = <-failed:
-	case <-ctx.Done():
-		stop()
-		err = <-failed
+	failed := make(chan error, len(ls))
+	for _, l := range ls {
+		go func() { failed <- listen.Accept(own, l, f.take, f.trouble()) }()
+	}
+	var errs []error
+	if len(ls) > 0 {
+		select {
+		case err := <-failed:
+			errs = append(errs, err)
+		case <-ctx.Done():
+		}
 	}
 	stop()
+	for len(errs) < len(ls) {
+		errs = append(errs, <-failed)
+	}
 	cut := f.drain()
 	if e := <-h2done; e != nil && cut == nil {
 		cut = e
 	}
-	return errors.Join(err, cut)
+	return errors.Join(append(errs, cut)...)
 }
 
 // trouble logs that connections cannot be accepted.

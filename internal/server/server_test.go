@@ -30,15 +30,15 @@ var echo = infer.HandlerFunc(func(_ context.Context, r *infer.Request, w *infer.
 	return w.Send(200, "text/plain", fmt.Appendf(nil, "%s model=%s stream=%v param=%s text=%q", r.Route, r.Model, r.Stream, r.Param, r.Text()))
 })
 
-// A service is a front end that runs.
-type service struct {
+// A frontend is a Front that runs.
+type frontend struct {
 	URL  string
 	Addr string
 	stop func() error // drains, and says how it went
 }
 
 // serve runs mux behind the gateway's own front end.
-func serve(t *testing.T, cfg Config, mux *Mux) *service {
+func serve(t *testing.T, cfg Config, mux *Mux) *frontend {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,7 +47,7 @@ func serve(t *testing.T, cfg Config, mux *Mux) *service {
 	return serveOn(t, l, "http", cfg, mux)
 }
 
-func serveOn(t *testing.T, l net.Listener, scheme string, cfg Config, mux *Mux) *service {
+func serveOn(t *testing.T, l net.Listener, scheme string, cfg Config, mux *Mux) *frontend {
 	t.Helper()
 	watch, err := sock.NewWatch()
 	if err != nil {
@@ -68,7 +68,7 @@ func serveOn(t *testing.T, l net.Listener, scheme string, cfg Config, mux *Mux) 
 		return err
 	})
 	t.Cleanup(func() { _ = stop() })
-	return &service{scheme + "://" + l.Addr().String(), l.Addr().String(), stop}
+	return &frontend{scheme + "://" + l.Addr().String(), l.Addr().String(), stop}
 }
 
 // short is a configuration whose drain does not wait for what a test left.
@@ -88,7 +88,7 @@ func named(next infer.Handler) infer.Handler {
 }
 
 // gateway serves routes behind a gate that names requests.
-func gateway(t *testing.T, routes ...Route) *service {
+func gateway(t *testing.T, routes ...Route) *frontend {
 	t.Helper()
 	return serve(t, short(), NewMux(routes, named))
 }

@@ -260,7 +260,7 @@ func (w *wire) Flush() error {
 
 // Splices implements infer.Splicer.
 func (w *wire) Splices() bool {
-	return w.mode == modeChunked || w.mode == modeOpen && w.minor > 0 && !w.head
+	return w.mode == modeChunked || w.mode <= modeOpen && w.minor > 0 && !w.head
 }
 
 // Splice implements infer.Splicer. Chunks need not wait: the reader of a stream

@@ -1,110 +1,152 @@
 package relay
 
 import (
-	"net/http"
-	"strings"
+	"bytes"
+	"errors"
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
+	"sluice/internal/kit/h1"
 )
 
-// sent says which of a client's header fields workers get; all others stay
+// goes says which of a client's header fields workers get; all others stay
 // here. The request id is set by us.
-var sent = map[string]bool{
-	"accept":            true,
-	"anthropic-beta":    true,
-	"anthropic-version": true,
-	"authorization":     true,
-	"content-type":      true,
-	"traceparent":       true,
-	"tracestate":        true,
-	"x-correlation-id":  true,
-	"x-smg-routing-key": true,
+func goes(name []byte) bool {
+	const ours = "x-request-id-"
+	if len(name) >= len(ours) && h1.EqualFold(name[:len(ours)], ours) {
+		return true
+	}
+	switch len(name) {
+	case 6:
+		return h1.EqualFold(name, "accept")
+	case 10:
+		return h1.EqualFold(name, "tracestate")
+	case 11:
+		return h1.EqualFold(name, "traceparent")
+	case 12:
+		return h1.EqualFold(name, "content-type")
+	case 13:
+		return h1.EqualFold(name, "authorization")
+	case 14:
+		return h1.EqualFold(name, "anthropic-beta")
+	case 16:
+		return h1.EqualFold(name, "x-correlation-id")
+	case 17:
+		return h1.EqualFold(name, "anthropic-version") || h1.EqualFold(name, "x-smg-routing-key")
+	}
+	return false
 }
 
-// upstreamHeader builds what lead gets with r. Nothing of the client's is
-// copied that is not on the list, nor what its Connection field names.
-func upstreamHeader(r *infer.Request, lead *fleet.Worker) http.Header {
-	h := make(http.Header, 8)
+// isOnce says which fields a request to a worker has at most once: the first,
+// which the gateway has read.
+func isOnce(name []byte) (index int, ok bool) {
+	switch {
+	case h1.EqualFold(name, "authorization"):
+		return 0, true
+	case h1.EqualFold(name, "content-type"):
+		return 1, true
+	}
+	return 0, false
+}
+
+var errHead = errors.New("a header field cannot be sent")
+
+// appendHead appends the head of the request that lead gets with r. Nothing of
+// the client's is copied that is not on the list, nor what its Connection field
+// names.
+func appendHead(b []byte, r *infer.Request, lead *fleet.Worker, p *peer) ([]byte, error) {
+	b, ok := h1.AppendRequestLine(b, "POST", p.targets[r.Endpoint])
+	if !ok {
+		return b, errors.New("the worker's path cannot be sent")
+	}
+	b, ok = h1.AppendField(b, "Host", p.name)
 	own := lead.Authorization()
+	connection := options(&r.Header)
+	had := [2]bool{0: own != ""}
 	for _, f := range r.Header.Fields() {
-		name := strings.ToLower(string(f.Name))
-		if !sent[name] && !strings.HasPrefix(name, "x-request-id-") {
+		if !goes(f.Name) || connection && r.Header.HasToken("Connection", string(f.Name)) {
 			continue
 		}
-		if name == "authorization" && own != "" || r.Header.HasToken("Connection", name) {
-			continue
+		if i, once := isOnce(f.Name); once {
+			if had[i] {
+				continue
+			}
+			had[i] = true
 		}
-		key := http.CanonicalHeaderKey(name)
-		if (name == "authorization" || name == "content-type") && h[key] != nil {
-			continue // one only: the first, which the gateway has read
-		}
-		h[key] = append(h[key], string(f.Value))
+		var k bool
+		b, k = h1.AppendField(b, f.Name, f.Value)
+		ok = ok && k
+	}
+	field := func(name, value string) {
+		var k bool
+		b, k = h1.AppendField(b, name, value)
+		ok = ok && k
 	}
 	if own != "" {
-		h["Authorization"] = []string{own}
+		field("Authorization", own)
 	}
 	if r.Stream && lead.Info().ClosesStreams {
 		// Said by us, or the next request would meet a connection that is
 		// about to be closed, and fail.
-		h["Connection"] = []string{"close"}
+		field("Connection", "close")
 	}
-	h["X-Request-Id"] = []string{r.ID}
-	h["User-Agent"] = []string{"sluice"}
-	return h
-}
-
-// kept says which fields of an answer are not the client's business: those of
-// one connection (RFC 9110 §7.6.1), those that speak of the worker's own
-// address, and those that the gateway sets itself. What Access-Control fields a
-// worker sends are dropped too: which pages may read answers is the gateway's
-// to say.
-var kept = map[string]bool{
-	"Alt-Svc":                true,
-	"Connection":             true,
-	"Keep-Alive":             true,
-	"Proxy-Authenticate":     true,
-	"Proxy-Authorization":    true,
-	"Proxy-Connection":       true,
-	"Te":                     true,
-	"Trailer":                true,
-	"Trailers":               true,
-	"Transfer-Encoding":      true,
-	"Upgrade":                true,
-	"X-Request-Id":           true,
-	"X-Smg-Routed-Worker-Id": true,
-}
-
-// clientHeader adds the fields of a worker's answer to dst.
-func clientHeader(dst *infer.Header, src http.Header) {
-	for name, values := range src {
-		if kept[name] || strings.HasPrefix(name, "Access-Control-") || named(src["Connection"], name) {
-			continue
-		}
-		for _, v := range values {
-			dst.AddString(name, v)
-		}
+	field("X-Request-Id", r.ID)
+	field("User-Agent", "sluice")
+	if !ok {
+		return b, errHead
 	}
+	b, _ = h1.AppendContentLength(b, int64(len(r.Body)))
+	return append(b, h1.EndHead...), nil
 }
 
-// named reports whether one of the lists holds name.
-func named(lists []string, name string) bool {
-	for _, l := range lists {
-		for part := range strings.SplitSeq(l, ",") {
-			if strings.EqualFold(strings.TrimSpace(part), name) {
-				return true
-			}
+// options reports whether a Connection field says more than what every client
+// says.
+func options(h *infer.Header) bool {
+	for v := range h.Values("Connection") {
+		if !bytes.EqualFold(v, []byte("keep-alive")) && !bytes.EqualFold(v, []byte("close")) {
+			return true
 		}
 	}
 	return false
 }
 
-func isEventStream(h http.Header) bool {
-	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	return strings.EqualFold(strings.TrimSpace(t), "text/event-stream")
+// stays says which fields of an answer are not the client's business, beside
+// those of one connection: those that speak of the worker's own address, and
+// those that the gateway sets itself. What Access-Control fields a worker sends
+// are dropped too: which pages may read answers is the gateway's to say.
+func stays(name []byte) bool {
+	const cors = "access-control-"
+	if len(name) > len(cors) && h1.EqualFold(name[:len(cors)], cors) {
+		return true
+	}
+	switch len(name) {
+	case 7:
+		return h1.EqualFold(name, "alt-svc")
+	case 8:
+		return h1.EqualFold(name, "trailers")
+	case 12:
+		return h1.EqualFold(name, "x-request-id")
+	case 18:
+		return h1.EqualFold(name, "proxy-authenticate")
+	case 19:
+		return h1.EqualFold(name, "proxy-authorization")
+	case 22:
+		return h1.EqualFold(name, "x-smg-routed-worker-id")
+	}
+	return false
 }
 
-func isJSON(h http.Header) bool {
-	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	return strings.EqualFold(strings.TrimSpace(t), "application/json")
+// keepHeader copies to dst the fields of a worker's answer that are for the
+// client. The length of the body is not among them.
+func keepHeader(dst *infer.Header, h *h1.ResponseHead) {
+	for i := range h.Fields {
+		if f := &h.Fields[i]; h.Passes(i) && !stays(f.Name) {
+			dst.AddCopy(f.Name, f.Value)
+		}
+	}
+}
+
+func isType(h *h1.ResponseHead, lower string) bool {
+	t, _, _ := bytes.Cut(h.Get("content-type"), []byte(";"))
+	return h1.EqualFold(bytes.TrimSpace(t), lower)
 }

@@ -5,88 +5,110 @@
 // another worker is returned as an error and nothing is sent to the client: an
 // answer is begun with its first byte of body, so a worker that dies between
 // header and body is not noticed.
+//
+// Answers are pushed: the worker's connection gives each piece to a call, on
+// the goroutine that serves the request, and the call knows what to do with it.
 package relay
 
 import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"strconv"
-	"strings"
+	"net/url"
+	"sync"
 	"time"
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
-)
-
-const (
-	connectTimeout = 10 * time.Second
-	keepAlive      = 30 * time.Second
-	maxHeader      = 64 << 10 // of an answer; larger ones are refused
-
-	// idlePerWorker bounds unused connections to one worker. A burst that
-	// ends leaves no more than this many behind.
-	idlePerWorker = 1024
+	"sluice/internal/kit/h1"
+	"sluice/internal/kit/upstream"
 )
 
 // A Backend relays to HTTP workers.
 type Backend struct {
-	rt http.RoundTripper
+	client  *upstream.Client
+	between time.Duration
+	peers   sync.Map // *fleet.Worker to *peer
 }
 
-// New returns a Backend that sends through rt.
-func New(rt http.RoundTripper) *Backend { return &Backend{rt: rt} }
+// A peer is how a worker is spoken to. It is not written to after it was made.
+type peer struct {
+	host    *upstream.Host
+	name    string                     // of the Host field
+	targets [infer.NumEndpoints]string // of the request line
+}
 
-// Transport returns what production Backends send through. The caller closes
-// its idle connections at the end.
-//
-// Proxies named by the environment are not asked: workers are neighbours.
-// Compression is left as client and worker agree on it.
-func Transport(cfg Config) *http.Transport {
-	d := &net.Dialer{Timeout: connectTimeout, KeepAlive: keepAlive}
-	return &http.Transport{
-		DialContext:            d.DialContext,
-		MaxIdleConns:           0,
-		MaxIdleConnsPerHost:    idlePerWorker,
-		IdleConnTimeout:        cfg.PoolIdle,
-		TLSHandshakeTimeout:    connectTimeout,
-		MaxResponseHeaderBytes: maxHeader,
-		DisableCompression:     true,
-		ReadBufferSize:         8 << 10,
-		WriteBufferSize:        8 << 10,
+// New returns a Backend that sends through client. A worker that is silent
+// within an answer for as long as between is given up; 0 is no bound.
+func New(client *upstream.Client, between time.Duration) *Backend {
+	return &Backend{client: client, between: between}
+}
+
+// Forget closes the connections to a worker that has left.
+func (b *Backend) Forget(w *fleet.Worker) {
+	if p, ok := b.peers.LoadAndDelete(w); ok {
+		p.(*peer).host.Close()
 	}
+}
+
+// peer returns how w is spoken to.
+func (b *Backend) peer(w *fleet.Worker) (*peer, error) {
+	if p, ok := b.peers.Load(w); ok {
+		return p.(*peer), nil
+	}
+	made, err := b.meet(w)
+	if err != nil {
+		return nil, err
+	}
+	p, had := b.peers.LoadOrStore(w, made)
+	if had {
+		made.host.Close()
+	}
+	return p.(*peer), nil
+}
+
+func (b *Backend) meet(w *fleet.Worker) (*peer, error) {
+	u := w.URL()
+	host, err := b.client.Host(u)
+	if err != nil {
+		return nil, err
+	}
+	p := &peer{host: host, name: u.Host}
+	prefix := ""
+	switch u.Scheme {
+	case "unix":
+		p.name = "localhost"
+	default:
+		base, err := url.Parse(w.Base())
+		if err != nil {
+			return nil, err
+		}
+		prefix = base.EscapedPath()
+	}
+	for _, e := range infer.Endpoints() {
+		p.targets[e] = prefix + e.Path()
+	}
+	return p, nil
 }
 
 // Serve implements route.Backend.
 func (b *Backend) Serve(ctx context.Context, r *infer.Request, w *infer.Reply, t fleet.Team) error {
-	out, err := http.NewRequestWithContext(ctx, http.MethodPost, t.Lead.Base()+r.Endpoint.Path(), bytes.NewReader(r.Body))
-	if err != nil {
-		return &infer.Error{Status: http.StatusInternalServerError, Code: "call_upstream_builder_error", Msg: "The request to the worker could not be built.", Err: err}
+	p, err := b.peer(t.Lead)
+	if err == nil {
+		x := upstream.NewExchange()
+		defer x.Free()
+		c := calls.Get().(*call)
+		defer c.free()
+		c.r, c.w = r, w
+		x.Method, x.Body, x.Sink, x.Between = http.MethodPost, r.Body, c, b.between
+		if x.Head, err = appendHead(x.Head, r, t.Lead, p); err == nil {
+			return c.end(ctx, p.host.Do(ctx, x))
+		}
 	}
-	out.Header = upstreamHeader(r, t.Lead)
-	res, err := b.rt.RoundTrip(out)
-	if err != nil {
-		return failed(ctx, err)
-	}
-	defer res.Body.Close()
-	switch {
-	case res.StatusCode < 200:
-		return &infer.Error{Status: http.StatusBadGateway, Code: "call_upstream_decode_error", Msg: "The worker's answer is not one.", Retry: true, Err: errors.New(res.Status)}
-	case res.StatusCode >= 300 && res.StatusCode < 400:
-		// Following it would hand the request, key and all, to whoever the
-		// worker names.
-		return &infer.Error{Status: http.StatusBadGateway, Code: "call_upstream_redirect_error", Msg: "The worker redirects, which is not followed.", Retry: true, Err: errors.New(res.Status)}
-	case retryable(res.StatusCode), res.StatusCode >= 400 && r.Endpoint.Dialect() == infer.Anthropic:
-		return refused(ctx, res)
-	case res.StatusCode == http.StatusOK && r.Endpoint == infer.Rerank:
-		return rerank(ctx, r, w, res)
-	case isEventStream(res.Header):
-		return stream(ctx, r, w, res)
-	}
-	return whole(ctx, r, w, res)
+	return &infer.Error{Status: http.StatusInternalServerError, Code: "call_upstream_builder_error", Msg: "The request to the worker could not be built.", Err: err}
 }
 
 // retryable reports whether another worker may do better than status.
@@ -106,67 +128,37 @@ func failed(ctx context.Context, err error) error {
 	if e := infer.Ended(ctx, err); e != nil {
 		return e
 	}
-	e := &infer.Error{Status: http.StatusBadGateway, Code: "call_upstream_connection_failed", Msg: "The worker could not be reached.", Retry: true, Err: err}
-	var op *net.OpError
-	var timeout net.Error
+	e := &infer.Error{Status: http.StatusBadGateway, Code: "call_upstream_connection_failed", Msg: "The worker closed the connection before it answered.", Retry: true, Err: err}
+	var up *upstream.Error
+	var bad *h1.Error
 	switch {
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case !errors.As(err, &up):
+		e.Msg = "The worker could not be reached."
+	case up.Timeout && (up.Op == "dial" || up.Op == "wait"):
 		e.Status, e.Code, e.Msg = http.StatusGatewayTimeout, "call_upstream_timeout", "The worker did not take a connection in time."
-	case errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), strings.Contains(err.Error(), "server closed idle connection"):
-		e.Msg = "The worker closed the connection before it answered."
-		if op != nil && op.Op == "dial" {
-			e.Msg = "The worker could not be reached."
-		}
-	case notHTTP(err.Error()):
+	case up.Timeout:
+		e.Status, e.Code, e.Msg = http.StatusGatewayTimeout, "call_upstream_timeout", "The worker did not answer in time."
+	case errors.As(err, &bad), errors.Is(err, io.ErrUnexpectedEOF):
 		e.Code, e.Msg = "call_upstream_decode_error", "The worker's answer is not HTTP."
+	case up.Op == "dial":
+		e.Msg = "The worker could not be reached."
 	}
 	return e
 }
 
-// notHTTP reports whether an error of net/http's says that an answer came which
-// breaks the rules. It has no types for them.
-func notHTTP(text string) bool {
-	for _, s := range []string{"malformed", "invalid", "exceeded", "transport connection broken"} {
-		if strings.Contains(text, s) {
-			return true
-		}
+// brokeOff is the error of an answer that ended before its end. Whether another
+// worker can be asked depends on what the client has seen, which the router
+// knows.
+func brokeOff(ctx context.Context, err error) error {
+	if e := infer.Ended(ctx, err); e != nil {
+		return e
 	}
-	return false
+	return &infer.Error{Status: http.StatusBadGateway, Code: "call_upstream_body_error", Msg: "The worker's answer broke off.", Retry: true, Err: err}
 }
 
-// maxRefusal bounds how much of a worker's error is kept to be relayed when no
-// other worker does better.
-const maxRefusal = 1 << 20
-
-// refused reads an answer that another worker may better, or that has to be
-// said in the client's dialect, and returns it as an error.
-func refused(ctx context.Context, res *http.Response) error {
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal+1))
-	retry := retryable(res.StatusCode)
-	if err != nil {
-		if e := infer.Ended(ctx, err); e != nil {
-			return e
-		}
-		return &infer.Error{Status: http.StatusBadGateway, Code: "call_upstream_body_error", Msg: "The worker's answer broke off.", Retry: true, Err: err}
-	}
-	e := &infer.Error{
-		Status: res.StatusCode, Code: "call_upstream_status_error", Retry: retry,
-		Msg: "The worker answered " + strconv.Itoa(res.StatusCode) + ".",
-		Err: errors.New("worker answered " + res.Status),
-	}
-	if s := res.Header.Get("Retry-After"); s != "" {
-		if secs, err := strconv.Atoi(s); err == nil && secs > 0 && secs < 86400 {
-			e.RetryAfter = time.Duration(secs) * time.Second
-		}
-	}
-	a := &infer.Answer{Status: res.StatusCode, Body: body}
-	if len(body) > maxRefusal {
-		a.Body = nil // too long to be an error message; ours is sent instead
-	}
-	clientHeader(&a.Header, res.Header)
-	a.Header.Del("Content-Length")
-	e.Answer = a
-	return e
+// gone is the error of a client that does not take its answer.
+func gone(err error) error {
+	return &infer.Error{Status: infer.StatusClientGone, Code: "client_closed_request", Msg: "The client left before the answer was complete.", Err: err}
 }
 
 // BackPressure reports whether err is a worker's word that it has enough to do:
@@ -194,4 +186,9 @@ func saysFull(body []byte) bool {
 		}
 	}
 	return false
+}
+
+// statusText is a status as an error tells it.
+func statusText(status int) error {
+	return fmt.Errorf("worker answered %d %s", status, http.StatusText(status))
 }

@@ -18,6 +18,8 @@ import (
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
 	"sluice/internal/kit/secret"
+	"sluice/internal/kit/sock"
+	"sluice/internal/kit/upstream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -94,17 +96,34 @@ func reset(c net.Conn) {
 	c.Close()
 }
 
+// backend returns a Backend that is closed when the test ends.
+func backend(t testing.TB) *Backend {
+	t.Helper()
+	watch, err := sock.NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- watch.Run(ctx) }()
+	client := upstream.New(upstream.Options{Watch: watch, Config: upstream.DefaultConfig()})
+	t.Cleanup(func() {
+		client.Close()
+		cancel()
+		<-done
+	})
+	return New(client, 0)
+}
+
 // relay sends one request to url and returns what the client got.
 func relay(t testing.TB, ctx context.Context, url string, r *infer.Request) (*client, *infer.Reply, error) {
 	t.Helper()
-	tr := Transport(DefaultConfig())
-	defer tr.CloseIdleConnections()
 	c := new(client)
 	w := infer.NewReply(c)
 	if r.Received.IsZero() {
 		r.Received = time.Now()
 	}
-	return c, w, New(tr).Serve(ctx, r, w, fleet.Team{Lead: worker(t, url, "")})
+	return c, w, backend(t).Serve(ctx, r, w, fleet.Team{Lead: worker(t, url, "")})
 }
 
 func chat() *infer.Request {
@@ -161,9 +180,7 @@ func TestWhichHeadersAWorkerGets(t *testing.T) {
 		for i := 0; i < len(pairs); i += 2 {
 			r.Header.AddString(pairs[i], pairs[i+1])
 		}
-		tr := Transport(DefaultConfig())
-		defer tr.CloseIdleConnections()
-		if err := New(tr).Serve(t.Context(), r, infer.NewReply(new(client)), fleet.Team{Lead: worker(t, s.URL, key)}); err != nil {
+		if err := backend(t).Serve(t.Context(), r, infer.NewReply(new(client)), fleet.Team{Lead: worker(t, s.URL, key)}); err != nil {
 			t.Fatal(err)
 		}
 		return got
@@ -260,10 +277,8 @@ func TestAnEventIsSentWhenItComes(t *testing.T) {
 	r := chat()
 	r.Received = time.Now()
 	ended := make(chan error, 1)
-	tr := Transport(DefaultConfig())
-	defer tr.CloseIdleConnections()
 	w := infer.NewReply(wire)
-	go func() { ended <- New(tr).Serve(t.Context(), r, w, fleet.Team{Lead: worker(t, s.URL, "")}) }()
+	go func() { ended <- backend(t).Serve(t.Context(), r, w, fleet.Team{Lead: worker(t, s.URL, "")}) }()
 	next <- "data: half" // waits for the rest
 	for _, p := range []string{" an event\n\n", "data: {\"x\":1}\n\n", "data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}\n\n", "data: [DONE]\n\n"} {
 		next <- p
@@ -541,12 +556,10 @@ func TestAStreamOfLlamaCppIsTheLastOnItsConnection(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- reg.Run(ctx) }()
 	lead := <-ready
-	tr := Transport(DefaultConfig())
-	defer tr.CloseIdleConnections()
 	for _, stream := range []bool{false, true} {
 		r := chat()
 		r.Stream, r.Received = stream, time.Now()
-		if err := New(tr).Serve(t.Context(), r, infer.NewReply(new(client)), fleet.Team{Lead: lead}); err != nil {
+		if err := backend(t).Serve(t.Context(), r, infer.NewReply(new(client)), fleet.Team{Lead: lead}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -21,26 +20,15 @@ var rerankKeys = peek.NewKeys("top_k", "return_documents", "rid")
 // of results; clients of the reference get it wrapped, cut at top_k, and
 // without documents if they asked for none. An answer that is an object
 // already, as vLLM's, passes as it is. The results' own bytes are kept.
-func rerank(ctx context.Context, r *infer.Request, w *infer.Reply, res *http.Response) error {
-	body, err := held(res, maxRanked)
-	if err != nil {
-		return brokeOff(ctx, err)
+func (c *call) rerank(body []byte) error {
+	if t := bytes.TrimLeft(body, " \t\r\n"); len(t) > 0 && t[0] == '[' {
+		var err error
+		if body, err = wrap(c.r, body); err != nil {
+			return unwrappable(err)
+		}
 	}
-	if len(body) > maxRanked {
-		return unwrappable(fmt.Errorf("over %d bytes", maxRanked))
-	}
-	if t := bytes.TrimLeft(body, " \t\r\n"); len(t) == 0 || t[0] != '[' {
-		begin(r, w, res)
-		return send(w, body)
-	}
-	wrapped, err := wrap(r, body)
-	if err != nil {
-		return unwrappable(err)
-	}
-	res.Header.Del("Content-Length")
-	res.ContentLength = int64(len(wrapped))
-	begin(r, w, res)
-	return send(w, wrapped)
+	c.length = int64(len(body))
+	return c.send(body)
 }
 
 // unwrappable is the error of an answer that is no list of results.

@@ -20,6 +20,12 @@ func (b *Body) Reset(f Framing, length int64, lim Limits) {
 	}
 }
 
+// BetweenChunks reports whether the body has chunks, and stands before the
+// first, between two, or before the last.
+func (b *Body) BetweenChunks() bool {
+	return b.framing == FramingChunked && b.chunks.state == chunkSize && b.chunks.digits == 0
+}
+
 // Done reports whether the body has ended.
 func (b *Body) Done() bool { return b.done }
 

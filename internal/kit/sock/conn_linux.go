@@ -76,30 +76,6 @@ func (c *Conn) onReadable(fd uintptr) (end bool) {
 	}
 }
 
-// blocking is from how many bytes on a system call is announced to the
-// scheduler: below it the announcement costs more than the copying.
-const blocking = 64 << 10
-
-// rawRead reads from a socket that does not block.
-func rawRead(fd uintptr, p []byte) (int, syscall.Errno) {
-	call := syscall.RawSyscall
-	if len(p) > blocking {
-		call = syscall.Syscall
-	}
-	n, _, errno := call(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-	return int(n), errno
-}
-
-// rawWrite writes to a socket that does not block.
-func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) {
-	call := syscall.RawSyscall
-	if len(p) > blocking {
-		call = syscall.Syscall
-	}
-	n, _, errno := call(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-	return int(n), errno
-}
-
 // write tries the socket, and waits only if it is full. Nobody but the owner,
 // who is here, closes the descriptor, so it is c's.
 func (c *Conn) write(b []byte, stall time.Duration) error {
@@ -137,13 +113,10 @@ func (c *Conn) write2(a, b []byte, stall time.Duration) error {
 }
 
 func (c *Conn) try(a, b []byte) (int, error) {
-	v := [2]syscall.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
-	v[0].SetLen(len(a))
-	v[1].SetLen(len(b))
-	n, _, errno := syscall.Syscall(syscall.SYS_WRITEV, uintptr(c.fd), uintptr(unsafe.Pointer(&v[0])), 2)
+	n, errno := rawWritev(uintptr(c.fd), a, b)
 	switch errno {
 	case 0:
-		return int(n), nil
+		return n, nil
 	case syscall.EAGAIN, syscall.EINTR:
 		return 0, nil
 	}

@@ -40,6 +40,9 @@ func (p *peeks) drop(c *Conn) {
 
 func (p *peeks) close() { close(p.stop) }
 
+// discard has nothing to give back.
+func (p *peeks) discard() {}
+
 func (p *peeks) run(*Watch) {
 	t := time.NewTicker(peekEvery)
 	defer t.Stop()

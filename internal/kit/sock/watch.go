@@ -66,6 +66,9 @@ func (w *Watch) Run(ctx context.Context) error {
 	}
 }
 
+// Close gives up a Watch that has not Run, and never will.
+func (w *Watch) Close() { w.hang.discard() }
+
 // Now returns the time since the Watch began, as of the last tick: it costs a
 // load, where the clock costs a call.
 func (w *Watch) Now() time.Duration { return time.Duration(w.now.Load()) }

@@ -48,6 +48,9 @@ func (h *hangups) drop(c *Conn) {
 
 func (h *hangups) close() { _ = h.file.SetReadDeadline(time.Unix(1, 0)) }
 
+// discard is close for one that never runs.
+func (h *hangups) discard() { _ = h.file.Close() }
+
 // run tells Conns until close.
 func (h *hangups) run(w *Watch) {
 	defer h.file.Close()

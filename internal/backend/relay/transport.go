@@ -1,0 +1,36 @@
+package relay
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"time"
+
+	"sluice/internal/kit/upstream"
+)
+
+// What net/http is told of workers, who are asked rarely through it.
+const (
+	dialTimeout   = 10 * time.Second
+	keepAlive     = 30 * time.Second
+	maxHeader     = 64 << 10
+	idlePerWorker = 16
+)
+
+// Transport returns what the fleet's checks and the operators' calls go
+// through; requests for inference have a client of their own. The caller closes
+// its idle connections at the end.
+//
+// Proxies named by the environment are not asked: workers are neighbours.
+func Transport(cfg upstream.Config, secure *tls.Config) *http.Transport {
+	d := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
+	return &http.Transport{
+		DialContext:            d.DialContext,
+		MaxIdleConnsPerHost:    idlePerWorker,
+		IdleConnTimeout:        cfg.PoolIdle,
+		TLSClientConfig:        secure,
+		TLSHandshakeTimeout:    dialTimeout,
+		MaxResponseHeaderBytes: maxHeader,
+		DisableCompression:     true,
+	}
+}
