@@ -109,12 +109,14 @@ func callGates(p *place) ([]gate, error) {
 	if err := x.start("", len(p.workers)); err != nil {
 		return nil, err
 	}
-	const exchanges, streams, events = 2000.0, 20.0, 100.0
+	const exchanges, streams, events = 2000.0, 20.0, 50.0
 	var unary, sse span
 	if err := exchange(p, x, &unary, false, 1, exchanges); err != nil {
 		return nil, err
 	}
-	if err := p.streams(events, 5); err != nil {
+	// strace is slow: pauses that were shorter would let chunks catch up with
+	// each other, and be read two at once.
+	if err := p.streams(events, 20); err != nil {
 		return nil, err
 	}
 	if err := exchange(p, x, &sse, true, 5, streams); err != nil {

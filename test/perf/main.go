@@ -91,7 +91,7 @@ func perfMain(args []string) error {
 	if runtime.NumCPU() < 2 {
 		return errors.New("two cores are needed: one for the proxy, one for load and worker")
 	}
-	samples, err := run(o)
+	samples, err := run(&o)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,21 @@ func TestFiguresOfALine(t *testing.T) {
 	f("as measured", 1, line{figure: "p50"}, 180, 200)
 	f("beside the direct run of the same round", 1, line{figure: "p50", added: true}, 80, 50)
 	f("at the same number of cores", 2, line{figure: "p50", added: true}, 20)
+	f("of the other work that has it", 2, line{figure: "p50"}, 30)
 	f("what was not measured", 1, line{figure: "p99"})
+}
+
+func TestRatio(t *testing.T) {
+	f := func(want string, a, b map[int]float64) {
+		t.Helper()
+		if got := ratio(a, b); got != want {
+			t.Errorf("%v to %v: %q, want %q", a, b, got, want)
+		}
+	}
+	f("2.00", map[int]float64{0: 2, 1: 20, 2: 200}, map[int]float64{0: 1, 1: 10, 2: 10})
+	f("3.00", map[int]float64{0: 2, 1: 3}, map[int]float64{1: 1}) // of rounds that have both
+	f("", map[int]float64{0: -2}, map[int]float64{0: 1})
+	f("", nil, map[int]float64{0: 1})
 }
 
 func TestTable(t *testing.T) {
@@ -80,10 +94,10 @@ func TestTable(t *testing.T) {
 		},
 	})
 	for _, want := range []string{
-		"a machine; go go1; 2 rounds of 1 s, medians.",
+		"a machine; go go1; 2 rounds of 1 s; medians, and medians of the rounds' ratios.",
 		"wait for it 20 % of the time",
 		"| cores | work | | haproxy | floor | sluice | old | sluice ÷ haproxy | sluice ÷ floor | bar |\n",
-		"| CPU µs/request | 20.0 | 10.0 | 15.0 | 40.0 | 0.75 | 1.50 | ≤ 0.95 haproxy, ≤ 1.3 floor |\n",
+		"| CPU µs/request | 20.0 | 10.0 | 15.0 | 40.0 | 0.70 | 1.40 | ≤ 0.95 haproxy, ≤ 1.3 floor |\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ func (r result) write(name string) error {
 // table writes the medians of a run and their ratios, as Markdown.
 func table(w io.Writer, r result) {
 	names := columns(r.Options.Proxies)
-	fmt.Fprintf(w, "\n%s; %s; %d rounds of %g s, medians.", r.Machine, strings.Join(sortedValues(r.Versions), "; "), r.Options.Rounds, r.Options.Seconds)
+	fmt.Fprintf(w, "\n%s; %s; %d rounds of %g s; medians, and medians of the rounds' ratios.", r.Machine, strings.Join(sortedValues(r.Versions), "; "), r.Options.Rounds, r.Options.Seconds)
 	if p := waits(r.Samples); p > 0.05 {
 		fmt.Fprintf(w, " The machine was busy with other things: with a core of their own the proxies had to wait for it %.0f %% of the time.", 100*p)
 	}
@@ -39,6 +40,9 @@ func table(w io.Writer, r result) {
 	for _, cores := range r.Options.Cores {
 		for _, wk := range works {
 			for _, l := range wk.lines {
+				if wk.memory {
+					wk.title = fmt.Sprintf("%d open streams, an event a second", r.Options.Streams)
+				}
 				row(w, r.Samples, cores, wk, l, names)
 			}
 		}
@@ -55,37 +59,44 @@ func columns(proxies []string) []string {
 }
 
 func row(w io.Writer, all []sample, cores int, wk work, l line, names []string) {
-	values := map[string]float64{}
-	cells := []string{}
+	measured := false
+	var cells []string
 	for _, name := range names {
 		v := figures(all, cores, wk.name, name, l)
 		if len(v) == 0 {
 			cells = append(cells, "")
 			continue
 		}
-		values[name] = median(v)
-		cells = append(cells, fmt.Sprintf("%.*f", l.digits, values[name]))
+		measured = true
+		cells = append(cells, fmt.Sprintf("%.*f", l.digits, median(slices.Collect(maps.Values(v)))))
 	}
-	if len(values) == 0 {
+	if !measured {
 		return
 	}
-	fmt.Fprintf(w, "| %d | %s | %s | %s | %s | %s | %s |\n", cores, wk.title, l.what, strings.Join(cells, " | "),
-		ratio(values, "haproxy"), ratio(values, "floor"), l.bar)
+	for _, other := range []string{"haproxy", "floor"} {
+		cells = append(cells, ratio(figures(all, cores, wk.name, "sluice", l), figures(all, cores, wk.name, other, l)))
+	}
+	fmt.Fprintf(w, "| %d | %s | %s | %s | %s |\n", cores, wk.title, l.what, strings.Join(cells, " | "), l.bar)
 }
 
-// ratio says how sluice's figure is to another's, or nothing.
-func ratio(v map[string]float64, to string) string {
-	a, ok := v["sluice"]
-	b, ok2 := v[to]
-	if !ok || !ok2 || b <= 0 {
+// ratio is the median of the rounds' ratios, of those that have one: what else
+// the machine does changes from round to round, and less within one.
+func ratio(a, b map[int]float64) string {
+	var v []float64
+	for round := range a {
+		if a[round] > 0 && b[round] > 0 {
+			v = append(v, a[round]/b[round])
+		}
+	}
+	if len(v) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.2f", a/b)
+	return fmt.Sprintf("%.2f", median(v))
 }
 
-// figures returns what was measured for a line, one a round.
-func figures(all []sample, cores int, work, proxy string, l line) []float64 {
-	var v []float64
+// figures returns what was measured for a line, by round.
+func figures(all []sample, cores int, work, proxy string, l line) map[int]float64 {
+	v := map[int]float64{}
 	for _, s := range all {
 		f, ok := s.Figures[l.figure]
 		if !ok || s.Cores != cores || s.Work != work || s.Proxy != proxy {
@@ -94,7 +105,7 @@ func figures(all []sample, cores int, work, proxy string, l line) []float64 {
 		if l.added {
 			f -= alone(all, s, l.figure)
 		}
-		v = append(v, f)
+		v[s.Round] = f
 	}
 	return v
 }

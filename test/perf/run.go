@@ -24,7 +24,8 @@ const direct = "direct"
 // spareFiles is how many files a proxy needs beside its streams' connections.
 const spareFiles = 400
 
-func run(o options) ([]sample, error) {
+// run measures all that o names. It lowers o.Streams to what is possible.
+func run(o *options) ([]sample, error) {
 	files := raiseFileLimit(uint64(2*o.Streams + spareFiles))
 	if most := (int(files) - spareFiles) / 2; most < o.Streams && slices.Contains(o.Only, "memory") {
 		fmt.Fprintf(os.Stderr, "perf: only %d files may be open: the memory figure is of %d streams\n", files, most)
@@ -32,7 +33,7 @@ func run(o options) ([]sample, error) {
 	}
 	var all []sample
 	for _, cores := range o.Cores {
-		s, err := runOn(o, cores, files)
+		s, err := runOn(*o, cores, files)
 		if err != nil {
 			return nil, err
 		}

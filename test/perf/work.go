@@ -54,7 +54,7 @@ var works = []work{
 	{name: "2m", title: "2 MiB prompt, 4 connections, saturated", body: 2 << 20, conns: 4, warm: 0.3, lines: []line{
 		{what: "CPU µs/request", figure: "cpu_us", bar: "≤ 0.9 haproxy"},
 	}},
-	{name: "memory", title: "open streams, an event a second", body: 2 << 10, stream: true, delay: 1000, warm: 1.5, openings: 4000, memory: true, lines: []line{
+	{name: "memory", body: 2 << 10, stream: true, delay: 1000, warm: 1.5, openings: 4000, memory: true, lines: []line{
 		{what: "KiB/stream", figure: "kib_per_stream", digits: 1, bar: "≤ 14"},
 		{what: "MiB idle", figure: "idle_mib", digits: 1},
 	}},
