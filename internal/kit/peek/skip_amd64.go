@@ -9,6 +9,9 @@ var (
 	hasVBMI2  = hasAVX512 && cpu.X86.HasAVX512VBMI2
 )
 
+// skips reports whether skip skips at all.
+func skips() bool { return hasAVX2 }
+
 const (
 	// skipStep bounds how much is read at a time: a goroutine in assembly
 	// cannot be stopped, and the garbage collector waits for it. This is about

@@ -245,16 +245,24 @@ func appendUnspaced(dst, list []byte) []byte {
 }
 
 // appendStr appends the text of the string whose first byte behind the quote is
-// at i. It returns the index behind the string, or -1, and then has appended
-// what stands before the error.
+// at i. It returns the index behind the string, or -1 after having appended what
+// stands before the error.
 func (s *scanner) appendStr(dst []byte, i int) ([]byte, int) {
-	if end := s.str(i); end >= 0 {
-		return appendUnescaped(dst, s.b[i:end-1]), end
+	if skips() { // reading twice is worth it
+		if end := s.str(i); end >= 0 {
+			return appendUnescaped(dst, s.b[i:end-1]), end
+		}
 	}
 	for {
 		end := stop(s.b, i)
 		dst = append(dst, s.b[i:end]...)
-		if end == len(s.b) || s.b[end] != '\\' || s.escape(end+1) < 0 {
+		if end < len(s.b) && s.b[end] == '"' {
+			return dst, end + 1
+		}
+		if end == len(s.b) || s.b[end] < ' ' {
+			return dst, s.fail(end, "in a string")
+		}
+		if s.escape(end+1) < 0 {
 			return dst, -1
 		}
 		r, n := unescape(s.b[end:])
@@ -292,7 +300,7 @@ func appendUnescaped(dst, raw []byte) []byte {
 // begins in small steps.
 func copyPlain(dst, src []byte) (nd, ns int) {
 	i := 0
-	for i < 64 && len(src)-i >= 16 {
+	for i < 128 && len(src)-i >= 16 {
 		w := src[i : i+16 : i+16]
 		*(*[16]byte)(dst[i:]) = [16]byte(w)
 		x, at := backslashes(binary.LittleEndian.Uint64(w)), i
