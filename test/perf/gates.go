@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -41,7 +42,7 @@ type gate struct {
 
 func (g gate) ok() bool { return g.have <= g.bar }
 
-func gatesMain(args []string) error {
+func gatesMain(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("perf gates", flag.ContinueOnError)
 	binary := f.String("binary", "bin/sluice", "the program to measure")
 	if err := f.Parse(args); err != nil {
@@ -54,7 +55,7 @@ func gatesMain(args []string) error {
 	if files < 2*gateStreams+spareFiles {
 		return fmt.Errorf("only %d files may be open, %d are needed: raise ulimit -n", files, 2*gateStreams+spareFiles)
 	}
-	p, err := newPlace(*binary, filepath.Join("test", "perf", "c"), "", files)
+	p, err := newPlace(ctx, *binary, filepath.Join("test", "perf", "c"), "", files)
 	if err != nil {
 		return err
 	}

@@ -12,22 +12,29 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
 func main() {
+	// A signal ends the load that runs, and so the run: what it has started is
+	// stopped.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	var err error
 	if len(os.Args) > 1 && os.Args[1] == "gates" {
-		err = gatesMain(os.Args[2:])
+		err = gatesMain(ctx, os.Args[2:])
 	} else {
-		err = perfMain(os.Args[1:])
+		err = perfMain(ctx, os.Args[1:])
 	}
 	if errors.Is(err, flag.ErrHelp) {
 		return
@@ -50,7 +57,7 @@ type options struct {
 	out     string
 }
 
-func perfMain(args []string) error {
+func perfMain(ctx context.Context, args []string) error {
 	var o options
 	f := flag.NewFlagSet("perf", flag.ContinueOnError)
 	f.StringVar(&o.Binary, "binary", "bin/sluice", "the program to measure")
@@ -91,7 +98,7 @@ func perfMain(args []string) error {
 	if runtime.NumCPU() < 2 {
 		return errors.New("two cores are needed: one for the proxy, one for load and worker")
 	}
-	samples, err := run(&o)
+	samples, err := run(ctx, &o)
 	if err != nil {
 		return err
 	}

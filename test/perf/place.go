@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ const workerPorts = 4
 
 // A place is a temporary folder with the built tools, and a running worker.
 type place struct {
+	ctx     context.Context // its end kills the load
 	dir     string
 	binary  string // sluice
 	workers []int  // the worker's ports
@@ -27,8 +29,9 @@ type place struct {
 	files   uint64 // that each process may have open
 }
 
-// newPlace builds the tools and starts the worker. close ends it.
-func newPlace(binary, source, cores string, files uint64) (*place, error) {
+// newPlace builds the tools and starts the worker. close ends it; the end of
+// ctx ends no more than the load that runs.
+func newPlace(ctx context.Context, binary, source, cores string, files uint64) (*place, error) {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
@@ -37,7 +40,7 @@ func newPlace(binary, source, cores string, files uint64) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &place{dir: dir, binary: binary, cores: cores, files: files}
+	p := &place{ctx: ctx, dir: dir, binary: binary, cores: cores, files: files}
 	if err := p.set(source); err != nil {
 		p.close()
 		return nil, err
@@ -109,7 +112,7 @@ type loadResult struct {
 // return.
 func (p *place) load(begin, end func() error, args ...string) (loadResult, error) {
 	var r loadResult
-	cmd := exec.Command(filepath.Join(p.dir, "load"), args...)
+	cmd := exec.CommandContext(p.ctx, filepath.Join(p.dir, "load"), args...)
 	pin(cmd, p.cores)
 	var complaints strings.Builder
 	cmd.Stderr = &complaints

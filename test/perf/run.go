@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -25,7 +26,7 @@ const direct = "direct"
 const spareFiles = 400
 
 // run measures all that o names. It lowers o.Streams to what is possible.
-func run(o *options) ([]sample, error) {
+func run(ctx context.Context, o *options) ([]sample, error) {
 	files := raiseFileLimit(uint64(2*o.Streams + spareFiles))
 	if most := (int(files) - spareFiles) / 2; most < o.Streams && slices.Contains(o.Only, "memory") {
 		fmt.Fprintf(os.Stderr, "perf: only %d files may be open: the memory figure is of %d streams\n", files, most)
@@ -33,7 +34,7 @@ func run(o *options) ([]sample, error) {
 	}
 	var all []sample
 	for _, cores := range o.Cores {
-		s, err := runOn(*o, cores, files)
+		s, err := runOn(ctx, *o, cores, files)
 		if err != nil {
 			return nil, err
 		}
@@ -53,8 +54,8 @@ func loadCores(cores int) string {
 	return "0-" + lastCore()
 }
 
-func runOn(o options, cores int, files uint64) ([]sample, error) {
-	p, err := newPlace(o.Binary, filepath.Join("test", "perf", "c"), loadCores(cores), files)
+func runOn(ctx context.Context, o options, cores int, files uint64) ([]sample, error) {
+	p, err := newPlace(ctx, o.Binary, filepath.Join("test", "perf", "c"), loadCores(cores), files)
 	if err != nil {
 		return nil, err
 	}
