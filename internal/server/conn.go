@@ -52,12 +52,22 @@ type conn struct {
 	upload  upload
 	wire    wire
 
-	mu       sync.Mutex // guards what follows: held by who sends
-	waiting  bool       // a request is being served and nothing of its answer was sent
-	between  bool       // the answer has chunks, and stands between two of them
-	probed   bool       // the first byte of the answer was sent already
-	probeEnd bool       // a chunk's size has got its leading zero
+	mu     sync.Mutex // guards what follows: held by who sends
+	stands standing
+	probed bool // the answer's first byte was sent already
+	padded bool // a chunk's size has got a leading zero already
 }
+
+// standing is how far an answer has been sent.
+type standing uint8
+
+const (
+	standsIdle     standing = iota // nobody waits for one
+	standsNew                      // nothing was sent of it
+	standsBetween                  // between two chunks
+	standsInChunk                  // soon to be between two
+	standsInLength                 // within a body that has no chunks
+)
 
 // The states of a conn: whether it may be closed without losing anything.
 const (
@@ -315,7 +325,7 @@ func (c *conn) begin() {
 	c.wire.reset(string(c.held.head.Method) == http.MethodHead, c.held.head.Minor)
 	c.reply.Reset(&c.wire)
 	c.mu.Lock()
-	c.waiting, c.between, c.probed, c.probeEnd = true, false, false, false
+	c.stands, c.probed, c.padded = standsNew, false, false
 	if c.sock.HungUp() {
 		c.probe() // it may have left, or only have said that it has no more to ask
 	}
@@ -341,7 +351,7 @@ func (c *conn) handle(h infer.Handler) (whole bool) {
 // after makes c ready for the next request, or says why there is none.
 func (c *conn) after(whole bool) error {
 	c.mu.Lock()
-	c.waiting, c.between = false, false
+	c.stands = standsIdle
 	c.mu.Unlock()
 	missing := c.upload.skip()
 	c.lingering = missing || c.from < c.to || c.held == nil || c.held.head.KeepAlive
@@ -485,30 +495,34 @@ func (x *connContext) Value(key any) any {
 }
 
 // HungUp implements sock.Watcher. A client that has closed, and one that has
-// only said that it will ask no more, look the same. So the answer's first byte
-// is sent, which cannot be another whatever the answer will be: a client that
-// has closed resets the connection, and one that waits gets the rest of its
-// answer later.
+// only said that it will ask no more, look the same. So a byte is sent that must
+// come next whatever the answer will be: a client that has closed resets the
+// connection, and one that waits gets the rest later.
 func (c *conn) HungUp(full bool) {
+	if !full {
+		if !c.mu.TryLock() {
+			return // who holds it sends, which finds out as well
+		}
+		full = c.probe()
+		c.mu.Unlock()
+	}
 	if full {
 		c.cancel(nil)
 		c.waits.End()
-		return
-	}
-	if c.mu.TryLock() { // who holds it sends, which finds out as well
-		c.probe()
-		c.mu.Unlock()
 	}
 }
 
-// probe sends a byte that changes nothing. c.mu must be held.
-func (c *conn) probe() {
+// probe sends a byte that changes nothing, and reports whether there is none.
+// Within a body of known length there is not: that client counts as gone. c.mu
+// must be held.
+func (c *conn) probe() (gone bool) {
 	switch {
-	case c.waiting && !c.probed:
+	case c.stands == standsNew && !c.probed:
 		c.probed = c.sock.Offer(probeHead)
-	case c.between && !c.probeEnd:
-		c.probeEnd = c.sock.Offer(probeChunk)
+	case c.stands == standsBetween && !c.padded:
+		c.padded = c.sock.Offer(probeChunk)
 	}
+	return c.stands == standsInLength
 }
 
 var (
@@ -516,18 +530,15 @@ var (
 	probeChunk = []byte("0") // before a chunk's size, RFC 9112 §7.1
 )
 
-// send writes what has to go to the client, a and then b. between tells that an
-// answer with chunks then stands between two of them.
-func (c *conn) send(a, b []byte, between bool) error {
+// send writes what has to go to the client, a and then b, and where the answer
+// stands then.
+func (c *conn) send(a, b []byte, then standing) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.waiting {
-		c.waiting = false
-		if c.probed && len(a) > 0 {
-			a = a[1:]
-		}
+	if c.stands == standsNew && c.probed && len(a) > 0 {
+		a = a[1:]
 	}
-	c.between = between
+	c.stands = then
 	var err error
 	if len(b) == 0 {
 		err = c.sock.Write(a, c.front.cfg.WriteTimeout)
@@ -535,7 +546,7 @@ func (c *conn) send(a, b []byte, between bool) error {
 		err = c.sock.Write2(a, b, c.front.cfg.WriteTimeout)
 	}
 	if err != nil {
-		c.between = false
+		c.stands = standsIdle
 		if errors.Is(err, sock.ErrExpired) {
 			c.front.count.stalled.Inc()
 		}

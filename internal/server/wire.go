@@ -222,14 +222,15 @@ func (w *wire) put(b []byte) {
 		w.keep(out)
 		return
 	}
-	w.send(b, false)
+	w.send(b, standsInChunk)
 	if chunked {
 		w.keep(append(w.start(), '\r', '\n'))
 	}
 }
 
-// send sends what waits, and b behind it.
-func (w *wire) send(b []byte, between bool) {
+// send sends what waits, and b behind it. then is where an answer in chunks
+// stands after it.
+func (w *wire) send(b []byte, then standing) {
 	if w.broken != nil {
 		return
 	}
@@ -241,7 +242,10 @@ func (w *wire) send(b []byte, between bool) {
 		a, b = b, nil
 	}
 	if len(a) > 0 {
-		w.broken = w.c.send(a, b, between)
+		if w.mode != modeChunked && then != standsIdle {
+			then = standsInLength
+		}
+		w.broken = w.c.send(a, b, then)
 	}
 }
 
@@ -251,7 +255,7 @@ func (w *wire) Flush() error {
 		return nil
 	}
 	w.decide()
-	w.send(nil, w.mode == modeChunked)
+	w.send(nil, standsBetween)
 	if w.broken == nil && w.c.held == nil {
 		w.drop() // a stream: it may be long until the next piece
 	}
@@ -271,7 +275,7 @@ func (w *wire) Splice(framed []byte, _ int) error {
 		w.keep(append(w.start(), framed...))
 		framed = nil
 	}
-	w.send(framed, true)
+	w.send(framed, standsBetween)
 	return w.broken
 }
 
@@ -297,6 +301,6 @@ func (w *wire) finish() error {
 			w.keep(append(w.start(), h1.LastChunk...))
 		}
 	}
-	w.send(nil, false)
+	w.send(nil, standsIdle)
 	return w.broken
 }

@@ -136,7 +136,7 @@ func TestBytesThatAreNoRequest(t *testing.T) {
 		{"a negative length", "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400},
 		{"no host", "GET /health HTTP/1.1\r\n\r\n", 400},
 		{"a space in a header's name", "GET /health HTTP/1.1\r\nHost: x\r\nBad Name: x\r\n\r\n", 400},
-		{"an unknown transfer coding", "POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
+		{"an unknown transfer coding", "POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 400},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

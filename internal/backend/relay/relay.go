@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"sync"
@@ -138,7 +137,7 @@ func failed(ctx context.Context, err error) error {
 		e.Status, e.Code, e.Msg = http.StatusGatewayTimeout, "call_upstream_timeout", "The worker did not take a connection in time."
 	case up.Timeout:
 		e.Status, e.Code, e.Msg = http.StatusGatewayTimeout, "call_upstream_timeout", "The worker did not answer in time."
-	case errors.As(err, &bad), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.As(err, &bad):
 		e.Code, e.Msg = "call_upstream_decode_error", "The worker's answer is not HTTP."
 	case up.Op == "dial":
 		e.Msg = "The worker could not be reached."

@@ -224,7 +224,7 @@ func TestWhatAWorkerDoesWrong(t *testing.T) {
 		{"nothing, closed", "", closeIt, "call_upstream_connection_failed", true, false, ""},
 		{"nothing, reset", "", reset, "call_upstream_connection_failed", true, false, ""},
 		{"garbage", "SSH-2.0-OpenSSH_9.2\r\n", closeIt, "call_upstream_decode_error", true, false, ""},
-		{"half a header", "HTTP/1.1 200 OK\r\nContent-Ty", closeIt, "call_upstream_decode_error", true, false, ""},
+		{"half a header", "HTTP/1.1 200 OK\r\nContent-Ty", closeIt, "call_upstream_connection_failed", true, false, ""},
 		{"a header without end", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", 300<<10), closeIt, "call_upstream_decode_error", true, false, ""},
 		{"a header and no body", head + "Content-Length: 5\r\n\r\n", reset, "call_upstream_body_error", true, false, ""},
 		{"half a body", head + "Content-Length: 50\r\n\r\n{\"a\":", closeIt, "call_upstream_body_error", true, false, ""},

@@ -176,3 +176,15 @@ func (c *Conn) Quiet() bool {
 		uintptr(unsafe.Pointer(&one)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 	return errno == syscall.EAGAIN
 }
+
+// Unacked returns how many bytes that were written the other end's kernel has
+// not said to have. Those that an end which is gone never said it had were
+// never read there. ok is false if that cannot be known.
+func (c *Conn) Unacked() (n int, ok bool) {
+	if c.fd < 0 {
+		return 0, false
+	}
+	var out int32
+	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(c.fd), syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&out)))
+	return int(out), errno == 0
+}

@@ -23,3 +23,6 @@ func (c *Conn) Quiet() bool {
 	arrived, hup, _ := c.look()
 	return !arrived && !hup
 }
+
+// Unacked is not known here.
+func (c *Conn) Unacked() (n int, ok bool) { return 0, false }

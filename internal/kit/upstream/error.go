@@ -51,6 +51,7 @@ func (e *Error) Unwrap() error { return e.Err }
 var (
 	errUnsolicited = &h1.Error{Status: 502, Reason: "bytes behind an answer that may be an earlier request's", Section: "9112 §6.3"}
 	errInterims    = &h1.Error{Status: 502, Reason: "too many informational answers", Section: "9110 §15.2"}
+	errNoAnswer    = &h1.Error{Status: 502, Reason: "connection ended within the status line", Section: "9112 §4"}
 	errSwitched    = &h1.Error{Status: 502, Reason: "protocol switched unasked", Section: "9110 §15.2.2"}
 )
 

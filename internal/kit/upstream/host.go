@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -140,6 +141,9 @@ func (x *Exchange) receive(waits *sock.Waits) error {
 	if waits != nil {
 		waits.Off()
 	}
+	if err == io.EOF && x.stage == inHead && x.in != nil && x.n > 0 && bytes.IndexByte(x.in.B[:x.n], '\n') < 0 {
+		err = errNoAnswer
+	}
 	if !x.switched {
 		x.dropIn()
 	}
@@ -150,15 +154,22 @@ func (x *Exchange) receive(waits *sock.Waits) error {
 }
 
 // stale reports whether err says that the worker had closed the connection
-// before it saw the request, so that it may be sent again.
+// before the request came, so that it may be sent again. A worker that took it,
+// and died of it perhaps, looks much the same: what tells them apart is that
+// its kernel has acknowledged the request. After a reset nobody knows.
 func (x *Exchange) stale(err error) bool {
 	switch {
 	case x.Once, !x.c.used, x.received, x.c.s.Interrupted(), x.sinkErr != nil:
 		return false
 	case errors.Is(err, sock.ErrExpired), errors.Is(x.sendErr, sock.ErrExpired), errors.Is(err, sock.ErrInterrupted):
 		return false
+	case x.c.h.client.watch.Now()-x.sentAt >= staleFor:
+		return false
+	case x.sendErr != nil:
+		return true
 	}
-	return x.c.h.client.watch.Now()-x.sentAt < staleFor
+	n, known := x.c.s.Unacked()
+	return known && errors.Is(err, io.EOF) && n >= len(x.Head)+len(x.Body)
 }
 
 // why returns why the connection of a failed exchange is closed.
