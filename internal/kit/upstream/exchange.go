@@ -141,12 +141,13 @@ func (r *receiver) Begin() (wait bool, err error) {
 		if x.sendErr == nil && n < len(x.Head)+len(x.Body) {
 			x.writing, x.c.sent, x.c.x = true, n, x
 			go x.c.writer()
-			return true, nil
+			return x.c.used, nil
 		}
 		x.clock(x.FirstByte)
 	}
 	if x.sendErr == nil {
-		return true, nil
+		// On a new connection a worker may have spoken before it was asked.
+		return x.c.used, nil
 	}
 	if errors.Is(x.sendErr, sock.ErrExpired) || errors.Is(x.sendErr, sock.ErrInterrupted) {
 		return false, x.sendErr

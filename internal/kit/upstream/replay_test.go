@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/internal/kit/metric"
+	"sluice/internal/kit/sock"
 )
 
 // counted returns Options whose metrics can be read.
@@ -36,82 +37,129 @@ func reset(c net.Conn) {
 	c.Close()
 }
 
-// TestReplay holds when a request is sent again, and when not.
+// unheard makes o's client one that does not hear of hang-ups, so that it uses
+// connections that its worker has closed. It has no clock either.
+func unheard(t *testing.T, o Options, base string) *Host {
+	t.Helper()
+	w, err := sock.NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Watch, o.Config = w, DefaultConfig()
+	c := New(o)
+	t.Cleanup(func() {
+		c.Close()
+		w.Close()
+	})
+	return host(t, c, base)
+}
+
+// end does f to all connections, once their last answers are out.
+func (w *worker) end(f func(net.Conn)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.open {
+		f(c)
+		delete(w.open, c)
+	}
+}
+
+// TestReplay holds that a request is sent again if the worker had closed its
+// connection before, and never if it was not.
 func TestReplay(t *testing.T) {
-	body := strings.Repeat("x", 300<<10)
+	large := strings.Repeat("x", 300<<10)
+	for name, end := range map[string]func(net.Conn){"closed": func(c net.Conn) { c.Close() }, "reset": reset} {
+		for _, body := range []string{"b", large} {
+			for _, once := range []bool{false, true} {
+				t.Run(fmt.Sprint(name, " ", len(body), " ", once), func(t *testing.T) {
+					w := start(t, echo)
+					o, metrics := counted()
+					h := unheard(t, o, w.url)
+					ask(t, h, "a")
+					w.end(end)
+					x := post(body)
+					x.Once = once
+					r := soon(t, "second", func() result { return do(context.Background(), h, x) })
+					if once {
+						var e *Error
+						if !errors.As(r.err, &e) || !e.Reused || e.Received {
+							t.Errorf("got %d %q, %v", r.status, r.body, r.err)
+						}
+						return
+					}
+					r.want(t, 200, body)
+					if n := w.requests.Load(); n != 2 {
+						t.Errorf("the worker saw %d requests, want 2", n)
+					}
+					metrics(t, "sluice_upstream_replays_total 1")
+					metrics(t, "sluice_upstream_connections_opened_total 2")
+					metrics(t, "sluice_upstream_connections_reused_total 1")
+					metrics(t, `sluice_upstream_connections_closed_total{reason="error"} 1`)
+				})
+			}
+		}
+	}
+}
+
+// TestNoReplay holds that what a worker may have begun to work on is not sent
+// again.
+func TestNoReplay(t *testing.T) {
 	tests := []struct {
 		name   string
-		body   string
-		once   bool
-		second func(c net.Conn) // what the worker does to the second request on a connection
-		sent   int32            // how often the second one is seen
-		op     string           // of the error; empty if it is answered
+		second func(c net.Conn) // what the worker does when it has read the second request
+		op     string           // of the error
 	}{
-		{"closed unseen", "b", false, func(c net.Conn) { c.Close() }, 2, ""},
-		{"reset unseen", "b", false, reset, 2, ""},
-		{"closed, large request", body, false, func(c net.Conn) { c.Close() }, 2, ""},
-		{"never twice", "b", true, func(c net.Conn) { c.Close() }, 1, "answer"},
-		{"after a byte", "b", false, func(c net.Conn) { io.WriteString(c, "H"); c.Close() }, 1, "answer"},
-		{"after 100", "b", false, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n"); c.Close() }, 1, "answer"},
-		{"after a head", "b", false, func(c net.Conn) { io.WriteString(c, ok200+"Content-Length: 1\r\n\r\n"); c.Close() }, 1, "body"},
-		{"after more than a second", "b", false, func(c net.Conn) { <-time.After(1300 * time.Millisecond); c.Close() }, 1, "answer"},
-		{"after the time for the first byte", "b", false, func(c net.Conn) { io.Copy(io.Discard, c) }, 1, "answer"},
-		{"what is not HTTP", "b", false, func(c net.Conn) { io.WriteString(c, "hello\r\n\r\n"); c.Close() }, 1, "answer"},
+		{"closed", func(c net.Conn) { c.Close() }, "answer"},
+		{"reset", reset, "answer"},
+		{"after a byte", func(c net.Conn) { io.WriteString(c, "H"); c.Close() }, "answer"},
+		{"after 100", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n"); c.Close() }, "answer"},
+		{"after a head", func(c net.Conn) { io.WriteString(c, ok200+"Content-Length: 1\r\n\r\n"); c.Close() }, "body"},
+		{"after more than a second", func(c net.Conn) { <-time.After(1300 * time.Millisecond); c.Close() }, "answer"},
+		{"after the time for the first byte", func(c net.Conn) { io.Copy(io.Discard, c) }, "answer"},
+		{"what is not HTTP", func(c net.Conn) { io.WriteString(c, "hello\r\n\r\n"); c.Close() }, "answer"},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			seen := make(chan string, 100)
-			w := start(t, func(c net.Conn, nth int, r *http.Request, body []byte) bool {
-				seen <- string(body)
-				if nth == 1 {
-					tt.second(c)
-					return false
-				}
-				return echo(c, nth, r, body)
-			})
-			o, metrics := counted()
-			h := host(t, client(t, o), w.url)
-			ask(t, h, "a")
-			<-seen
-			x := post(tt.body)
-			x.Once, x.FirstByte = tt.once, 1500*time.Millisecond
-			r := soon(t, "second", func() result { return do(context.Background(), h, x) })
-			if tt.op == "" {
-				r.want(t, 200, tt.body)
-				metrics(t, "sluice_upstream_replays_total 1")
-				metrics(t, "sluice_upstream_connections_opened_total 2")
-				metrics(t, "sluice_upstream_connections_reused_total 1")
-				metrics(t, `sluice_upstream_connections_closed_total{reason="error"} 1`)
-			} else {
+		for _, body := range []string{"b", strings.Repeat("x", 300<<10)} {
+			t.Run(fmt.Sprint(tt.name, " ", len(body)), func(t *testing.T) {
+				t.Parallel()
+				w := start(t, func(c net.Conn, nth int, r *http.Request, body []byte) bool {
+					if nth == 1 {
+						tt.second(c)
+						return false
+					}
+					return echo(c, nth, r, body)
+				})
+				o, metrics := counted()
+				h := host(t, client(t, o), w.url)
+				ask(t, h, "a")
+				x := post(body)
+				x.FirstByte = 1500 * time.Millisecond
+				r := soon(t, "second", func() result { return do(context.Background(), h, x) })
 				var e *Error
 				if !errors.As(r.err, &e) || e.Op != tt.op || !e.Reused || e.Timeout != strings.Contains(tt.name, "time for") {
 					t.Errorf("got %d %q, %v", r.status, r.body, r.err)
 				}
 				metrics(t, "sluice_upstream_replays_total 0")
-			}
-			if n := int32(len(seen)); n != tt.sent {
-				t.Errorf("the worker saw it %d times, want %d", n, tt.sent)
-			}
-		})
+				if n := w.requests.Load(); n != 2 {
+					t.Errorf("the worker saw %d requests, want 2", n)
+				}
+			})
+		}
 	}
 }
 
-// TestReplayEndsOnANewConnection holds that a worker which closes each kept
-// connection is asked on two of them, and then on a new one.
+// TestReplayEndsOnANewConnection holds that a request is tried on two
+// connections that were kept, and then on a new one.
 func TestReplayEndsOnANewConnection(t *testing.T) {
 	release := make(chan struct{})
 	w := start(t, func(c net.Conn, nth int, r *http.Request, body []byte) bool {
-		if nth > 0 {
-			return false
-		}
 		if string(body) == "first" {
 			<-release
 		}
 		return echo(c, nth, r, body)
 	})
 	o, metrics := counted()
-	h := host(t, client(t, o), w.url)
+	h := unheard(t, o, w.url)
 	done := make(chan result, 4)
 	for range 4 {
 		go func() { done <- do(context.Background(), h, post("first")) }()
@@ -121,9 +169,10 @@ func TestReplayEndsOnANewConnection(t *testing.T) {
 	for range 4 {
 		(<-done).want(t, 200, "first")
 	}
+	w.end(func(c net.Conn) { c.Close() })
 	ask(t, h, "second")
-	if n := w.requests.Load(); n != 7 {
-		t.Errorf("the worker saw it %d times, want 3", n-4)
+	if n := w.requests.Load(); n != 5 {
+		t.Errorf("the worker saw %d requests, want 5", n)
 	}
 	metrics(t, "sluice_upstream_replays_total 2")
 	metrics(t, "sluice_upstream_connections_opened_total 5")
@@ -149,15 +198,10 @@ func TestWorkerRestarts(t *testing.T) {
 	h := host(t, client(t, Options{}), w.url)
 	for round := range 30 {
 		ask(t, h, fmt.Sprint(round))
-		w.mu.Lock()
-		for c := range w.open {
-			if round%2 == 0 {
-				reset(c)
-			} else {
-				c.Close()
-			}
-			delete(w.open, c)
+		if round%2 == 0 {
+			w.end(reset)
+		} else {
+			w.end(func(c net.Conn) { c.Close() })
 		}
-		w.mu.Unlock()
 	}
 }
