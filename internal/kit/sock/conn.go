@@ -91,6 +91,10 @@ var past = time.Unix(1, 0)
 // use c any longer, but to Detach it.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
+// Raw reports whether c waits in callbacks: if Begin waits, nothing that had
+// come before it is Received before something more has come.
+func (c *Conn) Raw() bool { return c.rc != nil }
+
 // HungUp reports whether the other end has said that it will send no more.
 func (c *Conn) HungUp() bool { return c.hungUp.Load() }
 

@@ -80,7 +80,7 @@ var answers = []answerCase{
 	{"chunks with bare LF", "POST", ok200 + chunked + "\r\n5\nhello\n0\n\n", 0, "", false},
 	{"framing in a trailer", "POST", ok200 + chunked + "\r\n0\r\nContent-Length: 5\r\n\r\n", 0, "", false},
 	{"closed at once", "POST", "", 0, "", false},
-	{"closed in the status line", "POST", "HTTP/1.1 2", 0, "", false},
+	{"cut in the status line", "POST", "HTTP/1.1 2", 0, "", false},
 	{"closed in the head", "POST", ok200 + "Content-Le", 0, "", false},
 	{"closed after 100", "POST", "HTTP/1.1 100 Continue\r\n\r\n", 0, "", false},
 	{"closed before the body", "POST", ok200 + "Content-Length: 5\r\n\r\n", 0, "", false},

@@ -178,6 +178,9 @@ func TestContextThatIsOver(t *testing.T) {
 	if r := do(ended, h, post("b")); !errors.Is(r.err, context.Canceled) {
 		t.Errorf("got %d, %v", r.status, r.err)
 	}
+	if _, idle := h.counts(); idle != 1 {
+		t.Error("a connection was given up for requests that nobody wants")
+	}
 }
 
 // TestDeadline holds that the context's deadline bounds every phase, to the

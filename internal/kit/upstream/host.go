@@ -51,17 +51,16 @@ func (h *Host) Close() {
 }
 
 // Do sends x and hands the answer to x.Sink. It returns nil when all of the
-// answer was handed out. Errors are of type *Error, or the Sink's own; once
-// the Sink's Answer was called the request cannot be sent anywhere else.
+// answer was handed out. Errors are of type *Error, or the Sink's own. After
+// one x can be sent to another Host, if the Sink's Answer was not called.
 //
 // The end of ctx ends Do in whatever it waits for, but for the Sink. If ctx
 // holds a *sock.Waits under sock.Key, whoever ends ctx must End that. ctx's
 // deadline bounds all of the exchange.
 //
 // A request is sent again, once on another connection that was kept and then
-// on a new one, if the connection that it was sent on had served before and
-// broke within a second, before any byte of an answer: the worker had closed
-// it.
+// on a new one, if the connection that it was sent on had served before and the
+// worker had closed it before it had the request.
 func (h *Host) Do(ctx context.Context, x *Exchange) error {
 	_, _, err := h.do(ctx, x, false)
 	return err
@@ -82,6 +81,9 @@ func (h *Host) do(ctx context.Context, x *Exchange, tunnel bool) (nc net.Conn, e
 	}
 	var waits *sock.Waits
 	if ctx.Done() != nil {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, unmade(ctx, "wait", err)
+		}
 		var own bool
 		if waits, own = ctx.Value(sock.Key{}).(*sock.Waits); !own {
 			waits = new(sock.Waits) // not used again: its End may come late
@@ -107,6 +109,7 @@ func (h *Host) do(ctx context.Context, x *Exchange, tunnel bool) (nc net.Conn, e
 		again, err := x.stale(err), x.fault(ctx, err)
 		h.drop(c, x.why())
 		x.attempt = attempt{}
+		x.head.Reset() // it may be half read
 		if !again {
 			return nil, nil, err
 		}

@@ -90,7 +90,7 @@ func (h *Host) take(ctx context.Context, fresh bool) (*conn, error) {
 			h.idle.remove(c)
 			c.uses++
 			h.mu.Unlock()
-			if why, ok := h.fit(c, h.client.watch.Now() != c.since); !ok {
+			if why, ok := h.fit(c, !c.s.Raw() || h.client.watch.Now() != c.since); !ok {
 				h.drop(c, why)
 				continue
 			}
@@ -118,7 +118,9 @@ func (h *Host) take(ctx context.Context, fresh bool) (*conn, error) {
 func (h *Host) make(ctx context.Context) (*conn, error) {
 	c, err := h.dial(ctx)
 	if err != nil {
-		h.client.count.Failed.Inc()
+		if ctx.Err() == nil {
+			h.client.count.Failed.Inc()
+		}
 		h.vacate()
 		return nil, unmade(ctx, "dial", err)
 	}
@@ -127,9 +129,10 @@ func (h *Host) make(ctx context.Context) (*conn, error) {
 }
 
 // fit reports whether an idle connection can serve a request, with or without
-// a look at its socket. One that was idle only for a moment is used without,
-// which would cost each request a system call: what has come since is found
-// behind the answer. h.mu must be held, or c be the caller's.
+// a look at its socket. One that waits in callbacks and was idle only for a
+// moment is used without, which would cost each request a system call: what has
+// come since is read together with the answer, before it. h.mu must be held, or
+// c be the caller's.
 func (h *Host) fit(c *conn, look bool) (why reason, ok bool) {
 	now := h.client.watch.Now()
 	switch {
