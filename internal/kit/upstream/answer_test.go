@@ -179,24 +179,26 @@ func TestAnswersCutAnywhere(t *testing.T) {
 			continue
 		}
 		t.Run(a.name, func(t *testing.T) {
-			for at := range len(a.wire) {
-				c := client(t, Options{Dial: func(context.Context, string, string) (net.Conn, error) {
-					near, far := net.Pipe()
-					go func() {
-						defer far.Close()
-						if _, err := http.ReadRequest(bufio.NewReader(far)); err != nil {
-							return
-						}
-						io.WriteString(far, a.wire[:at])
-						io.WriteString(far, a.wire[at:])
-					}()
-					return near, nil
-				}})
-				h := host(t, c, "http://127.0.0.1")
+			var at int
+			c := client(t, Options{Dial: func(context.Context, string, string) (net.Conn, error) {
+				near, far := net.Pipe()
+				at := at
+				go func() {
+					defer far.Close()
+					if _, err := http.ReadRequest(bufio.NewReader(far)); err != nil {
+						return
+					}
+					io.WriteString(far, a.wire[:at])
+					io.WriteString(far, a.wire[at:])
+				}()
+				return near, nil
+			}})
+			h := host(t, c, "http://127.0.0.1")
+			for at = range len(a.wire) {
 				x := request("HEAD") // the body of a POST would have to be read by the pipe
 				x.Method = a.method
 				a.check(t, soon(t, "answer", func() result { return do(context.Background(), h, x) }))
-				c.Close()
+				h.evict(func(*conn) (reason, bool, bool) { return shutdown, true, true })
 			}
 		})
 	}
