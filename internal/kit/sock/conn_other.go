@@ -6,6 +6,11 @@ import "time"
 
 type hangups struct{ peeks }
 
+func (h *hangups) open() error {
+	h.begin()
+	return nil
+}
+
 // raw leaves c to read and write its net.Conn.
 func (c *Conn) raw() {}
 

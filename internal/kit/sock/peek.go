@@ -21,10 +21,7 @@ type peeks struct {
 	conns map[*Conn]bool
 }
 
-func (p *peeks) open() error {
-	p.stop, p.conns = make(chan struct{}), make(map[*Conn]bool)
-	return nil
-}
+func (p *peeks) begin() { p.stop, p.conns = make(chan struct{}), make(map[*Conn]bool) }
 
 func (p *peeks) add(c *Conn) {
 	p.mu.Lock()

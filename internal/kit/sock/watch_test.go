@@ -77,9 +77,7 @@ func TestHangUpsAreTold(t *testing.T) {
 func TestHangUpsAreSeen(t *testing.T) {
 	w := watching(t)
 	var p peeks
-	if err := p.open(); err != nil {
-		t.Fatal(err)
-	}
+	p.begin()
 	done := make(chan struct{})
 	go func() {
 		p.run(w)
