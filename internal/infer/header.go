@@ -82,6 +82,9 @@ func (h *Header) Fields() []Field { return h.fields }
 // Len returns how many fields there are.
 func (h *Header) Len() int { return len(h.fields) }
 
+// Cut drops the fields behind the first n, as if they had not been added.
+func (h *Header) Cut(n int) { h.fields = h.fields[:n] }
+
 // Reset empties h and keeps its memory.
 func (h *Header) Reset() { h.fields, h.arena = h.fields[:0], h.arena[:0] }
 

@@ -25,7 +25,8 @@ type call struct {
 
 	way      way
 	status   int
-	header   infer.Header // what the client gets of the worker's
+	header   infer.Header // what the client gets of a refusal's
+	fields   int          // of the reply's header before the worker's were added
 	length   int64        // of the body, -1 if unknown
 	unproven bool         // only the connection's end marks the answer's
 	after    time.Duration
@@ -104,7 +105,14 @@ func (c *call) Answer(h *h1.ResponseHead) error {
 	default:
 		c.way, c.most = wayWhole, maxHeld
 	}
-	keepHeader(&c.header, h)
+	// A refusal's header is kept apart. Another's goes where it will be sent
+	// from, and away again if it is not.
+	to := c.w.Header()
+	if c.way == wayRefused {
+		to = &c.header
+	}
+	c.fields = to.Len()
+	keepHeader(to, h)
 	return nil
 }
 
@@ -175,6 +183,14 @@ func (c *call) held() []byte {
 
 // end makes the attempt's result of what ended the exchange.
 func (c *call) end(ctx context.Context, err error) error {
+	err = c.result(ctx, err)
+	if err != nil && c.way != wayNone && c.way != wayRefused && !c.w.Committed() {
+		c.w.Header().Cut(c.fields)
+	}
+	return err
+}
+
+func (c *call) result(ctx context.Context, err error) error {
 	if c.way == wayEvents {
 		return c.endEvents(ctx, err)
 	}
@@ -251,9 +267,6 @@ func (c *call) begin() {
 		return
 	}
 	h := c.w.Header()
-	for _, f := range c.header.Fields() {
-		h.AddCopy(f.Name, f.Value)
-	}
 	if c.length >= 0 && !h.Has("Content-Length") {
 		var digits [20]byte
 		h.AddCopy(contentLength, strconv.AppendInt(digits[:0], c.length, 10))

@@ -1,7 +1,5 @@
 package h1
 
-import "encoding/binary"
-
 // What a byte may be part of.
 const (
 	inToken  = 1 << iota // RFC 9110 §5.6.2
@@ -88,15 +86,22 @@ func oddBytes(x uint64) uint64 {
 
 // isValue reports whether v has no control character but tabs. Eight bytes at
 // a time, because values are most of a head.
-func isValue(v []byte) bool {
+func isValue[T text](v T) bool {
 	if len(v) < 8 {
 		return all(v, inValue)
 	}
-	odd := oddBytes(binary.LittleEndian.Uint64(v[len(v)-8:]))
-	for p := v; len(p) > 8; p = p[8:] {
-		odd |= oddBytes(binary.LittleEndian.Uint64(p))
+	odd := oddBytes(eight(v, len(v)-8))
+	for i := 0; i+8 < len(v); i += 8 {
+		odd |= oddBytes(eight(v, i))
 	}
 	return odd == 0 || all(v, inValue) // a tab is odd and allowed
+}
+
+// eight returns the eight bytes of s from i on as a number.
+func eight[T text](s T, i int) uint64 {
+	s = s[i : i+8]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 // trim returns v without the spaces and tabs around it.

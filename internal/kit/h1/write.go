@@ -65,7 +65,7 @@ func fieldValue[V text](v V) bool {
 	if len(v) == 0 {
 		return true
 	}
-	return chars[v[0]]&inValue != 0 && !isSpace(v[0]) && !isSpace(v[len(v)-1]) && all(v, inValue)
+	return chars[v[0]]&inValue != 0 && !isSpace(v[0]) && !isSpace(v[len(v)-1]) && isValue(v)
 }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' }

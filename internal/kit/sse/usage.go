@@ -21,7 +21,7 @@ func UsageOf(body []byte) (u Usage, ok bool) {
 // tailCounts is lastCounts of b's last limit bytes. It looks at the last few
 // first, where usage stands mostly.
 func tailCounts(b []byte, limit int) counts {
-	for n := 1 << 10; ; n *= 8 {
+	for n := 384; ; n *= 8 {
 		n = min(n, limit)
 		if c := lastCounts(b[max(0, len(b)-n):]); c.has != 0 || n == limit || n >= len(b) {
 			return c
