@@ -16,6 +16,7 @@ const (
 	Classify
 	Rerank
 	Generate
+	Realtime
 
 	NumEndpoints = iota // to size tables by endpoint
 )
@@ -45,6 +46,7 @@ var endpointTable = [NumEndpoints]struct {
 	Classify:    {"/v1/classify", "classify", "req-", OpenAI},
 	Rerank:      {"/v1/rerank", "rerank", "req-", OpenAI},
 	Generate:    {"/generate", "generate", "gnt-", OpenAI},
+	Realtime:    {"/v1/realtime", "realtime", "req-", OpenAI},
 }
 
 // Path is the path that workers serve e under.

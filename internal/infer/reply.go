@@ -2,6 +2,7 @@ package infer
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 )
@@ -27,6 +28,20 @@ type Splicer interface {
 	Splice(framed []byte, n int) error
 }
 
+// A Tunneler is a Wire whose connection can be given away, RFC 9110 §7.8. It is
+// the Handler's then, which returns when it is of no more use: a Request lasts
+// as long as its tunnel.
+type Tunneler interface {
+	// Tunnels reports whether Tunnel may be called: the client has asked for
+	// another protocol, in a way in which it can be had.
+	Tunnels() bool
+
+	// Tunnel sends 101 and the Header, in which Upgrade names the protocol. It
+	// returns the client's connection, which the caller closes, and what has
+	// been read of it already.
+	Tunnel() (nc net.Conn, early []byte, err error)
+}
+
 // A Reply is the way back to the client. It remembers whether anything has
 // been sent, because that is the moment after which no attempt can be repeated.
 type Reply struct {
@@ -47,6 +62,9 @@ type Served struct {
 	FirstByte time.Duration // from Received to the first byte of the body, 0 if there was none
 	Events    int64         // pieces of a stream that carried something
 	Tokens    Tokens
+
+	// Bytes through a tunnel: from the client, and to it.
+	TunnelIn, TunnelOut int64
 }
 
 // Tokens is what the worker counted; zero where it did not say.
@@ -112,6 +130,25 @@ func (w *Reply) Splice(framed []byte, n int) error {
 		return fmt.Errorf("writing to client: %w", err)
 	}
 	return nil
+}
+
+// Tunnels reports whether Tunnel may be called.
+func (w *Reply) Tunnels() bool {
+	t, ok := w.wire.(Tunneler)
+	return ok && !w.committed && t.Tunnels()
+}
+
+// Tunnel commits 101 and takes over the client's connection, of which early has
+// been read already. If it fails, the client has gone.
+func (w *Reply) Tunnel() (nc net.Conn, early []byte, err error) {
+	w.committed, w.status = true, http.StatusSwitchingProtocols
+	if nc, early, err = w.wire.(Tunneler).Tunnel(); err != nil {
+		return nil, nil, fmt.Errorf("writing to client: %w", err)
+	}
+	if w.onCommit != nil {
+		w.onCommit(w.status)
+	}
+	return nc, early, nil
 }
 
 // Flush sends what is buffered.
