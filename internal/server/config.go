@@ -20,6 +20,7 @@ type Config struct {
 	BodyTimeout       time.Duration `yaml:"body_read_timeout_secs" flag:"body-read-timeout-secs" unit:"s" help:"how long a client may send nothing of a request body that it has begun"`
 	BodyRate          int           `yaml:"body_min_rate" flag:"body-min-rate" help:"bytes per second that a request body must come with on average, after the first 30 seconds; 0 for any"`
 	WriteTimeout      time.Duration `yaml:"client_write_timeout_secs" flag:"client-write-timeout-secs" unit:"s" help:"how long a client may read nothing of its answer"`
+	TunnelIdle        time.Duration `yaml:"tunnel_idle_timeout_secs" flag:"tunnel-idle-timeout-secs" unit:"s" help:"how long a WebSocket may pass nothing in either direction; 0 for any time"`
 	MaxConnections    int           `yaml:"max_connections" flag:"max-connections" help:"open client connections; further ones get 503"`
 	MaxPerAddress     int           `yaml:"max_connections_per_address" flag:"max-connections-per-address" help:"open client connections of one address; further ones get 503; 0 for any number"`
 	MaxRequests       int           `yaml:"max_requests_per_connection" flag:"max-requests-per-connection" help:"requests after which a client connection is closed; 0 for any number"`
@@ -36,7 +37,7 @@ func DefaultConfig() Config {
 	return Config{
 		Host: "0.0.0.0", Port: 30000, MaxBody: 512 << 20,
 		HeaderReadTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second, Grace: 180 * time.Second,
-		BodyTimeout: 60 * time.Second, BodyRate: 1 << 10, WriteTimeout: 300 * time.Second,
+		BodyTimeout: 60 * time.Second, BodyRate: 1 << 10, WriteTimeout: 300 * time.Second, TunnelIdle: time.Hour,
 		MaxConnections: 100_000, MaxPipelined: 100,
 		MaxRequestLine: 8 << 10, MaxHeader: 64 << 10, MaxHeaderFields: 100,
 	}
@@ -80,6 +81,9 @@ func (c Config) Validate() error {
 	}
 	if c.BodyTimeout <= 0 || c.WriteTimeout <= 0 {
 		bad("body-read-timeout-secs and client-write-timeout-secs must be at least 1")
+	}
+	if c.TunnelIdle < 0 {
+		bad("tunnel-idle-timeout-secs must not be negative")
 	}
 	if c.BodyRate < 0 || c.MaxPerAddress < 0 || c.MaxRequests < 0 {
 		bad("body-min-rate, max-connections-per-address and max-requests-per-connection must not be negative")

@@ -24,8 +24,8 @@ import (
 //
 // A request that has arrived whole is served where it was read, inside the
 // callback of sock.Conn.Receive; then the next is waited for without a system
-// call. One whose body is still to come is served outside, because its reader
-// has to wait on the same connection.
+// call. One whose body is still to come, or that asks for another protocol, is
+// served outside, because it has to wait on the same connection.
 type conn struct {
 	front  *Front
 	sock   *sock.Conn
@@ -45,6 +45,7 @@ type conn struct {
 	timed     bool // the time for a header runs
 	closing   bool // this answer is the last
 	lingering bool // the client may be sending what nobody will read
+	taken     bool // somebody else has the connection
 
 	fault   error // why what was read is no request
 	request infer.Request
@@ -89,7 +90,7 @@ const inSize = 16 << 10
 
 // Why a conn stops receiving.
 var (
-	errOutside = errors.New("the request's body is still to come")
+	errOutside = errors.New("the request has to wait on the connection")
 	errLast    = errors.New("the connection has served its last request")
 	errHTTP2   = errors.New("the client speaks HTTP/2")
 )
@@ -130,6 +131,8 @@ func (c *conn) run() {
 		c.drop()
 		c.front.handed.give(&read{c.sock.Detach(), first})
 		return
+	case err == errTaken:
+		c.front.count.tunnels.Dec()
 	case errors.Is(err, sock.ErrExpired) && c.held != nil && c.state.Load() == connBusy && c.timed:
 		c.front.count.headerTime.Inc()
 		c.refuseBytes(errHeaderTime)
@@ -239,7 +242,7 @@ func (c *conn) consume() error {
 		}
 		c.from += n
 		c.timed = false
-		if !c.upload.begin(&c.held.head) {
+		if !c.upload.begin(&c.held.head) || c.held.head.Upgrade != nil {
 			return errOutside
 		}
 		if err := c.serve(); err != nil {
@@ -364,6 +367,8 @@ func (c *conn) after(whole bool) error {
 		scratches.Put(held)
 	}
 	switch {
+	case c.taken:
+		return errTaken
 	case !whole:
 		return errCut
 	case c.closing || missing || !c.state.CompareAndSwap(connBusy, connIdle):

@@ -34,6 +34,7 @@ type Options struct {
 type Metrics struct {
 	Open     *metric.Gauge      `name:"sluice_client_connections" help:"client connections that are open"`
 	Accepted *metric.Counter    `name:"sluice_client_connections_total" help:"client connections accepted"`
+	Tunnels  *metric.Gauge      `name:"sluice_client_tunnels" help:"client connections that are WebSockets, passed through to workers"`
 	Ended    *metric.CounterVec `name:"sluice_client_connections_refused_total" labels:"reason" help:"client connections that a limit refused or ended; reason is connections, address, header_timeout, body_timeout, stalled, requests or pipelined"`
 }
 
@@ -65,7 +66,7 @@ type Front struct {
 
 // counters are Metrics that may be missing.
 type counters struct {
-	open                                                                           *metric.Gauge
+	open, tunnels                                                                  *metric.Gauge
 	accepted                                                                       *metric.Counter
 	tooMany, perAddress, headerTime, bodyTime, stalled, tooManyRequests, pipelined *metric.Counter
 }
@@ -82,7 +83,7 @@ func NewFront(o Options) *Front {
 	}))
 	if m := o.Metrics; m != nil {
 		f.count = counters{
-			open: m.Open, accepted: m.Accepted,
+			open: m.Open, tunnels: m.Tunnels, accepted: m.Accepted,
 			tooMany: m.Ended.With("connections"), perAddress: m.Ended.With("address"), headerTime: m.Ended.With("header_timeout"),
 			bodyTime: m.Ended.With("body_timeout"), stalled: m.Ended.With("stalled"), tooManyRequests: m.Ended.With("requests"), pipelined: m.Ended.With("pipelined"),
 		}

@@ -57,7 +57,7 @@ func NewMux(routes []Route, gates ...infer.Gate) *Mux {
 			panic("BUG: two routes for " + r.Method + " " + r.Pattern)
 		}
 		p.methods[r.Method] = m.Behind(r.Handler)
-		if r.Method == http.MethodPost {
+		if r.Endpoint != infer.Local {
 			p.endpoint = r.Endpoint
 		}
 	}

@@ -41,7 +41,7 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 		r.Header.AddString("Host", hr.Host)
 	}
 	rc := http.NewResponseController(hw)
-	wire := &httpWire{w: hw, rc: rc, head: hr.Method == http.MethodHead}
+	wire := &httpWire{w: hw, rc: rc, head: hr.Method == http.MethodHead, h2: hr.ProtoMajor > 1}
 	if hr.Body != nil && hr.Body != http.NoBody {
 		b := &httpBody{Reader: hr.Body, rc: rc, stall: f.stall}
 		r.SetBody(infer.NewBody(b, hr.ContentLength))
@@ -114,6 +114,7 @@ type httpWire struct {
 	rc       *http.ResponseController
 	header   infer.Header
 	head     bool      // the client wants no body
+	h2       bool      // it speaks HTTP/2
 	body     *httpBody // what the connection brings before it is free again, or nil
 	deadline time.Time // until when the client may leave what is written unread
 }
@@ -126,10 +127,16 @@ func (w *httpWire) WriteHeader(status int) {
 		name := http.CanonicalHeaderKey(string(f.Name))
 		h[name] = append(h[name], string(f.Value))
 	}
+	switch {
+	case w.h2:
+		delete(h, "Upgrade") // RFC 9113 §8.2.2
+	case h["Upgrade"] != nil:
+		h["Connection"] = []string{"Upgrade"}
+	}
 	if w.body != nil && !w.body.ended {
 		// net/http panics at the next request after a body whose end it finds
 		// behind a full duplex answer. Said here, no client sends one.
-		h["Connection"] = []string{"close"}
+		h["Connection"] = append(h["Connection"], "close")
 	}
 	w.w.WriteHeader(status)
 }

@@ -82,7 +82,7 @@ func (w *wire) WriteHeader(status int) {
 	if !ok {
 		panic("BUG: no such status: " + strconv.Itoa(status))
 	}
-	length, dated := int64(-1), false
+	length, dated, upgrade := int64(-1), false, false
 	for _, f := range w.header.Fields() {
 		switch {
 		case h1.EqualFold(f.Name, "content-length"):
@@ -94,11 +94,16 @@ func (w *wire) WriteHeader(status int) {
 			continue // ours to say
 		case h1.EqualFold(f.Name, "date"):
 			dated = true
+		case h1.EqualFold(f.Name, "upgrade"):
+			upgrade = true
 		}
 		b, _ = h1.AppendField(b, f.Name, f.Value) // what is no field is left out
 	}
 	if !dated {
 		b = c.front.date.Append(b, c.request.Received.Unix())
+	}
+	if upgrade { // RFC 9110 §7.8: it must be named there
+		b = append(b, "Connection: Upgrade\r\n"...)
 	}
 	w.keep(b)
 	switch {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -213,6 +214,26 @@ func (w *wire) free() {
 
 // WriteHeader implements infer.Wire.
 func (w *wire) WriteHeader(status int) {
+	w.say()
+	w.Wire.WriteHeader(status)
+}
+
+// Tunnels implements infer.Tunneler.
+func (w *wire) Tunnels() bool {
+	t, ok := w.Wire.(infer.Tunneler)
+	return ok && t.Tunnels()
+}
+
+// Tunnel implements infer.Tunneler.
+func (w *wire) Tunnel() (nc net.Conn, early []byte, err error) {
+	w.say()
+	nc, early, err = w.Wire.(infer.Tunneler).Tunnel()
+	w.failed = w.failed || err != nil
+	return nc, early, err
+}
+
+// say sets the headers that are this gate's.
+func (w *wire) say() {
 	h := w.Header()
 	h.Set(headerID, w.id)
 	if w.claude {
@@ -223,7 +244,6 @@ func (w *wire) WriteHeader(status int) {
 	} else {
 		h.Del(headerWorker)
 	}
-	w.Wire.WriteHeader(status)
 }
 
 // Write implements infer.Wire.

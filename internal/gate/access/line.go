@@ -45,8 +45,8 @@ func (g *gate) write(r *infer.Request, w *infer.Reply, wire *wire, l line) {
 	e.Str("path", cut(r.Path))
 	e.Int("status", int64(l.status))
 	e.Millis("duration_ms", l.took)
-	e.Int("bytes_in", r.Size)
-	e.Int("bytes_out", wire.sent)
+	e.Int("bytes_in", r.Size+w.Served.TunnelIn)
+	e.Int("bytes_out", wire.sent+w.Served.TunnelOut)
 	e.Addr("remote", r.Remote.Unmap())
 	if l.code != "" {
 		e.Str("error", l.code)

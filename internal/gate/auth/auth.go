@@ -71,12 +71,21 @@ func checkKey(key secret.String, r *infer.Request) *infer.Error {
 		}
 	}
 	value, n := only(&r.Header, field)
+	what := field + " header"
+	if r.Endpoint == infer.Realtime {
+		want = "Authorization: Bearer <key>, or in a browser the subprotocol " + protocolKey + "<key>"
+		if n == 0 {
+			if value, n = protocol(&r.Header); n > 0 {
+				field, what = "Sec-WebSocket-Protocol", "key among the subprotocols"
+			}
+		}
+	}
 	switch {
 	case n == 0:
 		return unauthorized("No API key was sent. Send " + want + ".")
 	case n > 1:
 		// Two readers of one request could take different ones for it.
-		return unauthorized("More than one " + field + " header was sent. Send one: " + want + ".")
+		return unauthorized("More than one " + what + " was sent. Send one: " + want + ".")
 	}
 	if field == "Authorization" {
 		token, ok := bearer(value)
@@ -89,6 +98,25 @@ func checkKey(key secret.String, r *infer.Request) *infer.Error {
 		return unauthorized("The API key is wrong. Send " + want + ".")
 	}
 	return nil
+}
+
+// protocolKey begins the subprotocol that is a key: browsers cannot send an
+// Authorization header with a WebSocket.
+const protocolKey = "openai-insecure-api-key."
+
+// protocol returns the first key among the subprotocols that a client offers,
+// and how many there are.
+func protocol(h *infer.Header) (key []byte, n int) {
+	for list := range h.Values("Sec-WebSocket-Protocol") {
+		for p := range bytes.SplitSeq(list, []byte(",")) {
+			if k, ok := bytes.CutPrefix(bytes.TrimSpace(p), []byte(protocolKey)); ok {
+				if n++; n == 1 {
+					key = k
+				}
+			}
+		}
+	}
+	return key, n
 }
 
 func unauthorized(msg string) *infer.Error {

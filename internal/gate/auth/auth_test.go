@@ -105,6 +105,15 @@ func TestKey(t *testing.T) {
 		{"Anthropic, wrong x-api-key", infer.Messages, []string{"x-api-key: k"}, false, "wrong"},
 		{"Anthropic, two x-api-keys", infer.Messages, []string{"x-api-key: " + key, "x-api-key: " + key}, false, "More than one"},
 		{"Anthropic, Authorization comes first", infer.Messages, []string{"x-api-key: " + key, "Authorization: Bearer x"}, false, "wrong"},
+		{"a browser's WebSocket", infer.Realtime, []string{"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key." + key + ", openai-beta.realtime-v1"}, true, ""},
+		{"a browser's, fields of their own", infer.Realtime, []string{"Sec-WebSocket-Protocol: realtime", "Sec-WebSocket-Protocol: openai-insecure-api-key." + key}, true, ""},
+		{"a browser's, another key", infer.Realtime, []string{"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.k-9876543210"}, false, "wrong"},
+		{"a browser's, no key in it", infer.Realtime, []string{"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key."}, false, "wrong"},
+		{"a browser's, twice", infer.Realtime, []string{"Sec-WebSocket-Protocol: openai-insecure-api-key." + key + ",openai-insecure-api-key." + key}, false, "More than one"},
+		{"a browser's, none", infer.Realtime, []string{"Sec-WebSocket-Protocol: realtime"}, false, "subprotocol openai-insecure-api-key.<key>"},
+		{"a WebSocket, Authorization comes first", infer.Realtime, []string{"Authorization: Bearer x", "Sec-WebSocket-Protocol: openai-insecure-api-key." + key}, false, "wrong"},
+		{"a WebSocket with Authorization", infer.Realtime, []string{"Authorization: Bearer " + key}, true, ""},
+		{"subprotocols are for WebSockets", infer.Chat, []string{"Sec-WebSocket-Protocol: openai-insecure-api-key." + key}, false, "No API key"},
 		{"Anthropic, nothing", infer.Messages, nil, false, "or x-api-key: <key>."},
 	}
 	for _, tt := range tests {

@@ -8,6 +8,7 @@ package cors
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -29,16 +30,28 @@ func Gate(cfg Config) infer.Gate {
 	if len(cfg.Origins) == 0 {
 		return func(next infer.Handler) infer.Handler { return next }
 	}
-	g := &gate{origins: make(map[string]string, len(cfg.Origins))}
-	for _, o := range cfg.Origins {
-		g.any = g.any || o == "*"
-		g.origins[normal(o)] = normal(o)
-	}
+	g := newGate(cfg)
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
 			return g.serve(ctx, r, w, next)
 		})
 	}
+}
+
+// Allows returns a function that says whether pages of an origin may call. It
+// is for what browsers do not ask about.
+func Allows(cfg Config) func(origin []byte) bool {
+	g := newGate(cfg)
+	return func(origin []byte) bool { return g.allow(origin) != "" }
+}
+
+func newGate(cfg Config) *gate {
+	g := &gate{origins: make(map[string]string, len(cfg.Origins))}
+	for _, o := range cfg.Origins {
+		g.any = g.any || o == "*"
+		g.origins[normal(o)] = normal(o)
+	}
+	return g
 }
 
 // gate is constant.
@@ -153,6 +166,18 @@ func (w *wire) Splices() bool { return w.splicer != nil && w.splicer.Splices() }
 
 // Splice implements infer.Splicer.
 func (w *wire) Splice(framed []byte, n int) error { return w.splicer.Splice(framed, n) }
+
+// Tunnels implements infer.Tunneler.
+func (w *wire) Tunnels() bool {
+	t, ok := w.Wire.(infer.Tunneler)
+	return ok && t.Tunnels()
+}
+
+// Tunnel implements infer.Tunneler. What Access-Control fields say is not for
+// WebSockets.
+func (w *wire) Tunnel() (nc net.Conn, early []byte, err error) {
+	return w.Wire.(infer.Tunneler).Tunnel()
+}
 
 // WriteHeader implements infer.Wire.
 func (w *wire) WriteHeader(status int) {
