@@ -54,6 +54,7 @@ func (a *App) muxes(router infer.Handler, adm *admin.Admin) (api, health *server
 		{Method: "POST", Pattern: "/v1/rerank", Endpoint: infer.Rerank, Handler: work},
 		{Method: "POST", Pattern: "/rerank", Endpoint: infer.Rerank, Handler: work},
 		{Method: "POST", Pattern: "/generate", Endpoint: infer.Generate, Handler: work},
+		{Method: "GET", Pattern: "/v1/realtime", Endpoint: infer.Realtime, Handler: infer.Chain(router, server.WebSocket(a.pages()))},
 	}
 	for _, c := range adm.Calls() {
 		h := c.Handler
@@ -65,6 +66,16 @@ func (a *App) muxes(router infer.Handler, adm *admin.Admin) (api, health *server
 	gates := a.gates(am)
 	probes := slices.DeleteFunc(slices.Clone(routes), func(r server.Route) bool { return !healthPaths[r.Pattern] })
 	return server.NewMux(routes, gates...), server.NewMux(probes, gates...)
+}
+
+// pages says of which origins web pages may open a WebSocket. One that has the
+// gateway's key may be of any; cookies or addresses, which pages borrow, open
+// nothing then.
+func (a *App) pages() func(origin []byte) bool {
+	if !a.cfg.Auth.APIKey.Empty() {
+		return nil
+	}
+	return cors.Allows(a.cfg.CORS)
 }
 
 // healthPaths are what the health port answers.

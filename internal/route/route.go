@@ -88,7 +88,7 @@ func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) e
 		rt.metrics.unrouted(r, err)
 		return err
 	}
-	if r.Model != "" && r.Model != route.Model && route.Model != "" {
+	if r.Model != "" && r.ModelEnd > 0 && r.Model != route.Model && route.Model != "" {
 		// The client used an alias; workers know the model's own name.
 		r.Body = peek.Splice(r.Body, r.ModelAt, r.ModelEnd, route.Model)
 		r.ModelAt, r.ModelEnd = 0, 0

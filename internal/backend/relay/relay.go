@@ -23,14 +23,22 @@ import (
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
 	"sluice/internal/kit/h1"
+	"sluice/internal/kit/sock"
 	"sluice/internal/kit/upstream"
 )
 
 // A Backend relays to HTTP workers.
 type Backend struct {
-	client  *upstream.Client
-	between time.Duration
-	peers   sync.Map // *fleet.Worker to *peer
+	client *upstream.Client
+	watch  *sock.Watch
+	cfg    Config
+	peers  sync.Map // *fleet.Worker to *peer
+}
+
+// Config says how long is waited. 0 is no bound.
+type Config struct {
+	Between    time.Duration // for a worker that is silent within an answer
+	TunnelIdle time.Duration // for a tunnel in which both ends are
 }
 
 // A peer is how a worker is spoken to. It is not written to after it was made.
@@ -40,10 +48,10 @@ type peer struct {
 	targets [infer.NumEndpoints]string // of the request line
 }
 
-// New returns a Backend that sends through client. A worker that is silent
-// within an answer for as long as between is given up; 0 is no bound.
-func New(client *upstream.Client, between time.Duration) *Backend {
-	return &Backend{client: client, between: between}
+// New returns a Backend that sends through client. watch looks after the
+// connections of tunnels.
+func New(client *upstream.Client, watch *sock.Watch, cfg Config) *Backend {
+	return &Backend{client: client, watch: watch, cfg: cfg}
 }
 
 // Forget closes the connections to a worker that has left.
@@ -95,6 +103,9 @@ func (b *Backend) meet(w *fleet.Worker) (*peer, error) {
 
 // Serve implements route.Backend.
 func (b *Backend) Serve(ctx context.Context, r *infer.Request, w *infer.Reply, t fleet.Team) error {
+	if r.Endpoint == infer.Realtime {
+		return b.tunnel(ctx, r, w, t)
+	}
 	p, err := b.peer(t.Lead)
 	if err == nil {
 		x := upstream.NewExchange()
@@ -102,11 +113,16 @@ func (b *Backend) Serve(ctx context.Context, r *infer.Request, w *infer.Reply, t
 		c := calls.Get().(*call)
 		defer c.free()
 		c.r, c.w = r, w
-		x.Method, x.Body, x.Sink, x.Between = http.MethodPost, r.Body, c, b.between
+		x.Method, x.Body, x.Sink, x.Between = http.MethodPost, r.Body, c, b.cfg.Between
 		if x.Head, err = appendHead(x.Head, r, t.Lead, p); err == nil {
 			return c.end(ctx, p.host.Do(ctx, x))
 		}
 	}
+	return unbuilt(err)
+}
+
+// unbuilt is the error of a request that could not be made for the worker.
+func unbuilt(err error) error {
 	return &infer.Error{Status: http.StatusInternalServerError, Code: "call_upstream_builder_error", Msg: "The request to the worker could not be built.", Err: err}
 }
 

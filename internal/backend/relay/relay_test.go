@@ -112,7 +112,7 @@ func backend(t testing.TB) *Backend {
 		cancel()
 		<-done
 	})
-	return New(client, 0)
+	return New(client, watch, Config{})
 }
 
 // relay sends one request to url and returns what the client got.
