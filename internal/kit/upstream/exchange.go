@@ -162,6 +162,9 @@ func (x *Exchange) sendSmall() error {
 	if len(x.Body) == 0 {
 		return x.c.s.Write(x.Head, sendStall)
 	}
+	if len(x.Head)+len(x.Body) <= cap(x.Head) {
+		return x.c.s.Write(append(x.Head, x.Body...), sendStall) // behind the head, which keeps its length
+	}
 	b := buf.Get(len(x.Head) + len(x.Body))
 	defer b.Free()
 	copy(b.B[copy(b.B, x.Head):], x.Body)

@@ -79,16 +79,13 @@ func (h *Host) do(ctx context.Context, x *Exchange, tunnel bool) (nc net.Conn, e
 	if err != nil {
 		return nil, nil, err
 	}
-	var waits *sock.Waits
-	if ctx.Done() != nil {
-		if err := ctx.Err(); err != nil {
-			return nil, nil, unmade(ctx, "wait", err)
+	waits, _ := ctx.Value(sock.Key{}).(*sock.Waits)
+	if waits == nil && ctx.Done() != nil { // asked last: it may cost a timer
+		if ctx.Err() != nil {
+			return nil, nil, unmade(ctx, "wait", ctx.Err())
 		}
-		var own bool
-		if waits, own = ctx.Value(sock.Key{}).(*sock.Waits); !own {
-			waits = new(sock.Waits) // not used again: its End may come late
-			defer context.AfterFunc(ctx, waits.End)()
-		}
+		waits = new(sock.Waits) // not used again: its End may come late
+		defer context.AfterFunc(ctx, waits.End)()
 	}
 	for try := 0; ; try++ {
 		c, err := h.take(ctx, tunnel || try > 1)
