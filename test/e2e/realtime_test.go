@@ -207,7 +207,7 @@ func TestRealtime(t *testing.T) {
 	_ = c.CloseNow()
 	_ = k.ended(t)
 	program.Eventually(t, "the log tells of both, with what passed", func() bool {
-		return strings.Count(g.Log(), "path=/v1/realtime status=101") == 2 && strings.Contains(g.Log(), "bytes_in=16777")
+		return strings.Count(g.Log(), "path=/v1/realtime status=101") == 2 && strings.Contains(g.Log(), "bytes_in=1677")
 	})
 	if _, m := program.Get(t, g.MetricsURL); !strings.Contains(m, "sluice_client_tunnels 0") {
 		t.Error("the metrics do not say that no tunnel is open")
