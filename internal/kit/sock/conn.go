@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -74,6 +75,8 @@ type Conn struct {
 	stall              time.Duration      // how long it may get nowhere, while its deadline is lent
 	before             int64              // the deadline that was
 
+	late sync.Mutex // held while the deadline passes, or is taken back
+
 	hungUp      atomic.Bool // no more bytes will come than are here
 	interrupted atomic.Bool
 	deadline    atomic.Int64 // in the Watch's time; noDeadline, or expired
@@ -120,6 +123,21 @@ func (c *Conn) Expire(d time.Duration) error {
 	if c.deadline.Swap(at) == expired {
 		c.deadline.Store(expired)
 		return ErrExpired
+	}
+	return nil
+}
+
+// Renew makes c usable again after ErrExpired, without a deadline: for last
+// words to an other end that was too slow. It returns ErrInterrupted if somebody
+// has called Interrupt.
+func (c *Conn) Renew() error {
+	c.late.Lock()
+	defer c.late.Unlock()
+	c.deadline.Store(noDeadline)
+	_ = c.nc.SetDeadline(time.Time{})
+	if c.interrupted.Load() {
+		_ = c.nc.SetDeadline(past)
+		return ErrInterrupted
 	}
 	return nil
 }
@@ -315,6 +333,8 @@ func (c *Conn) hangUp(full bool) {
 
 // expire is called by the Watch when at has passed.
 func (c *Conn) expire(at int64) {
+	c.late.Lock()
+	defer c.late.Unlock()
 	if c.deadline.CompareAndSwap(at, expired) {
 		_ = c.nc.SetDeadline(past)
 	}

@@ -469,3 +469,38 @@ func BenchmarkPingPong(b *testing.B) {
 		})
 	}
 }
+
+// TestRenew holds that an owner whose time was up can still say so, and wait
+// for what the other end says to that.
+func TestRenew(t *testing.T) {
+	each(t, func(t *testing.T, w *Watch, near, far net.Conn) {
+		c := w.Add(near, nil)
+		defer c.Close()
+		if err := c.Expire(time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		var got reader
+		if err := c.Receive(&got); !errors.Is(err, ErrExpired) {
+			t.Fatalf("got %v, want ErrExpired", err)
+		}
+		if err := c.Renew(); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			b := make([]byte, 4)
+			_, _ = io.ReadFull(far, b)
+			_, _ = far.Write(b)
+			_ = far.Close()
+		}()
+		if err := c.Write([]byte("late"), patience); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Receive(&got); err != io.EOF || string(got.got) != "late" {
+			t.Errorf("got %q, %v", got.got, err)
+		}
+		c.Interrupt()
+		if err := c.Renew(); !errors.Is(err, ErrInterrupted) {
+			t.Errorf("after Interrupt: %v", err)
+		}
+	})
+}
