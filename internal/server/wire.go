@@ -286,20 +286,17 @@ func (w *wire) Splice(framed []byte, _ int) error {
 
 // finish ends the answer.
 func (w *wire) finish() error {
-	switch w.mode {
-	case modeNew:
+	if w.mode == modeNew {
 		w.WriteHeader(http.StatusOK)
-		w.settle(modeLength)
+	}
+	switch w.mode {
 	case modeOpen:
 		n := w.waits
 		w.waits, w.left = 0, int64(n)
 		w.settle(modeLength)
 		if n > 0 {
+			w.left = 0
 			w.put(w.pending.B[:n])
-		}
-	case modeLength:
-		if w.left > 0 && !w.head {
-			w.broken = errors.Join(w.broken, errShort)
 		}
 	case modeChunked:
 		if !w.head {
@@ -307,5 +304,8 @@ func (w *wire) finish() error {
 		}
 	}
 	w.send(nil, standsIdle)
+	if w.mode == modeLength && w.left > 0 && !w.head {
+		w.broken = errors.Join(w.broken, errShort)
+	}
 	return w.broken
 }
