@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"sluice/internal/infer"
@@ -15,12 +17,13 @@ import (
 // an http.Request, and carries the Reply back. It speaks HTTP/2, and serves the
 // ports on which speed does not matter.
 type netHTTP struct {
-	h     infer.Handler
-	stall time.Duration // for bodies of requests
+	h      infer.Handler
+	stall  time.Duration // for bodies of requests
+	unread time.Duration // for answers
 }
 
 // HTTPHandler lets net/http serve h.
-func HTTPHandler(h infer.Handler) http.Handler { return &netHTTP{h: h, stall: stall} }
+func HTTPHandler(h infer.Handler) http.Handler { return &netHTTP{h: h, stall: stall, unread: stall} }
 
 // stall is how long a client may leave an answer unread, or send nothing of a
 // body that it has begun, before it counts as gone.
@@ -29,7 +32,7 @@ const stall = 300 * time.Second
 // ServeHTTP implements http.Handler.
 func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	r := &infer.Request{
-		Method: hr.Method, Path: hr.URL.EscapedPath(), Query: hr.URL.RawQuery,
+		Method: hr.Method, Path: asked(hr), Query: hr.URL.RawQuery,
 		Remote: remote(hr), Received: time.Now(),
 	}
 	for name, values := range hr.Header {
@@ -41,7 +44,7 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 		r.Header.AddString("Host", hr.Host)
 	}
 	rc := http.NewResponseController(hw)
-	wire := &httpWire{w: hw, rc: rc, head: hr.Method == http.MethodHead, h2: hr.ProtoMajor > 1}
+	wire := &httpWire{w: hw, rc: rc, head: hr.Method == http.MethodHead, h2: hr.ProtoMajor > 1, stall: f.unread}
 	if hr.Body != nil && hr.Body != http.NoBody {
 		b := &httpBody{Reader: hr.Body, rc: rc, stall: f.stall}
 		r.SetBody(infer.NewBody(b, hr.ContentLength))
@@ -56,9 +59,9 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	reply := infer.NewReply(wire)
 	err := f.h.Serve(hr.Context(), r, reply)
 	if err == nil {
-		return
+		err = wire.finish()
 	}
-	if !refuse(r, reply, err) {
+	if err != nil && !refuse(r, reply, err) {
 		// The client must not take a part for the whole: cut the connection.
 		panic(http.ErrAbortHandler)
 	}
@@ -99,6 +102,14 @@ func (b *httpBody) linger() {
 	}
 }
 
+// asked is hr's path as its client wrote it: net/url would escape more of it.
+func asked(hr *http.Request) string {
+	if p, _, _ := strings.Cut(hr.RequestURI, "?"); strings.HasPrefix(p, "/") {
+		return p
+	}
+	return hr.URL.EscapedPath()
+}
+
 // remote is the address at the other end of hr's connection.
 func remote(hr *http.Request) netip.Addr {
 	ap, err := netip.ParseAddrPort(hr.RemoteAddr)
@@ -110,13 +121,16 @@ func remote(hr *http.Request) netip.Addr {
 
 // httpWire is the infer.Wire of net/http.
 type httpWire struct {
-	w        http.ResponseWriter
-	rc       *http.ResponseController
-	header   infer.Header
-	head     bool      // the client wants no body
-	h2       bool      // it speaks HTTP/2
-	body     *httpBody // what the connection brings before it is free again, or nil
-	deadline time.Time // until when the client may leave what is written unread
+	w         http.ResponseWriter
+	rc        *http.ResponseController
+	header    infer.Header
+	head      bool          // the client wants no body
+	h2        bool          // it speaks HTTP/2
+	committed bool          // the header was sent
+	body      *httpBody     // what the connection brings before it is free again, or nil
+	left      int64         // of a body whose length was said, else -1
+	stall     time.Duration // how long the client may leave what is written unread
+	deadline  time.Time     // until when it may
 }
 
 func (w *httpWire) Header() *infer.Header { return &w.header }
@@ -126,6 +140,13 @@ func (w *httpWire) WriteHeader(status int) {
 	for _, f := range w.header.Fields() {
 		name := http.CanonicalHeaderKey(string(f.Name))
 		h[name] = append(h[name], string(f.Value))
+	}
+	if h["Content-Type"] == nil {
+		h["Content-Type"] = nil // net/http would guess one
+	}
+	w.committed, w.left = true, -1
+	if n, err := strconv.ParseInt(string(w.header.Get("Content-Length")), 10, 64); err == nil && n >= 0 && status != http.StatusNoContent && status != http.StatusNotModified {
+		w.left = n
 	}
 	switch {
 	case w.h2:
@@ -142,23 +163,47 @@ func (w *httpWire) WriteHeader(status int) {
 }
 
 // Write sends b, or gives up on a client that reads nothing for as long as
-// stall. The deadline is moved at most every tenth of it: it costs more than
+// w.stall. The deadline is moved at most every tenth of it: it costs more than
 // the write.
 func (w *httpWire) Write(b []byte) (int, error) {
-	if now := time.Now(); w.deadline.Sub(now) < stall-stall/10 {
-		w.deadline = now.Add(stall)
+	if w.left >= 0 {
+		if int64(len(b)) > w.left {
+			return 0, errLength // net/http finds out when it is too late
+		}
+		w.left -= int64(len(b))
+	}
+	if now := time.Now(); w.deadline.Sub(now) < w.stall-w.stall/10 {
+		w.deadline = now.Add(w.stall)
 		if err := w.rc.SetWriteDeadline(w.deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return 0, err
 		}
 	}
 	n, err := w.w.Write(b)
-	if w.head && errors.Is(err, http.ErrBodyNotAllowed) {
-		return len(b), nil
+	if errors.Is(err, http.ErrBodyNotAllowed) {
+		return len(b), nil // to HEAD, or of a status that has none
 	}
 	return n, err
 }
 
-func (w *httpWire) Flush() error { return w.rc.Flush() }
+// Flush sends what was written. Before there is a status there is nothing, and
+// net/http would choose one.
+func (w *httpWire) Flush() error {
+	if !w.committed {
+		return nil
+	}
+	return w.rc.Flush()
+}
+
+// finish ends an answer. One that is shorter than was said is torn.
+func (w *httpWire) finish() error {
+	if !w.committed {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.left > 0 && !w.head {
+		return &torn{errors.Join(errShort, w.Flush())}
+	}
+	return nil
+}
 
 // maxHeaderBytes bounds a request's header over HTTP/2; a longer one gets 431.
 const maxHeaderBytes = 64 << 10
