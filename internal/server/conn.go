@@ -46,6 +46,7 @@ type conn struct {
 	closing   bool // this answer is the last
 	lingering bool // the client may be sending what nobody will read
 	taken     bool // somebody else has the connection
+	guest     bool // net/http has it
 
 	fault   error // why what was read is no request
 	request infer.Request
@@ -129,15 +130,15 @@ func (c *conn) run() {
 	case err == errHTTP2:
 		first := bytes.Clone(c.in.B[c.from:c.to])
 		c.drop()
-		c.front.handed.give(&read{c.sock.Detach(), first})
+		c.front.hand(c, &read{c.sock.Detach(), first})
 		return
 	case err == errTaken:
 		c.front.count.tunnels.Dec()
-	case errors.Is(err, sock.ErrExpired) && c.held != nil && c.state.Load() == connBusy && c.timed:
-		c.front.count.headerTime.Inc()
-		c.refuseBytes(errHeaderTime)
-		c.linger()
-	case err == errLast && c.lingering:
+	case errors.Is(err, sock.ErrExpired):
+		c.late()
+	case err == errCut && c.wire.mode == modeClose:
+		c.reset()
+	case (err == errLast || err == errCut) && c.lingering:
 		c.linger()
 	}
 	c.drop()
@@ -154,7 +155,7 @@ func (c *conn) shake(t *tls.Conn) (ours bool) {
 		return false
 	}
 	if t.ConnectionState().NegotiatedProtocol == "h2" {
-		c.front.handed.give(c.sock.Detach())
+		c.front.hand(c, c.sock.Detach())
 		return false
 	}
 	return true
@@ -357,9 +358,11 @@ func (c *conn) after(whole bool) error {
 	c.stands = standsIdle
 	c.mu.Unlock()
 	missing := c.upload.skip()
-	c.lingering = missing || c.from < c.to || c.held == nil || c.held.head.KeepAlive
+	persists := c.held == nil || c.held.head.KeepAlive
 	c.wire.drop()
 	c.upload.drop()
+	// Who has asked once may be asking again, if it was not its last request.
+	c.lingering = missing || c.from < c.to || persists && whole
 	c.request.Header = infer.Header{}
 	if held := c.held; held != nil {
 		c.held = nil
@@ -426,6 +429,33 @@ const (
 	lingerTime  = 5 * time.Second
 	lingerBytes = 8 << 20
 )
+
+// late ends c, whose client has taken too long to send a header. One that has
+// begun to is told. That a connection which was used lies idle is no offence.
+func (c *conn) late() {
+	if !c.timed && c.served > 0 {
+		return
+	}
+	c.front.count.headerTime.Inc()
+	if c.held == nil || c.sock.Renew() != nil {
+		return
+	}
+	c.refuseBytes(errHeaderTime)
+	c.linger()
+}
+
+// reset closes a connection so that an answer which ends with it does not look
+// whole.
+func (c *conn) reset() {
+	nc := c.sock.Detach()
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn() // without saying good-bye
+	}
+	if l, ok := nc.(interface{ SetLinger(sec int) error }); ok {
+		_ = l.SetLinger(0)
+	}
+	_ = nc.Close()
+}
 
 // linger waits until the client has had its last answer.
 func (c *conn) linger() {
@@ -538,6 +568,15 @@ var (
 // send writes what has to go to the client, a and then b, and where the answer
 // stands then.
 func (c *conn) send(a, b []byte, then standing) error {
+	err := c.write(a, b, then)
+	if err == nil && c.sock.HungUp() {
+		// It may have hung up while c.mu was held, and then nobody has looked.
+		c.HungUp(false)
+	}
+	return err
+}
+
+func (c *conn) write(a, b []byte, then standing) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stands == standsNew && c.probed && len(a) > 0 {

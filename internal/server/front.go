@@ -60,8 +60,10 @@ type Front struct {
 	running  sync.WaitGroup // connections
 
 	mu        sync.Mutex // guards what follows
-	conns     map[*conn]struct{}
-	addresses map[netip.Addr]int // open connections, if there is a limit
+	open      int
+	conns     map[*conn]struct{}      // those that speak HTTP/1.1
+	guests    map[net.Conn]netip.Addr // those that speak HTTP/2, and whose they are
+	addresses map[netip.Addr]int      // open connections, if there is a limit; those of Unix sockets have no address
 }
 
 // counters are Metrics that may be missing.
@@ -76,7 +78,7 @@ func NewFront(o Options) *Front {
 	f := &Front{
 		cfg: o.Config, mux: o.Handler, watch: o.Watch, log: o.Log,
 		limits: o.Config.limits(), handed: newHandoff(),
-		conns: make(map[*conn]struct{}), addresses: make(map[netip.Addr]int),
+		conns: make(map[*conn]struct{}), guests: make(map[net.Conn]netip.Addr), addresses: make(map[netip.Addr]int),
 	}
 	f.fault = o.Handler.Behind(infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, _ *infer.Reply) error {
 		return ctx.Value(faultKey{}).(*conn).fault
@@ -89,12 +91,18 @@ func NewFront(o Options) *Front {
 		}
 	}
 	f.h2 = &http.Server{
-		Handler:           HTTPHandler(o.Handler),
+		Handler:           &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, unread: o.Config.WriteTimeout},
 		ReadHeaderTimeout: o.Config.HeaderReadTimeout,
 		IdleTimeout:       o.Config.IdleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
+		MaxHeaderBytes:    o.Config.MaxHeader,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		Protocols:         new(http.Protocols),
+		ConnState: func(nc net.Conn, s http.ConnState) {
+			if s == http.StateClosed {
+				f.bid(nc)
+			}
+		},
+		DisableGeneralOptionsHandler: true,
 	}
 	f.h2.Protocols.SetUnencryptedHTTP2(true)
 	f.h2.Protocols.SetHTTP2(true)
@@ -153,13 +161,14 @@ func (f *Front) take(nc net.Conn) {
 	var refused *metric.Counter
 	full := false
 	switch {
-	case len(f.conns) >= f.cfg.MaxConnections:
+	case f.open >= f.cfg.MaxConnections:
 		refused, full = f.count.tooMany, true
-	case f.cfg.MaxPerAddress > 0 && f.addresses[addr] >= f.cfg.MaxPerAddress:
+	case f.bounded(addr) && f.addresses[addr] >= f.cfg.MaxPerAddress:
 		refused, full = f.count.perAddress, true
 	default:
 		f.conns[c] = struct{}{}
-		if f.cfg.MaxPerAddress > 0 {
+		f.open++
+		if f.bounded(addr) {
 			f.addresses[addr]++
 		}
 		f.running.Add(1)
@@ -175,18 +184,53 @@ func (f *Front) take(nc net.Conn) {
 	go c.run()
 }
 
-// leave forgets c, whose connection is closed or handed on.
+// bounded reports whether there is a limit to how many connections addr has.
+func (f *Front) bounded(addr netip.Addr) bool { return f.cfg.MaxPerAddress > 0 && addr.IsValid() }
+
+// leave forgets c, whose connection is closed, or net/http's.
 func (f *Front) leave(c *conn) {
 	f.mu.Lock()
 	delete(f.conns, c)
-	if f.cfg.MaxPerAddress > 0 {
-		if f.addresses[c.remote]--; f.addresses[c.remote] <= 0 {
-			delete(f.addresses, c.remote)
+	f.mu.Unlock()
+	if !c.guest {
+		f.closed(c.remote)
+	}
+	f.running.Done()
+}
+
+// closed notes that a connection is.
+func (f *Front) closed(addr netip.Addr) {
+	f.mu.Lock()
+	f.open--
+	if f.bounded(addr) {
+		if f.addresses[addr]--; f.addresses[addr] <= 0 {
+			delete(f.addresses, addr)
 		}
 	}
 	f.mu.Unlock()
 	f.count.open.Dec()
-	f.running.Done()
+}
+
+// hand gives net/http the connection that was c's. It counts until it closes.
+func (f *Front) hand(c *conn, nc net.Conn) {
+	c.guest = true
+	f.mu.Lock()
+	f.guests[nc] = c.remote
+	f.mu.Unlock()
+	if !f.handed.give(nc) {
+		f.bid(nc)
+	}
+}
+
+// bid says farewell to a connection that net/http has closed.
+func (f *Front) bid(nc net.Conn) {
+	f.mu.Lock()
+	addr, ok := f.guests[nc]
+	delete(f.guests, nc)
+	f.mu.Unlock()
+	if ok {
+		f.closed(addr)
+	}
 }
 
 // full is what a client gets for whom there is no room: without a look at what
@@ -278,11 +322,13 @@ func newHandoff() *handoff {
 }
 
 // give hands nc on. It is closed if nobody takes it any more.
-func (h *handoff) give(nc net.Conn) {
+func (h *handoff) give(nc net.Conn) (taken bool) {
 	select {
 	case h.conns <- nc:
+		return true
 	case <-h.closed:
 		_ = nc.Close()
+		return false
 	}
 }
 

@@ -91,6 +91,9 @@ func (u *upload) failed(err error) error {
 		return own
 	case errors.Is(err, sock.ErrExpired):
 		u.c.front.count.bodyTime.Inc()
+		if err := u.c.sock.Renew(); err != nil {
+			return infer.Unreadable(err)
+		}
 		return &infer.Error{Status: http.StatusRequestTimeout, Code: "request_body_timeout", Msg: "The rest of the request body did not come in time.", Err: err}
 	case errors.As(err, &bad):
 		e := infer.Unreadable(err)
