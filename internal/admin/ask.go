@@ -83,7 +83,7 @@ type told struct {
 func (a *Admin) tell(ctx context.Context, wk *fleet.Worker, method, path, id string) (told, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, wk.Base()+path, nil)
+	req, err := wk.Request(ctx, method, path)
 	if err != nil {
 		return told{}, err
 	}

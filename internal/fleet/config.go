@@ -10,7 +10,7 @@ import (
 
 // Config says which workers there are at the start and how they join.
 type Config struct {
-	WorkerURLs      []string      `yaml:"worker_urls" flag:"worker-urls" help:"workers to begin with: http:// or https:// URLs, or host:port"`
+	WorkerURLs      []string      `yaml:"worker_urls" flag:"worker-urls" help:"workers to begin with: http:// or https:// URLs, host:port, or unix:/path"`
 	Backend         string        `yaml:"backend" flag:"backend,runtime" choices:"sglang,vllm,tokenspeed,openai,anthropic,trtllm,gemini" help:"what the workers are, where they do not say it themselves"`
 	StartupTimeout  time.Duration `yaml:"startup_timeout_secs" flag:"worker-startup-timeout-secs" unit:"s" help:"how long a new worker may take to answer before its registration counts as failed; it is asked again ever after"`
 	StartupDelay    time.Duration `yaml:"startup_delay" flag:"worker-startup-delay" unit:"s" help:"pause before a new worker is first asked"`

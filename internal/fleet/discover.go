@@ -23,7 +23,7 @@ const maxAnswer = 1 << 20
 func newClient(rt http.RoundTripper) *http.Client {
 	if rt == nil {
 		rt = &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+			DialContext:         Dialer((&net.Dialer{Timeout: 10 * time.Second}).DialContext),
 			TLSHandshakeTimeout: 10 * time.Second,
 			// A connection for each check: that the worker still accepts some
 			// is what is asked, and idle ones would cost two goroutines each.
@@ -43,7 +43,7 @@ var errAbsent = errors.New("the worker has no such endpoint")
 func (r *Registry) get(ctx context.Context, w *Worker, path string, timeout time.Duration, limit int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.base+path, nil)
+	req, err := w.Request(ctx, http.MethodGet, path)
 	if err != nil {
 		return nil, fmt.Errorf("asking worker %s for %s: %w", w.base, path, err)
 	}
@@ -75,7 +75,7 @@ func (r *Registry) get(ctx context.Context, w *Worker, path string, timeout time
 func (r *Registry) ask(ctx context.Context, w *Worker, path string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.base+path, nil)
+	req, err := w.Request(ctx, http.MethodGet, path)
 	if err != nil {
 		return fmt.Errorf("checking worker %s: %w", w.base, err)
 	}

@@ -34,6 +34,12 @@ func TestParseURL(t *testing.T) {
 	f("10.0.0.1:8000", true, "http://10.0.0.1:8000")
 	f("[::1]:8000", true, "http://[::1]:8000")
 
+	f("unix:/run/engine.sock", false, "unix:/run/engine.sock")
+	f("unix:///run/engine.sock", true, "unix:/run/engine.sock")
+	f("unix:/Run/a-b_c@d,e+f~$&;=.sock", true, "unix:/Run/a-b_c@d,e+f~$&;=.sock")
+	f("unix:@engine", true, "unix:@engine")
+	f("unix:8000", true, "http://unix:8000")
+
 	refused := func(in string, bareOK bool, why string) {
 		t.Helper()
 		u, err := ParseURL(in, bareOK)
@@ -68,13 +74,32 @@ func TestParseURL(t *testing.T) {
 	refused("http://h\nx", false, "not a valid URL")
 	refused("http://a b", false, "not a valid URL")
 	refused("http://[::g]:80", false, "")
+	refused("http://"+strings.Repeat("é", 1000), false, "at most 2048 bytes")
+	refused("http://h\xd5", false, "UTF-8")
+	refused("unix:8000", false, "lowercase http://")
+	refused("unix:engine.sock", false, "lowercase http://")
+	refused("unix:", false, "lowercase http://")
+	refused("unix:/", false, "slash at its end")
+	refused("unix://host/run/x", false, "names a host")
+	refused("unix:/run/x/", false, "slash at its end")
+	refused("unix:/run/../x", false, "dot segments")
+	refused("unix:/run//x", false, "must not hold //")
+	refused("unix:////x", false, "must not hold //")
+	refused("unix:@", false, "no path")
+	refused("unix:/a b", false, "must not hold ' '")
+	refused("unix:/a%20b", false, "must not hold '%'")
+	refused("unix:/a:80", false, "must not hold ':'")
+	refused("unix:/a?b", false, "must not hold '?'")
+	refused("unix:/a\nb", false, "must not hold")
+	refused("unix:/é", false, "must not hold")
+	refused("unix:/"+strings.Repeat("a", 200), false, "at most")
 	refused("http://"+strings.Repeat("h", 5000), false, "at most 2048 bytes")
 }
 
 // FuzzParseURL holds that what is accepted is accepted again, unchanged, and
 // names the same worker whatever way it was written.
 func FuzzParseURL(f *testing.F) {
-	for _, s := range []string{"http://h", "HTTP://H:80/", "https://u:p@h/a/../b?c#d", "[::1]:80", "h:80", "http://h%20:1", "http://[fe80::1%25eth0]:1/x", "http://h:/", "http://é/ü"} {
+	for _, s := range []string{"http://h", "HTTP://H:80/", "https://u:p@h/a/../b?c#d", "[::1]:80", "h:80", "http://h%20:1", "http://[fe80::1%25eth0]:1/x", "http://h:/", "http://é/ü", "unix:/run/x", "unix:///run/x", "unix:@x", "unix:@@/x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -92,7 +117,7 @@ func FuzzParseURL(f *testing.F) {
 		if *u != *v {
 			t.Errorf("ParseURL(%q) = %q, read again %q", s, u, v)
 		}
-		if u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Host == "" || strings.HasSuffix(u.Path, "/") {
+		if u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Host == "") == (socket(u) == "") || strings.HasSuffix(u.Path, "/") {
 			t.Errorf("ParseURL(%q) = %#v", s, u)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"sluice/internal/fleet"
 	"sluice/internal/kit/upstream"
 )
 
@@ -25,7 +26,7 @@ const (
 func Transport(cfg upstream.Config, secure *tls.Config) *http.Transport {
 	d := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
 	return &http.Transport{
-		DialContext:            d.DialContext,
+		DialContext:            fleet.Dialer(d.DialContext),
 		MaxIdleConnsPerHost:    idlePerWorker,
 		IdleConnTimeout:        cfg.PoolIdle,
 		TLSClientConfig:        secure,
