@@ -53,6 +53,7 @@ type Request struct {
 	Query    string     // raw
 	Param    string     // what {id} stands for in Route, unescaped
 	Remote   netip.Addr // the client's address as the socket has it
+	Unix     bool       // it came through a Unix socket, and has none
 	Received time.Time
 	Header   Header
 

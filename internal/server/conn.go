@@ -30,6 +30,7 @@ type conn struct {
 	front  *Front
 	sock   *sock.Conn
 	remote netip.Addr
+	unix   bool // it is a Unix socket
 	ctx    connContext
 	cancel context.CancelCauseFunc
 	waits  sock.Waits // whom the owner waits for while it serves
@@ -102,6 +103,7 @@ func newConn(f *Front, nc net.Conn) *conn {
 	ctx, cancel := context.WithCancelCause(f.base)
 	c.ctx, c.cancel = connContext{ctx, c}, cancel
 	c.wire.c, c.upload.c = c, c
+	_, c.unix = nc.LocalAddr().(*net.UnixAddr)
 	c.sock = f.watch.Add(nc, c)
 	return c
 }
@@ -298,7 +300,7 @@ func (c *conn) fill() {
 	r.Method = same(method, head.Method)
 	r.Path = same(path, head.Path)
 	r.Query = same(query, head.Query)
-	r.Remote, r.Received = c.remote, time.Now()
+	r.Remote, r.Unix, r.Received = c.remote, c.unix, time.Now()
 	for i := range head.Fields {
 		f := &head.Fields[i]
 		switch {
@@ -417,7 +419,7 @@ func (c *conn) refuseBytes(err error) {
 	}
 	c.closing, c.lingering = true, true
 	c.served++
-	c.request = infer.Request{Remote: c.remote, Received: time.Now()}
+	c.request = infer.Request{Remote: c.remote, Unix: c.unix, Received: time.Now()}
 	c.wire.reset(false, 1)
 	c.reply.Reset(&c.wire)
 	c.handle(c.front.fault)

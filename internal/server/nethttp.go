@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -35,6 +36,7 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 		Method: hr.Method, Path: asked(hr), Query: hr.URL.RawQuery,
 		Remote: remote(hr), Received: time.Now(),
 	}
+	_, r.Unix = hr.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr)
 	for name, values := range hr.Header {
 		for _, v := range values {
 			r.Header.AddString(name, v)

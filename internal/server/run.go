@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"slices"
 	"time"
 
 	"sluice/internal/infer"
@@ -62,6 +64,9 @@ func shutdown(s *http.Server, grace time.Duration) error {
 // taken for somebody else's.
 func IsSelf(addrs ...net.Addr) func(*url.URL) bool {
 	return func(u *url.URL) bool {
+		if u.Scheme == "unix" {
+			return slices.ContainsFunc(addrs, func(a net.Addr) bool { return a.Network() == "unix" && sameSocket(a.String(), u.Path+u.Opaque) })
+		}
 		port := u.Port()
 		if port == "" {
 			port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
@@ -77,6 +82,19 @@ func IsSelf(addrs ...net.Addr) func(*url.URL) bool {
 		}
 		return false
 	}
+}
+
+// sameSocket reports whether two names are of one Unix socket.
+func sameSocket(a, b string) bool {
+	if a == b {
+		return true
+	}
+	fa, err := os.Stat(a)
+	if err != nil {
+		return false // it is abstract, or was removed
+	}
+	fb, err := os.Stat(b)
+	return err == nil && os.SameFile(fa, fb)
 }
 
 // lookupTimeout bounds how long a worker's name may keep its registration.

@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -561,6 +563,36 @@ func TestHowMuchABodyMayHold(t *testing.T) {
 		c.MaxBody = n
 		if err := c.Validate(); (err == nil) != want {
 			t.Errorf("max-payload-size %d: %v, want it taken: %v", n, err, want)
+		}
+	}
+}
+
+func TestIsSelfOnAUnixSocket(t *testing.T) {
+	dir := t.TempDir()
+	at := filepath.Join(dir, "gateway.sock")
+	l, err := net.Listen("unix", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	link := filepath.Join(dir, "link.sock")
+	if err := os.Symlink(at, link); err != nil {
+		t.Fatal(err)
+	}
+	self := IsSelf(l.Addr(), &net.UnixAddr{Name: "@gateway", Net: "unix"})
+	for _, tt := range []struct {
+		url  url.URL
+		want bool
+	}{
+		{url.URL{Scheme: "unix", Path: at}, true},
+		{url.URL{Scheme: "unix", Path: link}, true},
+		{url.URL{Scheme: "unix", Opaque: "@gateway"}, true},
+		{url.URL{Scheme: "unix", Path: filepath.Join(dir, "engine.sock")}, false},
+		{url.URL{Scheme: "unix", Opaque: "@engine"}, false},
+		{url.URL{Scheme: "http", Host: "localhost"}, false},
+	} {
+		if got := self(&tt.url); got != tt.want {
+			t.Errorf("IsSelf(%s) = %v, want %v", &tt.url, got, tt.want)
 		}
 	}
 }

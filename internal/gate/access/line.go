@@ -47,7 +47,11 @@ func (g *gate) write(r *infer.Request, w *infer.Reply, wire *wire, l line) {
 	e.Millis("duration_ms", l.took)
 	e.Int("bytes_in", r.Size+w.Served.TunnelIn)
 	e.Int("bytes_out", wire.sent+w.Served.TunnelOut)
-	e.Addr("remote", r.Remote.Unmap())
+	if r.Unix {
+		e.Str("remote", "unix")
+	} else {
+		e.Addr("remote", r.Remote.Unmap())
+	}
 	if l.code != "" {
 		e.Str("error", l.code)
 	}

@@ -147,7 +147,7 @@ func bearer(v []byte) (token []byte, ok bool) {
 // checkLocal returns why r is not from a program on the gateway's own host,
 // nil if it is.
 func checkLocal(r *infer.Request) *infer.Error {
-	if !r.Remote.Unmap().IsLoopback() {
+	if !r.Unix && !r.Remote.Unmap().IsLoopback() {
 		return forbidden("control_plane_loopback_only", "Without an API key this call is answered on the gateway's own host only. Start the gateway with --api-key to call it from elsewhere.")
 	}
 	for _, name := range [...]string{"Forwarded", "X-Forwarded-For", "X-Real-IP"} {

@@ -168,6 +168,9 @@ func TestWithoutAKey(t *testing.T) {
 		{"control from a mapped elsewhere", Control, "::ffff:192.0.2.7", []string{"Host: 127.0.0.1"}, far},
 		{"control from a private network", Control, "10.0.0.1", []string{"Host: 127.0.0.1"}, far},
 		{"control from nowhere known", Control, "", []string{"Host: 127.0.0.1"}, far},
+		{"control through a Unix socket", Control, "unix", []string{"Host: localhost"}, ""},
+		{"control through a proxy and a Unix socket", Control, "unix", []string{"Host: localhost", "X-Forwarded-For: 192.0.2.7"}, far},
+		{"control through a proxy that keeps the Host", Control, "unix", []string{"Host: gateway.example"}, browser},
 		{"control through a proxy here", Control, "127.0.0.1", []string{"Host: 127.0.0.1", "X-Forwarded-For: 192.0.2.7"}, far},
 		{"control through a proxy here, RFC 7239", Control, "127.0.0.1", []string{"Host: 127.0.0.1", "Forwarded: for=192.0.2.7"}, far},
 		{"control from a page", Control, "127.0.0.1", []string{"Host: 127.0.0.1", "Origin: https://evil.example"}, browser},
@@ -185,7 +188,8 @@ func TestWithoutAKey(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := &infer.Request{Header: fields(tt.header...)}
-			if tt.remote != "" {
+			r.Unix = tt.remote == "unix"
+			if tt.remote != "" && !r.Unix {
 				r.Remote = netip.MustParseAddr(tt.remote)
 			}
 			e, _ := call(t, "", tt.class, r)
