@@ -255,6 +255,7 @@ func TestTheEndOfAWebSocket(t *testing.T) {
 	if _, _, err := c.Read(t.Context()); err == nil || websocket.CloseStatus(err) != -1 {
 		t.Errorf("the worker died; the client heard %v", err)
 	}
+	_ = c.CloseNow()
 	program.Eventually(t, "no tunnel is left", func() bool {
 		_, m := program.Get(t, g.MetricsURL)
 		return strings.Contains(m, "sluice_client_tunnels 0")
