@@ -57,8 +57,10 @@ type conn struct {
 
 	mu     sync.Mutex // guards what follows: held by who sends
 	stands standing
-	probed bool // the answer's first byte was sent already
+	probed bool // the client was asked so; of an answer of which nothing was sent, the first byte was
 	padded bool // a chunk's size has got a leading zero already
+	spare  [1]byte
+	spared bool // spare is the next byte of a body, and was not sent yet
 }
 
 // standing is how far an answer has been sent.
@@ -77,6 +79,7 @@ const (
 	connIdle int32 = iota
 	connBusy
 	connRetired
+	connLingering
 )
 
 // scratch is what a request needs until it is answered, or its stream begun.
@@ -331,7 +334,7 @@ func (c *conn) begin() {
 	c.wire.reset(string(c.held.head.Method) == http.MethodHead, c.held.head.Minor)
 	c.reply.Reset(&c.wire)
 	c.mu.Lock()
-	c.stands, c.probed, c.padded = standsNew, false, false
+	c.stands, c.probed, c.padded, c.spared = standsNew, false, false, false
 	if c.sock.HungUp() {
 		c.probe() // it may have left, or only have said that it has no more to ask
 	}
@@ -467,6 +470,7 @@ func (c *conn) linger() {
 		return
 	}
 	c.letGo()
+	c.state.Store(connLingering)
 	if c.sock.Expire(lingerTime) == nil {
 		_ = c.sock.Receive(&discard{})
 	}
@@ -504,6 +508,15 @@ func (c *conn) retire() {
 	}
 }
 
+// part ends c if it has had its last answer, and reports whether it has.
+func (c *conn) part() bool {
+	if c.state.Load() != connLingering {
+		return false
+	}
+	c.sock.Interrupt()
+	return true
+}
+
 // abandon ends c, whatever it does.
 func (c *conn) abandon() {
 	c.waits.End()
@@ -534,7 +547,8 @@ func (x *connContext) Value(key any) any {
 // HungUp implements sock.Watcher. A client that has closed, and one that has
 // only said that it will ask no more, look the same. So a byte is sent that must
 // come next whatever the answer will be: a client that has closed resets the
-// connection, and one that waits gets the rest later.
+// connection, and one that waits gets the rest later. Of a body with a length,
+// that is a byte which was kept back for it.
 func (c *conn) HungUp(full bool) {
 	if !full {
 		if !c.mu.TryLock() {
@@ -549,17 +563,19 @@ func (c *conn) HungUp(full bool) {
 	}
 }
 
-// probe sends a byte that changes nothing, and reports whether there is none.
-// Within a body of known length there is not: that client counts as gone. c.mu
-// must be held.
+// probe sends a byte that changes nothing, and reports whether there is none:
+// that client counts as gone. c.mu must be held.
 func (c *conn) probe() (gone bool) {
 	switch {
 	case c.stands == standsNew && !c.probed:
 		c.probed = c.sock.Offer(probeHead)
 	case c.stands == standsBetween && !c.padded:
 		c.padded = c.sock.Offer(probeChunk)
+	case c.stands == standsInLength && c.spared && !c.probed:
+		c.probed = c.sock.Offer(c.spare[:])
+		c.spared = !c.probed
 	}
-	return c.stands == standsInLength
+	return c.stands == standsInLength && !c.probed
 }
 
 var (
@@ -584,12 +600,21 @@ func (c *conn) write(a, b []byte, then standing) error {
 	if c.stands == standsNew && c.probed && len(a) > 0 {
 		a = a[1:]
 	}
+	headOnly := c.stands == standsNew && len(b) == 0 && bytes.HasSuffix(a, []byte("\r\n\r\n"))
+	var kept []byte
+	switch {
+	case then != standsInLength || c.wire.mode != modeLength:
+	case c.wire.left == 0:
+		then = standsIdle
+	case c.sock.Raw() && !headOnly && len(b) > 0:
+		b, kept = b[:len(b)-1], b[len(b)-1:]
+	case c.sock.Raw() && !headOnly:
+		a, kept = a[:len(a)-1], a[len(a)-1:]
+	}
 	c.stands = then
-	var err error
-	if len(b) == 0 {
-		err = c.sock.Write(a, c.front.cfg.WriteTimeout)
-	} else {
-		err = c.sock.Write2(a, b, c.front.cfg.WriteTimeout)
+	err := c.put(a, b)
+	if len(kept) > 0 {
+		c.spared = copy(c.spare[:], kept) > 0
 	}
 	if err != nil {
 		c.stands = standsIdle
@@ -598,4 +623,24 @@ func (c *conn) write(a, b []byte, then standing) error {
 		}
 	}
 	return err
+}
+
+// put sends a and then b, behind what was kept back.
+func (c *conn) put(a, b []byte) error {
+	stall := c.front.cfg.WriteTimeout
+	if c.spared {
+		c.spared = false
+		if len(b) == 0 {
+			a, b = c.spare[:], a
+		} else if err := c.sock.Write(c.spare[:], stall); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(b) > 0:
+		return c.sock.Write2(a, b, stall)
+	case len(a) > 0:
+		return c.sock.Write(a, stall)
+	}
+	return nil
 }

@@ -42,16 +42,17 @@ type Metrics struct {
 // ALPN or by prior knowledge, goes to net/http on the same port. Handlers
 // cannot tell which it is.
 type Front struct {
-	cfg    Config
-	mux    *Mux
-	fault  infer.Handler // answers what is no request
-	watch  *sock.Watch
-	log    *slog.Logger
-	count  counters
-	limits h1.Limits
-	date   h1.DateField
-	h2     *http.Server
-	handed *handoff // connections for h2
+	cfg       Config
+	mux       *Mux
+	fault     infer.Handler // answers what is no request
+	watch     *sock.Watch
+	log       *slog.Logger
+	count     counters
+	limits    h1.Limits
+	bodyGrace time.Duration // how long a request body may come at any rate
+	date      h1.DateField
+	h2        *http.Server
+	handed    *handoff // connections for h2
 
 	base context.Context // of all requests; ends when the grace is over
 	end  context.CancelCauseFunc
@@ -77,7 +78,7 @@ type counters struct {
 func NewFront(o Options) *Front {
 	f := &Front{
 		cfg: o.Config, mux: o.Handler, watch: o.Watch, log: o.Log,
-		limits: o.Config.limits(), handed: newHandoff(),
+		limits: o.Config.limits(), bodyGrace: bodyGrace, handed: newHandoff(),
 		conns: make(map[*conn]struct{}), guests: make(map[net.Conn]netip.Addr), addresses: make(map[netip.Addr]int),
 	}
 	f.fault = o.Handler.Behind(infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, _ *infer.Reply) error {
@@ -235,13 +236,15 @@ func (f *Front) bid(nc net.Conn) {
 
 // full is what a client gets for whom there is no room: without a look at what
 // it asks, and without waiting for it.
-const full = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 114\r\n\r\n" +
-	`{"error":{"type":"server_error","code":"too_many_connections","message":"Too many open connections.","param":null}}`
+var full = []byte(fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n%s: too_many_connections\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+	ErrorCodeHeader, len(fullBody), fullBody))
+
+const fullBody = `{"error":{"type":"server_error","code":"too_many_connections","message":"Too many open connections.","param":null}}`
 
 func turnAway(nc net.Conn) {
 	if _, isTLS := nc.(*tls.Conn); !isTLS {
 		_ = nc.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
-		_, _ = nc.Write([]byte(full))
+		_, _ = nc.Write(full)
 	}
 	_ = nc.Close()
 }
@@ -259,6 +262,14 @@ func (f *Front) drain() error {
 		close(gone)
 	}()
 	if within(gone, f.cfg.Grace) {
+		return nil
+	}
+	answered := true
+	for c := range f.each {
+		answered = c.part() && answered
+	}
+	if answered {
+		<-gone
 		return nil
 	}
 	f.end(infer.Stopping)

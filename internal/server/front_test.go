@@ -73,7 +73,10 @@ func (c *talker) rest() string {
 func each(t *testing.T, f func(t *testing.T, w road)) {
 	for _, w := range roads {
 		if !w.h2 {
-			t.Run(w.name, func(t *testing.T) { f(t, w) })
+			t.Run(w.name, func(t *testing.T) {
+				t.Parallel()
+				f(t, w)
+			})
 		}
 	}
 }

@@ -11,9 +11,11 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/metric"
 	"sluice/internal/kit/sock"
 )
 
@@ -37,6 +40,44 @@ type frontend struct {
 	URL  string
 	Addr string
 	stop func() error // drains, and says how it went
+
+	front   *Front
+	metrics *metric.Registry
+}
+
+// counted is the value of a metric, such as "sluice_client_connections" or
+// one with its labels as they are shown.
+func (f *frontend) counted(t *testing.T, name string) int {
+	t.Helper()
+	w := httptest.NewRecorder()
+	f.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for line := range strings.Lines(w.Body.String()) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(rest))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("there is no %s in\n%s", name, w.Body)
+	return 0
+}
+
+// refused is how often a limit refused or ended a connection.
+func (f *frontend) refused(t *testing.T, reason string) int {
+	t.Helper()
+	return f.counted(t, fmt.Sprintf("sluice_client_connections_refused_total{reason=%q}", reason))
+}
+
+// eventually waits until ok is true.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); <-time.After(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited %v for: %s", patience, what)
+		}
+	}
 }
 
 // serve runs mux behind the gateway's own front end.
@@ -49,7 +90,7 @@ func serve(t *testing.T, cfg Config, mux *Mux) *frontend {
 	return serveOn(t, l, "http", cfg, mux)
 }
 
-func serveOn(t *testing.T, l net.Listener, scheme string, cfg Config, mux *Mux) *frontend {
+func serveOn(t *testing.T, l net.Listener, scheme string, cfg Config, mux *Mux, edit ...func(*Front)) *frontend {
 	t.Helper()
 	watch, err := sock.NewWatch()
 	if err != nil {
@@ -58,7 +99,12 @@ func serveOn(t *testing.T, l net.Listener, scheme string, cfg Config, mux *Mux) 
 	watching, blind := context.WithCancel(context.Background())
 	watched := make(chan error, 1)
 	go func() { watched <- watch.Run(watching) }()
-	front := NewFront(Options{Config: cfg, Handler: mux, Watch: watch, Log: slog.New(slog.DiscardHandler)})
+	m, reg := new(Metrics), metric.NewRegistry(nil)
+	metric.Fill(reg, m)
+	front := NewFront(Options{Config: cfg, Handler: mux, Watch: watch, Log: slog.New(slog.DiscardHandler), Metrics: m})
+	for _, f := range edit {
+		f(front)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- front.Serve(ctx, l) }()
@@ -70,7 +116,7 @@ func serveOn(t *testing.T, l net.Listener, scheme string, cfg Config, mux *Mux) 
 		return err
 	})
 	t.Cleanup(func() { _ = stop() })
-	return &frontend{scheme + "://" + l.Addr().String(), l.Addr().String(), stop}
+	return &frontend{scheme + "://" + l.Addr().String(), l.Addr().String(), stop, front, reg}
 }
 
 // short is a configuration whose drain does not wait for what a test left.

@@ -150,6 +150,7 @@ func (u *upload) Begin() (wait bool, err error) {
 	}
 	if c.from < c.to {
 		n, err := u.take(c.in.B[c.from:c.to])
+		u.wire += n
 		if c.from += n; err != nil {
 			return false, err
 		}
@@ -245,7 +246,7 @@ func (u *upload) hurry() error {
 	cfg := &u.c.front.cfg
 	left := cfg.BodyTimeout
 	if cfg.BodyRate > 0 {
-		allowed := bodyGrace + time.Duration(float64(u.wire)/float64(cfg.BodyRate)*float64(time.Second))
+		allowed := u.c.front.bodyGrace + time.Duration(float64(u.wire)/float64(cfg.BodyRate)*float64(time.Second))
 		left = min(left, max(allowed-(u.c.front.watch.Now()-u.start), 1))
 	}
 	return u.c.sock.Expire(left)
