@@ -187,6 +187,12 @@ func TestRealtime(t *testing.T) {
 	if got := tell(t, c, "hello"); got != "hello" {
 		t.Errorf("said hello, got %q", got)
 	}
+	_, m := program.Get(t, g.MetricsURL)
+	for _, want := range []string{"sluice_client_tunnels 1", `smg_worker_requests_active{worker="` + k.URL + `"} 1`} {
+		if !strings.Contains(m, want) {
+			t.Errorf("while a WebSocket is open, the metrics do not say %s", want)
+		}
+	}
 	large := make([]byte, 16<<20)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(large)
 	sent := make(chan error, 1)
