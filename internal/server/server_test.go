@@ -90,7 +90,7 @@ func serve(t *testing.T, cfg Config, mux *Mux) *frontend {
 	return serveOn(t, l, "http", cfg, mux)
 }
 
-func serveOn(t *testing.T, l net.Listener, scheme string, cfg Config, mux *Mux, edit ...func(*Front)) *frontend {
+func serveOn(t testing.TB, l net.Listener, scheme string, cfg Config, mux *Mux, edit ...func(*Front)) *frontend {
 	t.Helper()
 	watch, err := sock.NewWatch()
 	if err != nil {
