@@ -162,6 +162,7 @@ func (a *App) Run(ctx context.Context) error {
 	parts := []part{
 		{"log", a.lines.Run},    // first, so that the last request's line is written
 		{"traces", a.runTraces}, // before all that has spans, so that the last is sent
+		{"memory", a.runMemory},
 		{"connections", a.runConnections},
 		{"certificates", a.ports.watch},
 		{"fleet", a.fleet.Run},

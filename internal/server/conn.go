@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"math/bits"
 	"net"
 	"net/http"
 	"net/netip"
@@ -38,6 +39,7 @@ type conn struct {
 
 	in       *buf.Buf // what was read; nil while there is nothing
 	from, to int      // what of it is not used yet
+	room     int      // how much is read at once
 	held     *scratch // of the request that is read or served
 
 	served    int  // requests
@@ -90,8 +92,13 @@ type scratch struct {
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
-// inSize is what a connection reads at once: heads and most bodies fit.
-const inSize = 16 << 10
+// A connection reads leastRoom at once at first, and then what the request
+// before would have fitted in, up to inSize: a request that waits for its answer
+// holds this memory, and one that does not fit costs another read.
+const (
+	leastRoom = 4 << 10
+	inSize    = 16 << 10
+)
 
 // Why a conn stops receiving.
 var (
@@ -102,7 +109,7 @@ var (
 
 // newConn returns a conn that has yet to run.
 func newConn(f *Front, nc net.Conn) *conn {
-	c := &conn{front: f, remote: peer(nc)}
+	c := &conn{front: f, remote: peer(nc), room: leastRoom}
 	ctx, cancel := context.WithCancelCause(f.base)
 	c.ctx, c.cancel = connContext{ctx, c}, cancel
 	c.wire.c, c.upload.c = c, c
@@ -193,13 +200,13 @@ func (c *conn) Begin() (wait bool, err error) { return false, c.consume() }
 func (c *conn) Space() []byte {
 	switch {
 	case c.in == nil:
-		c.in = buf.Get(inSize)
+		c.in = buf.Get(c.room)
 		c.from, c.to = 0, 0
 	case c.to == len(c.in.B) && c.from > 0:
 		c.to = copy(c.in.B, c.in.B[c.from:c.to])
 		c.from = 0
 	case c.to == len(c.in.B):
-		c.in = c.in.Grow(2 * len(c.in.B)) // a long header; the limits end it
+		c.in = c.in.Grow(2 * len(c.in.B)) // a long header, or several requests; the limits end it
 	}
 	return c.in.B[c.to:]
 }
@@ -248,6 +255,7 @@ func (c *conn) consume() error {
 		}
 		c.from += n
 		c.timed = false
+		c.fit(n + int(min(max(c.held.head.ContentLength, 0), inSize)))
 		if !c.upload.begin(&c.held.head) || c.held.head.Upgrade != nil {
 			return errOutside
 		}
@@ -257,6 +265,10 @@ func (c *conn) consume() error {
 	}
 	return nil
 }
+
+// fit makes the next read large enough for n bytes, and larger: one that is
+// filled would be followed by another, in vain.
+func (c *conn) fit(n int) { c.room = min(max(1<<bits.Len(uint(n)), leastRoom), inSize) }
 
 // serve answers the request whose head was read, and returns nil if another may
 // follow.
@@ -404,6 +416,9 @@ func (c *conn) release() {
 	c.held = nil
 	if c.from == c.to {
 		c.letGo()
+	}
+	if c.wire.n == 0 {
+		c.wire.drop()
 	}
 }
 

@@ -194,14 +194,8 @@ func (c *call) result(ctx context.Context, err error) error {
 	if c.way == wayEvents {
 		return c.endEvents(ctx, err)
 	}
-	var said *infer.Error
-	switch {
-	case errors.As(err, &said):
-		return said
-	case err != nil && (c.way == wayNone || !inBody(err)):
-		return failed(ctx, err)
-	case err != nil:
-		return brokeOff(ctx, err)
+	if err != nil {
+		return c.failed(ctx, err)
 	}
 	body := c.held()
 	switch c.way {
@@ -220,6 +214,18 @@ func (c *call) result(ctx context.Context, err error) error {
 	}
 	c.begin() // of nothing
 	return nil
+}
+
+// failed makes the attempt's result of an exchange that failed.
+func (c *call) failed(ctx context.Context, err error) error {
+	var said *infer.Error
+	switch {
+	case errors.As(err, &said):
+		return said
+	case c.way == wayNone || !inBody(err):
+		return failed(ctx, err)
+	}
+	return brokeOff(ctx, err)
 }
 
 // inBody reports whether an exchange failed when its answer's head was in.

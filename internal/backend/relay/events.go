@@ -154,19 +154,26 @@ func (c *call) flush(ended bool) error {
 func (c *call) endEvents(ctx context.Context, err error) error {
 	tokens, _ := c.seen.Usage()
 	c.w.Served.Tokens, c.w.Served.Events = infer.Tokens(tokens), c.seen.ContentEvents()
-	var said *infer.Error
 	switch {
-	case errors.As(err, &said):
-		return said
 	case err == nil && c.unproven && !c.seen.Done():
 		// A worker that died looks like one that has ended.
-		err = errors.New("the connection ended before the stream's last word")
+		return c.broken(ctx, errors.New("the connection ended before the stream's last word"))
 	case err == nil:
 		if err := c.flush(true); err != nil { // of an answer that ended with its connection
 			return err
 		}
 		c.begin() // an empty stream is an answer too
 		return nil
+	}
+	return c.broken(ctx, err)
+}
+
+// broken ends a stream that err has ended.
+func (c *call) broken(ctx context.Context, err error) error {
+	var said *infer.Error
+	switch {
+	case errors.As(err, &said):
+		return said
 	case c.seen.Done() && c.seen.AtBoundary():
 		return nil // all was said; how the connection ended does not matter
 	}

@@ -5,9 +5,10 @@ import "sync"
 // Waits says on which Conn an owner waits, so that who hears that nobody
 // wants the result any longer can end that wait. Its zero value is ready.
 type Waits struct {
-	mu   sync.Mutex // guards on and over
-	on   *Conn
-	over bool
+	mu     sync.Mutex // guards what follows
+	on     *Conn
+	cancel func()
+	over   bool
 }
 
 // On notes that the owner waits on c from now on. It reports false if nobody
@@ -19,18 +20,20 @@ func (w *Waits) On(c *Conn) bool {
 	return !w.over
 }
 
-// Off notes that the owner waits no longer. After that nobody Interrupts the
-// Conn on behalf of w.
-func (w *Waits) Off() {
+// OnCall notes that the owner waits for something that cancel ends. It reports
+// false if nobody wants to know any longer.
+func (w *Waits) OnCall(cancel func()) bool {
 	w.mu.Lock()
-	w.on = nil
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	w.cancel = cancel
+	return !w.over
 }
 
-// Reset makes w ready for another wait.
-func (w *Waits) Reset() {
+// Off notes that the owner waits no longer. After that nobody Interrupts the
+// Conn on behalf of w, or cancels.
+func (w *Waits) Off() {
 	w.mu.Lock()
-	w.on, w.over = nil, false
+	w.on, w.cancel = nil, nil
 	w.mu.Unlock()
 }
 
@@ -41,6 +44,9 @@ func (w *Waits) End() {
 	w.over = true
 	if w.on != nil {
 		w.on.Interrupt()
+	}
+	if w.cancel != nil {
+		w.cancel()
 	}
 }
 

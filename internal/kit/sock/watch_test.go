@@ -294,9 +294,14 @@ func TestWaits(t *testing.T) {
 		t.Error("nobody said that it is over")
 	}
 	waits.Off()
-	waits.Reset()
-	if !waits.On(c) {
-		t.Error("still over after Reset")
+	waits = Waits{}
+	called := false
+	if !waits.OnCall(func() { called = true }) {
+		t.Error("over before it began")
+	}
+	waits.Off()
+	if !waits.On(c) || called {
+		t.Error("a call was cancelled that nobody waits for")
 	}
 	time.AfterFunc(20*time.Millisecond, waits.End)
 	if err := soon(t, "wait", func() error { return c.Receive(&reader{}) }); !errors.Is(err, ErrInterrupted) {

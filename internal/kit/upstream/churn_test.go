@@ -62,14 +62,13 @@ func TestChurn(t *testing.T) {
 	var all sync.WaitGroup
 	for asker := range askers {
 		all.Go(func() {
-			var waits sock.Waits
 			for i := range each {
+				waits := new(sock.Waits)
 				id := strconv.Itoa(asker*each + i)
 				ctx, cancel := context.WithCancel(context.Background())
 				end := cancel
 				if i%2 == 0 {
-					waits.Reset()
-					ctx = context.WithValue(ctx, sock.Key{}, &waits)
+					ctx = context.WithValue(ctx, sock.Key{}, waits)
 					end = func() { cancel(); waits.End() }
 				}
 				stopped := make(chan struct{})

@@ -8,16 +8,55 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"sluice/internal/kit/sock"
 )
+
+// maxDials is how many connections to one worker are opened at once. More than
+// that at a time gains nothing, and each takes a stack.
+const maxDials = 32
 
 // leastShare is how long one of several addresses is tried at least.
 const leastShare = 2 * time.Second
 
-// dial opens a connection to h: the addresses of its name in their order, each
-// with a share of the time.
-func (h *Host) dial(ctx context.Context) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, h.client.opts.Config.ConnectTimeout)
+// dial opens a connection to h. It is done on another goroutine: what is called
+// for it would double the stack of the one that waits, which for a stream lives
+// for long. The same goes for a context that hangs from ctx.
+func (h *Host) dial(ctx context.Context, waits *sock.Waits) (*conn, error) {
+	limit := h.client.opts.Config.ConnectTimeout
+	if at, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(at))
+	}
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
+	if waits != nil {
+		defer waits.Off()
+		if !waits.OnCall(cancel) {
+			return nil, over(ctx)
+		}
+	}
+	select {
+	case h.dials <- struct{}{}:
+		defer func() { <-h.dials }()
+	case <-own.Done():
+		return nil, own.Err()
+	}
+	type dialed struct {
+		c   *conn
+		err error
+	}
+	done := make(chan dialed, 1)
+	go func() {
+		c, err := h.reach(own)
+		done <- dialed{c, err}
+	}()
+	d := <-done
+	return d.c, d.err
+}
+
+// reach connects to h: the addresses of its name in their order, each with a
+// share of the time.
+func (h *Host) reach(ctx context.Context) (*conn, error) {
 	nc, addr, err := h.connect(ctx)
 	if err != nil {
 		return nil, err

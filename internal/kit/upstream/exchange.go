@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	headStore = 4 << 10  // what a request's head is built in
+	headStore = 1 << 10  // what a request's head is built in
 	oneWrite  = 16 << 10 // a body up to this is copied behind the head: cheaper than two pieces
 	readSize  = 16 << 10
 	bulkSize  = 64 << 10 // once an answer has filled a smaller one
@@ -54,7 +54,6 @@ type Exchange struct {
 
 	store *buf.Buf // where Head begins
 	wrote chan error
-	head  h1.ResponseHead
 	body  h1.Body
 	attempt
 }
@@ -64,6 +63,8 @@ type attempt struct {
 	c        *conn
 	total    time.Duration // when the context's deadline passes, in the Watch's time; 0 never
 	sentAt   time.Duration
+	head     *h1.ResponseHead // while it is read, and looked at
+	says     promise
 	in       *buf.Buf // what was read and not used
 	n        int      // bytes in it
 	size     int      // of the next
@@ -79,6 +80,13 @@ type attempt struct {
 	keep     bool  // the connection may serve another request
 	sendErr  error // why sending failed
 	sinkErr  error
+}
+
+// promise is what an answer's head says of its connection.
+type promise struct {
+	keep     bool
+	requests int // how many more it will serve, -1 if it does not say
+	idle     int // for how many seconds it will be kept, -1 if it does not say
 }
 
 type stage uint8
@@ -101,16 +109,28 @@ func NewExchange() *Exchange {
 // Free gives x back. Nothing of it may be used any longer.
 func (x *Exchange) Free() {
 	x.dropHead()
-	x.head.Reset()
-	*x = Exchange{wrote: x.wrote, head: x.head}
+	x.dropAnswer()
+	*x = Exchange{wrote: x.wrote}
 	exchanges.Put(x)
+}
+
+// heads are those of answers: large, and needed only for a moment of an
+// exchange's life.
+var heads = sync.Pool{New: func() any { return new(h1.ResponseHead) }}
+
+func (x *Exchange) dropAnswer() {
+	if x.head != nil {
+		x.head.Reset()
+		heads.Put(x.head)
+		x.head = nil
+	}
 }
 
 func (x *Exchange) dropHead() {
 	if x.store != nil {
 		x.store.Free()
 	}
-	x.store, x.Head = nil, nil
+	x.store, x.Head, x.Body = nil, nil, nil // a slice would keep it all alive
 }
 
 // method returns what h1 has to know of the method.
@@ -161,9 +181,6 @@ func (r *receiver) Begin() (wait bool, err error) {
 func (x *Exchange) sendSmall() error {
 	if len(x.Body) == 0 {
 		return x.c.s.Write(x.Head, sendStall)
-	}
-	if len(x.Head)+len(x.Body) <= cap(x.Head) {
-		return x.c.s.Write(append(x.Head, x.Body...), sendStall) // behind the head, which keeps its length
 	}
 	b := buf.Get(len(x.Head) + len(x.Body))
 	defer b.Free()
@@ -284,9 +301,12 @@ func (x *Exchange) dropIn() {
 // readHead reads heads until the one that counts, and returns where that ends;
 // 0 if it is not all there.
 func (x *Exchange) readHead() (end int, err error) {
+	if x.head == nil {
+		x.head = heads.Get().(*h1.ResponseHead)
+	}
 	for {
 		b := x.in.B[:x.n]
-		end, err = h1.ParseResponse(b, &x.head, x.method(), x.c.h.client.opts.Limits)
+		end, err = h1.ParseResponse(b, x.head, x.method(), x.c.h.client.opts.Limits)
 		if end == 0 || err != nil || !x.head.Interim {
 			return end, err
 		}
@@ -302,7 +322,8 @@ func (x *Exchange) readHead() (end int, err error) {
 
 // answer hands out a final head that ends at end, and what is behind it.
 func (x *Exchange) answer(end int) (done bool, err error) {
-	h, rest := &x.head, x.in.B[end:x.n]
+	h, rest := x.head, x.in.B[end:x.n]
+	x.says = promise{h.KeepAlive, h.Requests, h.IdleSeconds}
 	if h.Status == 101 && !x.tunnel {
 		return false, errSwitched
 	}
@@ -316,16 +337,18 @@ func (x *Exchange) answer(end int) (done bool, err error) {
 		return false, err
 	}
 	x.dropHead()
+	x.switched = h.Status == 101
 	if err := x.Sink.Answer(h); err != nil {
+		x.switched = false
 		return false, x.refused(err)
 	}
-	if h.Status == 101 {
+	x.dropAnswer()
+	if x.switched {
 		x.n = copy(x.in.B, rest)
-		x.switched = true
 		return true, nil
 	}
 	if x.body.Done() {
-		x.keep = h.KeepAlive && len(rest) == 0
+		x.keep = x.says.keep && len(rest) == 0
 		return true, nil
 	}
 	if len(rest) > 0 {
@@ -365,7 +388,7 @@ func (x *Exchange) feed(wire []byte) (done bool, err error) {
 	if n < len(wire) && !done {
 		return false, errLeft
 	}
-	x.keep = done && x.head.KeepAlive && n == len(wire)
+	x.keep = done && x.says.keep && n == len(wire)
 	return done, nil
 }
 

@@ -25,8 +25,9 @@ type Host struct {
 	network string // "tcp" or "unix"
 	name    string // or path
 	port    string
-	fixed   []netip.Addr // if the name is an address
-	tls     *tls.Config  // nil without
+	fixed   []netip.Addr  // if the name is an address
+	tls     *tls.Config   // nil without
+	dials   chan struct{} // holds one for each connection that is being opened
 
 	// mu guards what follows. Requests to the same worker share it, for the
 	// few instructions that a list takes.
@@ -79,16 +80,16 @@ func (h *Host) do(ctx context.Context, x *Exchange, tunnel bool) (nc net.Conn, e
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, nil, unmade(ctx, "wait", err)
+	}
 	waits, _ := ctx.Value(sock.Key{}).(*sock.Waits)
 	if waits == nil && ctx.Done() != nil { // asked last: it may cost a timer
-		if ctx.Err() != nil {
-			return nil, nil, unmade(ctx, "wait", ctx.Err())
-		}
 		waits = new(sock.Waits) // not used again: its End may come late
 		defer context.AfterFunc(ctx, waits.End)()
 	}
 	for try := 0; ; try++ {
-		c, err := h.take(ctx, tunnel || try > 1)
+		c, err := h.take(ctx, waits, tunnel || try > 1)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -105,8 +106,8 @@ func (h *Host) do(ctx context.Context, x *Exchange, tunnel bool) (nc net.Conn, e
 		}
 		again, err := x.stale(err), x.fault(ctx, err)
 		h.drop(c, x.why())
+		x.dropAnswer() // it may be half read
 		x.attempt = attempt{}
-		x.head.Reset() // it may be half read
 		if !again {
 			return nil, nil, err
 		}
@@ -198,20 +199,20 @@ func (x *Exchange) kept() (why reason, ok bool) {
 		c.left--
 	}
 	c.until = 0
-	if x.head.Requests >= 0 {
-		c.left = x.head.Requests
+	if x.says.requests >= 0 {
+		c.left = x.says.requests
 	}
-	if x.head.IdleSeconds >= 0 { // closed a second early, rather than used in vain
-		c.until = max(c.h.client.watch.Now()+time.Duration(x.head.IdleSeconds-1)*time.Second, 1)
+	if x.says.idle >= 0 { // closed a second early, rather than used in vain
+		c.until = max(c.h.client.watch.Now()+time.Duration(x.says.idle-1)*time.Second, 1)
 	}
 	switch {
 	case c.s.Interrupted():
 		return ended, false
 	case x.sendErr != nil, x.unsent, x.stopped, x.pause() != nil:
 		return failed, false
-	case !x.keep && x.head.KeepAlive && x.body.Done():
+	case !x.keep && x.says.keep && x.body.Done():
 		return unsolicited, false
-	case !x.keep, c.left == 0, x.head.IdleSeconds == 0 || x.head.IdleSeconds == 1:
+	case !x.keep, c.left == 0, x.says.idle == 0 || x.says.idle == 1:
 		return told, false
 	case c.s.Unread():
 		return unsolicited, false

@@ -82,7 +82,7 @@ type waiter struct {
 // take returns a connection for one request: the newest of those that are
 // idle, unless fresh is asked for, or a new one. If there are as many as there
 // may be, it waits for its turn.
-func (h *Host) take(ctx context.Context, fresh bool) (*conn, error) {
+func (h *Host) take(ctx context.Context, waits *sock.Waits, fresh bool) (*conn, error) {
 	bound := h.client.opts.Config.MaxConnections
 	for {
 		h.mu.Lock()
@@ -100,23 +100,23 @@ func (h *Host) take(ctx context.Context, fresh bool) (*conn, error) {
 		if bound == 0 || h.open < bound {
 			h.open++
 			h.mu.Unlock()
-			return h.make(ctx)
+			return h.make(ctx, waits)
 		}
 		if c := h.idle.oldest; c != nil { // it gives its place
 			h.idle.remove(c)
 			h.mu.Unlock()
 			h.shut(c, limit)
-			return h.make(ctx)
+			return h.make(ctx, waits)
 		}
 		w := h.queue()
 		h.mu.Unlock()
-		return h.await(ctx, w, fresh)
+		return h.await(ctx, waits, w, fresh)
 	}
 }
 
 // make opens a connection, whose place is taken.
-func (h *Host) make(ctx context.Context) (*conn, error) {
-	c, err := h.dial(ctx)
+func (h *Host) make(ctx context.Context, waits *sock.Waits) (*conn, error) {
+	c, err := h.dial(ctx, waits)
 	if err != nil {
 		if ctx.Err() == nil {
 			h.client.count.Failed.Inc()
@@ -161,7 +161,7 @@ func (h *Host) queue() *waiter {
 }
 
 // await returns what w is given, or makes a connection if that is leave.
-func (h *Host) await(ctx context.Context, w *waiter, fresh bool) (*conn, error) {
+func (h *Host) await(ctx context.Context, waits *sock.Waits, w *waiter, fresh bool) (*conn, error) {
 	h.client.count.Waited.Inc()
 	select {
 	case c := <-w.given:
@@ -173,7 +173,7 @@ func (h *Host) await(ctx context.Context, w *waiter, fresh bool) (*conn, error) 
 			h.client.count.Reused.Inc()
 			return c, nil
 		}
-		return h.make(ctx)
+		return h.make(ctx, waits)
 	case <-ctx.Done():
 		h.withdraw(w)
 		return nil, unmade(ctx, "wait", over(ctx))

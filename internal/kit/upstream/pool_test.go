@@ -392,7 +392,7 @@ func TestNames(t *testing.T) {
 	p.lead("2001:db8::2")
 	<-time.After(500 * time.Millisecond)
 	_, before := h.counts()
-	nc, err := h.dial(context.Background())
+	nc, err := h.dial(context.Background(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
