@@ -58,6 +58,7 @@ type Front struct {
 	end  context.CancelCauseFunc
 
 	draining atomic.Bool
+	lent     atomic.Int64   // memory that bodies were given before they came
 	running  sync.WaitGroup // connections
 
 	mu        sync.Mutex // guards what follows

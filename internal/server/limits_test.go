@@ -465,3 +465,32 @@ func TestTheDrainDoesNotWaitForClients(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatIsAnnouncedIsNotAllBelieved holds that lengths alone, however many
+// and large, take no more memory than was set aside for them, and that bodies
+// which do come are served beside them.
+func TestWhatIsAnnouncedIsNotAllBelieved(t *testing.T) {
+	t.Parallel()
+	w := roads[0]
+	s := w.on(t, short(), plain())
+	const n = trustedAll/trusted + 20
+	var cs []*talker
+	for range n {
+		c := w.dial(t, s)
+		c.say("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nx", trusted)
+		cs = append(cs, c)
+	}
+	eventually(t, "all is lent", func() bool { return s.front.lent.Load() == trustedAll })
+	body := strings.Repeat("y", 3<<20)
+	c := w.dial(t, s)
+	go func() {
+		_, _ = fmt.Fprintf(c, "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	}()
+	if status, _, got := c.hear("POST"); status != 200 || got != "/a "+body {
+		t.Errorf("a body that came got %d with %d bytes", status, len(got))
+	}
+	for _, c := range cs {
+		c.Close()
+	}
+	eventually(t, "all is given back", func() bool { return s.front.lent.Load() == 0 })
+}

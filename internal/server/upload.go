@@ -25,6 +25,7 @@ type upload struct {
 	done    bool // all of it was read, or is in the conn's buffer
 
 	own   *buf.Buf // what was read of it
+	lent  int64    // of own's memory, what was given on trust
 	n     int      // bytes in own
 	raw   *buf.Buf // chunks pass through it
 	from  int      // what of raw is not used yet; after the end, it is the next request's
@@ -35,8 +36,12 @@ type upload struct {
 }
 
 // trusted is how much memory an announced length is given before anything has
-// come.
-const trusted = 4 << 20
+// come, and trustedAll how much all of them are given at once. Beyond that, a
+// body's memory grows as the body comes.
+const (
+	trusted    = 4 << 20
+	trustedAll = 256 << 20
+)
 
 // begin takes the body of the request that head is of, and reports whether it
 // has arrived.
@@ -68,7 +73,7 @@ func (u *upload) ReadAll(limit int64) ([]byte, error) {
 	u.limit = limit
 	size := inSize
 	if u.framing == h1.FramingLength {
-		size = int(min(u.length, trusted))
+		size = u.borrow(min(u.length, trusted))
 	}
 	u.own = buf.Get(size)
 	u.start = c.front.watch.Now()
@@ -80,6 +85,20 @@ func (u *upload) ReadAll(limit int64) ([]byte, error) {
 	}
 	u.done, u.framing = true, h1.FramingNone
 	return u.own.B[:u.n:u.n], nil
+}
+
+// borrow returns how much of want is given before anything has come.
+func (u *upload) borrow(want int64) int {
+	if want <= inSize {
+		return int(want)
+	}
+	all := &u.c.front.lent
+	if all.Add(want) > trustedAll {
+		all.Add(-want)
+		return inSize
+	}
+	u.lent = want
+	return int(want)
 }
 
 // failed names what kept the body from being read.
@@ -114,6 +133,10 @@ func (u *upload) drop() {
 	if u.own != nil {
 		u.own.Free()
 		u.own, u.n = nil, 0
+	}
+	if u.lent > 0 {
+		u.c.front.lent.Add(-u.lent)
+		u.lent = 0
 	}
 	if u.raw == nil {
 		return

@@ -85,7 +85,14 @@ type Process struct {
 // Start runs the program with args until the test ends, which kills it.
 func Start(t testing.TB, args ...string) *Process {
 	t.Helper()
-	p := &Process{cmd: exec.Command(Binary(t), args...), done: make(chan struct{})}
+	return start(t, exec.Command(Binary(t), args...))
+}
+
+// start runs cmd, which is the program or becomes it.
+func start(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	args := cmd.Args[1:]
+	p := &Process{cmd: cmd, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.log
 	p.cmd.Env = append(environ(), "GOTRACEBACK=all")
 	if err := p.cmd.Start(); err != nil {
@@ -172,8 +179,24 @@ var serving = regexp.MustCompile(`msg=serving url=(\S+) metrics=(\S+)`)
 // waits until it listens. It needs text logs at level info.
 func Serve(t testing.TB, flags ...string) *Gateway {
 	t.Helper()
-	args := append([]string{"serve", "--host", "127.0.0.1", "--port", "0", "--prometheus-port", "0"}, flags...)
-	g := &Gateway{Process: Start(t, args...)}
+	return listening(t, Start(t, serveArgs(flags)...))
+}
+
+// ServeWith is Serve with at most so many open files.
+func ServeWith(t testing.TB, files int, flags ...string) *Gateway {
+	t.Helper()
+	script := fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files)
+	return listening(t, start(t, exec.Command("sh", append([]string{"-c", script, Binary(t)}, serveArgs(flags)...)...)))
+}
+
+func serveArgs(flags []string) []string {
+	return append([]string{"serve", "--host", "127.0.0.1", "--port", "0", "--prometheus-port", "0"}, flags...)
+}
+
+// listening waits until p, a gateway, listens.
+func listening(t testing.TB, p *Process) *Gateway {
+	t.Helper()
+	g := &Gateway{Process: p}
 	Eventually(t, "the gateway listens", func() bool {
 		select {
 		case <-g.done:
