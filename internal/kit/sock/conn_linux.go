@@ -43,16 +43,20 @@ func (c *Conn) onReadable(fd uintptr) (end bool) {
 		}
 	}
 	for {
+		hungUp := c.hungUp.Load() // before the read: what comes with a hang-up is read after it
 		p := r.Space()
 		n, errno := rawRead(fd, p)
 		switch {
 		case errno == syscall.EINTR:
 			continue
 		case errno == syscall.EAGAIN:
-			r.Drained()
-			if c.hungUp.Load() {
+			if hungUp {
 				c.err = io.EOF
 				return true
+			}
+			r.Drained()
+			if c.hungUp.Load() {
+				continue
 			}
 			return false
 		case errno != 0:

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -501,6 +502,33 @@ func TestRenew(t *testing.T) {
 		c.Interrupt()
 		if err := c.Renew(); !errors.Is(err, ErrInterrupted) {
 			t.Errorf("after Interrupt: %v", err)
+		}
+	})
+}
+
+// TestWhatComesWithAHangUp holds that bytes which arrive with the hang-up, at
+// the moment in which the owner has found nothing and begins to wait, are
+// received.
+func TestWhatComesWithAHangUp(t *testing.T) {
+	each(t, func(t *testing.T, w *Watch, near, far net.Conn) {
+		c := w.Add(near, nil)
+		defer c.Close()
+		r := &reader{}
+		if c.Raw() {
+			r.drained = func() {
+				r.drained = nil
+				write(t, far, "last words")
+				_ = far.Close()
+				for end := time.Now().Add(patience); !c.HungUp() && time.Now().Before(end); {
+					runtime.Gosched()
+				}
+			}
+		} else {
+			write(t, far, "last words")
+			_ = far.Close()
+		}
+		if err := soon(t, "last words", func() error { return c.Receive(r) }); err != io.EOF || string(r.got) != "last words" {
+			t.Errorf("got %q, %v", r.got, err)
 		}
 	})
 }
