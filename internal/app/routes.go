@@ -40,7 +40,7 @@ func (a *App) muxes(router infer.Handler, adm *admin.Admin) (api, health *server
 	am := new(access.Metrics)
 	metric.Fill(a.metrics, am)
 	work := infer.Chain(router,
-		server.Body(a.cfg.Server.MaxBody), // from here on a request has a model
+		server.Body(a.cfg.Server.MaxBody, 0, nil), // from here on a request has a model
 		// modules may change the body here, and a place is taken
 	)
 	routes := []server.Route{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 )
 
 // A Body is a request's that is still with the client. Each front end has its
@@ -14,6 +15,25 @@ type Body interface {
 	// than limit bytes or cannot be had. A body that announces more is refused
 	// unread. The bytes are good until Release, or until the Reply has ended.
 	ReadAll(limit int64) ([]byte, error)
+
+	// ReadShort is ReadAll for a body that may be longer than most bytes. If it
+	// is, or announces to be, whole is false, and what was read of it comes
+	// first in the ReadAll or the Pass that follows.
+	ReadShort(most, limit int64) (b []byte, whole bool, err error)
+
+	// Length is how many bytes the body announces, -1 if it does not.
+	Length() int64
+
+	// Pass writes the body to w, piece by piece, instead of reading it whole:
+	// the next is read when w has taken the one before, so that the client
+	// sends no faster than that. Errors are those of w as they are, and those of
+	// ReadAll. It may be called once, by another goroutine than the handler's,
+	// which must not use the Reply until Pass has returned.
+	Pass(w io.Writer, limit int64) error
+
+	// Stop ends a Pass soon, or the one to come, with an error that means
+	// nothing. It may be called while it runs, and when it has ended.
+	Stop()
 
 	// Release tells that the bytes are not needed any longer, nor the
 	// Request's Header.
@@ -36,6 +56,64 @@ func (r *Request) ReadBody(limit int64) error {
 	return nil
 }
 
+// ReadShortBody is ReadBody for a body of at most most bytes. It reports whether
+// there is a longer one, of which nothing is in Body yet: ReadBody or LeaveBody
+// has to follow.
+func (r *Request) ReadShortBody(most, limit int64) (longer bool, err error) {
+	if r.src == nil || r.read {
+		return false, nil
+	}
+	b, whole, err := r.src.ReadShort(most, limit)
+	if err != nil || !whole {
+		return err == nil, err
+	}
+	r.Body, r.Size, r.read = b, int64(len(b)), true
+	return false, nil
+}
+
+// LeaveBody leaves a body of at most limit bytes with the client until PassBody.
+// Body stays empty.
+func (r *Request) LeaveBody(limit int64) { r.left, r.limit = true, limit }
+
+// Left reports whether the body was left with the client: nobody has looked into
+// it, and it can be sent to one worker only.
+func (r *Request) Left() bool { return r.left }
+
+// Gone reports whether the body was left with the client and is not to be had
+// any more, because an attempt has begun to take it.
+func (r *Request) Gone() bool { return r.gone }
+
+// BodyLength is how many bytes the body has that will be sent to a worker, -1 if
+// nobody knows.
+func (r *Request) BodyLength() int64 {
+	if r.left {
+		return r.src.Length()
+	}
+	return int64(len(r.Body))
+}
+
+// PassBody writes the body that was left with the client to w, once, as
+// Body.Pass does.
+func (r *Request) PassBody(w io.Writer) error {
+	r.gone = true
+	return r.src.Pass(&counter{w, r}, r.limit)
+}
+
+// StopBody ends PassBody, as Body.Stop does.
+func (r *Request) StopBody() { r.src.Stop() }
+
+// A counter notes how much of a Request's body has passed.
+type counter struct {
+	w io.Writer
+	r *Request
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.r.Size += int64(n)
+	return n, err
+}
+
 // Release gives back the memory of Body and Header, which are empty from then
 // on: no attempt can follow. Who is going to wait for long after the Reply was
 // committed calls it, because a stream lives for minutes and its request is
@@ -48,36 +126,98 @@ func (r *Request) Release() {
 	}
 }
 
-// NewBody returns a Body that reads from src. length is -1 if it is unknown.
-func NewBody(src io.Reader, length int64) Body { return &reader{src, length} }
+// NewBody returns a Body that reads from src. length is -1 if it is unknown. If
+// src has a method Stop, that must end a Read which waits for the client.
+func NewBody(src io.Reader, length int64) Body { return &reader{src: src, length: length} }
 
 type reader struct {
 	src    io.Reader
 	length int64
+	begun  bytes.Buffer // what was read
 }
 
-func (b *reader) Release() {}
+func (b *reader) Release() { b.begun = bytes.Buffer{} }
+
+func (b *reader) Length() int64 { return b.length }
 
 func (b *reader) ReadAll(limit int64) ([]byte, error) {
+	p, whole, err := b.ReadShort(limit, limit)
+	if err == nil && !whole {
+		return nil, TooLarge
+	}
+	return p, err
+}
+
+func (b *reader) ReadShort(most, limit int64) ([]byte, bool, error) {
 	if b.length > limit {
-		return nil, TooLarge
+		return nil, false, TooLarge
 	}
-	var buf bytes.Buffer
-	if b.length > 0 {
+	if b.length > most {
+		return nil, false, nil
+	}
+	if b.length > 0 && b.begun.Len() == 0 {
 		// bytes.Buffer wants room for one more read to see the end.
-		buf.Grow(int(min(b.length, 1<<20)) + bytes.MinRead)
+		b.begun.Grow(int(min(b.length, 1<<20)) + bytes.MinRead)
 	}
-	n, err := buf.ReadFrom(io.LimitReader(b.src, limit+1))
-	var own *Error
+	_, err := b.begun.ReadFrom(io.LimitReader(b.src, most+1-int64(b.begun.Len())))
 	switch {
-	case errors.As(err, &own):
-		return nil, own
 	case err != nil:
-		return nil, Unreadable(err)
-	case n > limit:
-		return nil, TooLarge
+		return nil, false, unread(err)
+	case int64(b.begun.Len()) > most:
+		return nil, false, nil
 	}
-	return buf.Bytes(), nil
+	return b.begun.Bytes(), true, nil
+}
+
+// unread names what kept a body from being read.
+func unread(err error) error {
+	var own *Error
+	if errors.As(err, &own) {
+		return own
+	}
+	return Unreadable(err)
+}
+
+func (b *reader) Pass(w io.Writer, limit int64) error {
+	n := int64(b.begun.Len())
+	if n > 0 {
+		if _, err := w.Write(b.begun.Bytes()); err != nil {
+			return err
+		}
+		b.begun = bytes.Buffer{}
+	}
+	piece := pieces.Get().(*[passSize]byte)
+	defer pieces.Put(piece)
+	for {
+		k, err := b.src.Read(piece[:])
+		if n += int64(k); n > limit {
+			return TooLarge
+		}
+		if k > 0 {
+			if _, err := w.Write(piece[:k]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == io.EOF && b.length >= 0 && n < b.length:
+			return Unreadable(io.ErrUnexpectedEOF)
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return unread(err)
+		}
+	}
+}
+
+// passSize is how much of a body is in hand while it passes.
+const passSize = 64 << 10
+
+var pieces = sync.Pool{New: func() any { return new([passSize]byte) }}
+
+func (b *reader) Stop() {
+	if s, ok := b.src.(interface{ Stop() }); ok {
+		s.Stop()
+	}
 }
 
 // TooLarge is the error of a body that is longer than its limit.

@@ -74,6 +74,9 @@ type Request struct {
 
 	src    Body
 	read   bool
+	left   bool // with the client
+	gone   bool // of what was left, PassBody has begun to take it
+	limit  int64
 	text   []byte
 	texted bool
 }

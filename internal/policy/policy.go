@@ -29,6 +29,19 @@ type Picker interface {
 	Pick(r *infer.Request) *fleet.Worker
 }
 
+// A TextReader is a Policy whose Pickers may look at a request's Text, or at
+// anything else that is found in its body. Requests for the others can be routed
+// before their bodies have come.
+type TextReader interface {
+	NeedsText() bool
+}
+
+// NeedsText reports whether p's Pickers may look into bodies.
+func NeedsText(p Policy) bool {
+	t, ok := p.(TextReader)
+	return ok && t.NeedsText()
+}
+
 // An Observer is a Policy that learns from what became of its choices.
 type Observer interface {
 	Served(r *infer.Request, w *fleet.Worker, ok bool)

@@ -79,6 +79,10 @@ func (rt *Router) Publish(snap *fleet.Snapshot) {
 // Table returns the present Table.
 func (rt *Router) Table() *Table { return rt.table.Load() }
 
+// Blind reports whether a request can be routed now without a look into its
+// body.
+func (rt *Router) Blind() bool { return rt.table.Load().Blind() }
+
 // Serve implements infer.Handler. It tries workers until one has answered, the
 // client has been sent something, or the tries are spent. The context that a
 // Backend gets is good until it returns, unless it has asked for Done.
@@ -154,7 +158,7 @@ func (rt *Router) try(ctx context.Context, now time.Time, route *Route, r *infer
 		if now, err = rt.attempt(ctx, route, lease, r, w); err == nil {
 			return now, nil
 		}
-		if w.Committed() || ctx.Err() != nil || !infer.Retryable(err) {
+		if w.Committed() || r.Gone() || ctx.Err() != nil || !infer.Retryable(err) {
 			return now, err
 		}
 	}
@@ -183,7 +187,7 @@ func (rt *Router) attempt(ctx context.Context, route *Route, lease fleet.Lease, 
 	fails := lead.Breaker().Failures()
 	err := route.Backend.Serve(ctx, r, w, fleet.Team{Lead: lead})
 	done = true
-	o := rt.outcome(ctx, lead, w, err)
+	o := rt.outcome(ctx, lead, r, w, err)
 	if o == breaker.Failure && lost(err) && lead.Breaker().Failures() > fails {
 		o = breaker.Neutral
 	}
@@ -210,7 +214,7 @@ func onTrial(lease fleet.Lease, w *infer.Reply) *fleet.Lease {
 // outcome says what err tells of the worker. A client that left, too long a
 // queue, a bad request, or an answer that was still coming when the request's
 // time was up is no failure of its.
-func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, w *infer.Reply, err error) breaker.Outcome {
+func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, r *infer.Request, w *infer.Reply, err error) breaker.Outcome {
 	if err == nil {
 		return breaker.Success
 	}
@@ -220,6 +224,8 @@ func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, w *infer.Repl
 		return breaker.Neutral
 	case e.Status == infer.StatusClientGone || errors.Is(ctx.Err(), context.Canceled):
 		return breaker.Neutral
+	case r.Left() && e.Answer == nil && e.Status < http.StatusInternalServerError:
+		return breaker.Neutral // the client's body came to no good end
 	case w.Committed() && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return breaker.Neutral
 	case rt.backPressure != nil && rt.backPressure(err):

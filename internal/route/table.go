@@ -22,6 +22,7 @@ type Table struct {
 	own    []string          // what workers call their models, sorted
 	names  []string          // every name in models, sorted
 	joined int               // workers whose models are known
+	blind  bool              // every request has the same Route, and is sent there as it is
 
 	workers []*fleet.Worker // ready or not
 }
@@ -66,6 +67,9 @@ func (t *Table) Models() []string { return t.names }
 // Find returns the route for r's model, or an *infer.Error that says why there
 // is none.
 func (t *Table) Find(r *infer.Request) (*Route, error) {
+	if r.Left() && !t.blind {
+		return nil, errChanged
+	}
 	if r.Model == "" {
 		return t.unnamed()
 	}
@@ -102,12 +106,35 @@ func (t *Table) unnamed() (*Route, error) {
 	}
 }
 
+// Blind reports whether requests can be routed without a look into their
+// bodies: whatever model is named, the Route is the same, the name is not
+// replaced, and the policy does not ask what the prompt is.
+func (t *Table) Blind() bool { return t.blind }
+
+// isBlind works out Blind.
+func (t *Table) isBlind() bool {
+	switch {
+	case t.wild != nil && len(t.models) == 0:
+		return !policy.NeedsText(t.wild.Policy)
+	case t.wild == nil && len(t.models) == 1 && len(t.own) == 1:
+		return !policy.NeedsText(t.models[t.own[0]].Policy)
+	}
+	return false
+}
+
 // nobody is the error of a fleet that serves nothing yet.
 func (t *Table) nobody() error {
 	if len(t.workers) == 0 {
 		return &infer.Error{Status: http.StatusServiceUnavailable, Code: "no_workers", Msg: "No workers are registered.", RetryAfter: retryLater}
 	}
 	return &infer.Error{Status: http.StatusServiceUnavailable, Code: "no_available_workers", Msg: "No worker has answered yet.", RetryAfter: retryLater}
+}
+
+// errChanged is the error of a request whose body nobody has looked into,
+// because that was not needed a moment ago.
+var errChanged = &infer.Error{
+	Status: http.StatusServiceUnavailable, Code: "no_available_workers",
+	Msg: "The workers changed while the request came.", RetryAfter: retryLater,
 }
 
 // retryLater is how soon a client should ask again when no worker takes
@@ -150,6 +177,7 @@ func (rt *Router) build(snap *fleet.Snapshot) *Table {
 		}
 	}
 	t.names = slices.Sorted(maps.Keys(t.models))
+	t.blind = t.isBlind()
 	for name, m := range old {
 		if rt.models[name] == nil {
 			m.metrics.forget()

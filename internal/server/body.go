@@ -27,19 +27,53 @@ var bodyKeys = peek.NewKeys("model", "stream", "messages", "temperature")
 
 // Body is the gate that reads the body and finds what routing needs in it.
 // The gates before it judge a client by its header alone.
-func Body(limit int64) infer.Gate {
+//
+// A body of more than above bytes is left with the client, if blind says that
+// requests can be routed unread now; nobody looks into it then. above 0 is no
+// such body.
+func Body(limit, above int64, blind func() bool) infer.Gate {
+	if above <= 0 || above > limit {
+		above = limit
+	}
+	read := func(r *infer.Request) (left bool, err error) {
+		if above == limit || !passable(r.Endpoint) {
+			return false, r.ReadBody(limit)
+		}
+		longer, err := r.ReadShortBody(above, limit)
+		if !longer || err != nil {
+			return false, err
+		}
+		if !blind() {
+			return false, r.ReadBody(limit)
+		}
+		r.LeaveBody(limit)
+		return true, nil
+	}
 	return func(next infer.Handler) infer.Handler {
-		return JSON(limit)(infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			if err := wantJSON(r); err != nil {
+				return err
+			}
+			left, err := read(r)
+			if err != nil {
+				return err
+			}
 			if err := anthropicVersion(r); err != nil {
 				return err
 			}
-			if err := look(r); err != nil {
-				return err
+			if !left {
+				if err := look(r); err != nil {
+					return err
+				}
 			}
 			return next.Serve(ctx, r, w)
-		}))
+		})
 	}
 }
+
+// passable reports whether a body of e may go to a worker that nobody has looked
+// into. SGLang's answer to rerank is wrapped, which what was asked has a say in.
+func passable(e infer.Endpoint) bool { return e != infer.Rerank }
 
 // JSON is the gate that reads a body and believes its Content-Type.
 func JSON(limit int64) infer.Gate {

@@ -34,7 +34,19 @@ func (c *fakeClient) Flush() error                  { return nil }
 func (c *fakeClient) Splices() bool                 { return true }
 func (c *fakeClient) Splice(_ []byte, n int) error  { c.sent += n; return nil }
 func (c *fakeClient) ReadAll(int64) ([]byte, error) { return c.body, nil }
+func (c *fakeClient) Length() int64                 { return int64(len(c.body)) }
 func (c *fakeClient) Release()                      {}
+
+func (c *fakeClient) ReadShort(most, limit int64) ([]byte, bool, error) {
+	return c.body, int64(len(c.body)) <= most, nil
+}
+
+func (c *fakeClient) Pass(w io.Writer, _ int64) error {
+	_, err := w.Write(c.body)
+	return err
+}
+
+func (c *fakeClient) Stop() {}
 
 const apiKey = "sk-0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghij"
 
@@ -57,7 +69,7 @@ func gates(change func(*settings), answer infer.HandlerFunc, log io.Writer) (*Mu
 	lines, m := linelog.New(log, linelog.Config{JSON: true}), new(access.Metrics)
 	metric.Fill(metric.NewRegistry(nil), m)
 	classes := map[string]auth.Class{"": auth.Public, "/health": auth.Public, "/workers": auth.Control}
-	work := Body(1 << 20)(answer)
+	work := Body(1<<20, 8<<10, func() bool { return false })(answer)
 	return NewMux([]Route{
 		{"POST", "/v1/chat/completions", infer.Chat, work},
 		{"POST", "/v1/completions", infer.Completions, work},

@@ -15,6 +15,7 @@ type Config struct {
 	Port              int           `yaml:"port" flag:"port" help:"port of the API; 0 for any free one"`
 	HealthPort        int           `yaml:"health_check_port" flag:"health-check-port" help:"further port that answers /liveness, /readiness and /health only; 0 for none"`
 	MaxBody           int64         `yaml:"max_payload_size" flag:"max-payload-size" help:"largest request body in bytes; larger ones get 413"`
+	StreamAbove       int64         `yaml:"stream_body_above" flag:"stream-body-above" help:"bytes of a request body above which it goes to a worker as it comes, instead of being read first, if there is only one model to choose and no alias for it; nobody looks into it then and it is sent once, without retries. 0 for never"`
 	HeaderReadTimeout time.Duration `yaml:"header_read_timeout_secs" flag:"header-read-timeout-secs" unit:"s" help:"how long a client may take to send a request's header"`
 	IdleTimeout       time.Duration `yaml:"idle_connection_timeout_secs" flag:"idle-connection-timeout-secs" unit:"s" help:"how long an idle client connection is kept"`
 	BodyTimeout       time.Duration `yaml:"body_read_timeout_secs" flag:"body-read-timeout-secs" unit:"s" help:"how long a client may send nothing of a request body that it has begun"`
@@ -35,7 +36,7 @@ type Config struct {
 // DefaultConfig returns the contract's defaults.
 func DefaultConfig() Config {
 	return Config{
-		Host: "0.0.0.0", Port: 30000, MaxBody: 512 << 20,
+		Host: "0.0.0.0", Port: 30000, MaxBody: 512 << 20, StreamAbove: 8 << 20,
 		HeaderReadTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second, Grace: 180 * time.Second,
 		BodyTimeout: 60 * time.Second, BodyRate: 1 << 10, WriteTimeout: 300 * time.Second, TunnelIdle: time.Hour,
 		MaxConnections: 100_000, MaxPipelined: 100,
@@ -75,6 +76,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxBody < 1 || c.MaxBody > maxMaxBody {
 		bad("max-payload-size %d is not between 1 and %d", c.MaxBody, int64(maxMaxBody))
+	}
+	if c.StreamAbove < 0 {
+		bad("stream-body-above must not be negative")
 	}
 	if c.HeaderReadTimeout <= 0 || c.IdleTimeout <= 0 {
 		bad("header-read-timeout-secs and idle-connection-timeout-secs must be at least 1")

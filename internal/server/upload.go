@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"sluice/internal/infer"
@@ -30,9 +31,13 @@ type upload struct {
 	raw   *buf.Buf // chunks pass through it
 	from  int      // what of raw is not used yet; after the end, it is the next request's
 	to    int
-	limit int64
+	most  int64         // bytes after which it is looked whether to go on
 	start time.Duration // when it began to be waited for
 	wire  int           // bytes that came since
+
+	mu      sync.Mutex // guards what follows
+	passing bool       // Pass runs
+	stopped bool       // it is to end
 }
 
 // trusted is how much memory an announced length is given before anything has
@@ -58,33 +63,62 @@ func (u *upload) begin(head *h1.RequestHead) (here bool) {
 	return u.done
 }
 
+// Length implements infer.Body.
+func (u *upload) Length() int64 {
+	if u.framing == h1.FramingChunked {
+		return -1
+	}
+	return u.length
+}
+
 // ReadAll implements infer.Body.
 func (u *upload) ReadAll(limit int64) ([]byte, error) {
-	c := u.c
-	if u.framing == h1.FramingLength && u.length > limit {
+	b, whole, err := u.ReadShort(limit, limit)
+	if err == nil && !whole {
 		return nil, infer.TooLarge
+	}
+	return b, err
+}
+
+// ReadShort implements infer.Body.
+func (u *upload) ReadShort(most, limit int64) (b []byte, whole bool, err error) {
+	c := u.c
+	if u.framing == h1.FramingLength {
+		switch {
+		case u.length > limit:
+			return nil, false, infer.TooLarge
+		case u.length > most:
+			return nil, false, nil
+		}
 	}
 	if u.done {
 		b := c.in.B[c.from : c.from+int(u.length) : c.from+int(u.length)]
 		c.from += int(u.length)
 		u.framing = h1.FramingNone
-		return b, nil
+		return b, true, nil
 	}
-	u.limit = limit
-	size := inSize
-	if u.framing == h1.FramingLength {
-		size = u.borrow(min(u.length, trusted))
+	u.most = most
+	if u.own == nil {
+		size := inSize
+		if u.framing == h1.FramingLength {
+			size = u.borrow(min(u.length, trusted))
+		}
+		u.own = buf.Get(size)
+		u.start = c.front.watch.Now()
 	}
-	u.own = buf.Get(size)
-	u.start = c.front.watch.Now()
-	if err := c.sock.Receive(u); err != nil && err != errBodyHere {
-		return nil, u.failed(err)
+	if !u.ended() {
+		if err := c.sock.Receive(u); err != nil && err != errBodyHere {
+			return nil, false, u.failed(err)
+		}
 	}
 	if err := c.sock.Expire(0); err != nil {
-		return nil, u.failed(err)
+		return nil, false, u.failed(err)
+	}
+	if int64(u.n) > most {
+		return nil, false, nil
 	}
 	u.done, u.framing = true, h1.FramingNone
-	return u.own.B[:u.n:u.n], nil
+	return u.own.B[:u.n:u.n], true, nil
 }
 
 // borrow returns how much of want is given before anything has come.
@@ -166,10 +200,8 @@ func (u *upload) skip() (missing bool) {
 // Begin implements sock.Receiver. What came with the head comes first.
 func (u *upload) Begin() (wait bool, err error) {
 	c := u.c
-	if u.expects && c.from == c.to {
-		if err := c.proceed(); err != nil {
-			return false, err
-		}
+	if err := u.invite(); err != nil {
+		return false, err
 	}
 	if c.from < c.to {
 		n, err := u.take(c.in.B[c.from:c.to])
@@ -177,14 +209,37 @@ func (u *upload) Begin() (wait bool, err error) {
 		if c.from += n; err != nil {
 			return false, err
 		}
-		if u.body.Done() {
+		if u.ended() {
+			return false, errBodyHere
+		}
+	}
+	if u.raw != nil && u.from < u.to {
+		if err := u.unpack(); err != nil {
+			return false, err
+		}
+		if u.ended() {
 			return false, errBodyHere
 		}
 	}
 	return false, u.hurry()
 }
 
-// proceed tells a client that waits that its body is wanted.
+// invite tells a client that waits that its body is wanted, unless that has
+// begun to send it.
+func (u *upload) invite() error {
+	c := u.c
+	if !u.expects || c.from < c.to {
+		return nil
+	}
+	u.expects = false
+	return c.proceed()
+}
+
+// ended reports whether nothing more is to be read now: the body is here, or is
+// longer than it was to be.
+func (u *upload) ended() bool { return u.body.Done() || int64(u.n) > u.most }
+
+// proceed tells the client to go on.
 func (c *conn) proceed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -232,18 +287,23 @@ func (u *upload) Received(n int) (done bool, err error) {
 		u.n += n
 	} else {
 		u.to += n
-		used, err := u.take(u.raw.B[u.from:u.to])
-		if u.from += used; err != nil {
+		if err := u.unpack(); err != nil {
 			return false, err
 		}
-		if u.from == u.to {
-			u.from, u.to = 0, 0
-		}
 	}
-	if u.body.Done() {
+	if u.ended() {
 		return true, nil
 	}
 	return false, u.hurry()
+}
+
+// unpack takes the data out of the chunks in raw.
+func (u *upload) unpack() error {
+	used, err := u.take(u.raw.B[u.from:u.to])
+	if u.from += used; u.from == u.to {
+		u.from, u.to = 0, 0
+	}
+	return err
 }
 
 // take copies what of b is the body's.
@@ -256,8 +316,8 @@ func (u *upload) take(b []byte) (used int, err error) {
 		if err != nil {
 			return used, err
 		}
-		if int64(u.n) > u.limit {
-			return used, infer.TooLarge
+		if int64(u.n) > u.most {
+			return used, nil
 		}
 	}
 	return used, nil

@@ -127,6 +127,15 @@ func (c *Conn) Expire(d time.Duration) error {
 	return nil
 }
 
+// Hasten lets c's deadline pass now: the wait that its owner is in, or the next,
+// ends with ErrExpired. Anybody may call it.
+func (c *Conn) Hasten() {
+	c.late.Lock()
+	defer c.late.Unlock()
+	c.deadline.Store(expired)
+	_ = c.nc.SetDeadline(past)
+}
+
 // Renew makes c usable again after ErrExpired, without a deadline: for last
 // words to an other end that was too slow. It returns ErrInterrupted if somebody
 // has called Interrupt.
