@@ -129,8 +129,8 @@ func equalFold(b []byte, s string) bool {
 	if len(b) != len(s) {
 		return false
 	}
-	for i := range b {
-		if lower(b[i]) != lower(s[i]) {
+	for i, c := range b {
+		if c != s[i] && lower(c) != lower(s[i]) {
 			return false
 		}
 	}

@@ -383,7 +383,6 @@ func (c *conn) after(whole bool) error {
 	c.request.Header = infer.Header{}
 	if held := c.held; held != nil {
 		c.held = nil
-		held.head.Reset()
 		scratches.Put(held)
 	}
 	switch {
@@ -411,15 +410,12 @@ func (c *conn) release() {
 	if c.held == nil {
 		return
 	}
-	c.held.head.Reset()
 	scratches.Put(c.held)
 	c.held = nil
 	if c.from == c.to {
 		c.letGo()
 	}
-	if c.wire.n == 0 {
-		c.wire.drop()
-	}
+	c.wire.slim()
 }
 
 var errHeaderTime = &h1.Error{Status: http.StatusRequestTimeout, Reason: "the request's header did not come in time", Section: "9110 §15.5.9"}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 
 	"sluice/internal/infer"
 	"sluice/internal/kit/buf"
@@ -15,7 +16,8 @@ import (
 // one system call.
 type wire struct {
 	c      *conn
-	header infer.Header
+	header *infer.Header // nil once a stream has begun
+	rest   infer.Header  // what of it may still be asked for then
 	minor  int  // of the client's HTTP version
 	head   bool // the client wants no body
 
@@ -53,10 +55,40 @@ var (
 )
 
 func (w *wire) reset(head bool, minor int) {
+	if w.header == nil {
+		w.header = headers.Get().(*infer.Header)
+	}
 	w.header.Reset()
 	w.mode, w.head, w.minor, w.left, w.broken = modeNew, head, minor, 0, nil
 	w.n, w.waits = 0, 0
 }
+
+// headers are those of answers: large, and sent at a stream's beginning.
+var headers = sync.Pool{New: func() any { return new(infer.Header) }}
+
+// slim gives back what a stream that has begun does not need.
+func (w *wire) slim() {
+	if w.n == 0 {
+		w.drop()
+	}
+	if w.mode == modeNew || w.header == nil {
+		return
+	}
+	w.rest.Reset()
+	if isEventStream(w.header) {
+		w.rest.Add(contentTypeName, eventStreamType) // an error is told in an event
+	}
+	if code := w.header.Get(ErrorCodeHeader); code != nil {
+		w.rest.AddString(ErrorCodeHeader, string(code))
+	}
+	headers.Put(w.header)
+	w.header = nil
+}
+
+var (
+	contentTypeName = []byte("Content-Type")
+	eventStreamType = []byte("text/event-stream")
+)
 
 // drop gives back the buffers.
 func (w *wire) drop() {
@@ -71,7 +103,12 @@ func (w *wire) drop() {
 }
 
 // Header implements infer.Wire.
-func (w *wire) Header() *infer.Header { return &w.header }
+func (w *wire) Header() *infer.Header {
+	if w.header == nil {
+		return &w.rest
+	}
+	return w.header
+}
 
 // WriteHeader implements infer.Wire.
 func (w *wire) WriteHeader(status int) {
