@@ -14,7 +14,7 @@ import (
 
 // maxDials is how many connections to one worker are opened at once. More than
 // that at a time gains nothing, and each takes a stack.
-const maxDials = 32
+const maxDials = 16
 
 // leastShare is how long one of several addresses is tried at least.
 const leastShare = 2 * time.Second
