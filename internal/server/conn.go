@@ -131,7 +131,7 @@ func (c *conn) run() {
 	_ = c.sock.Expire(c.front.cfg.HeaderReadTimeout)
 	var err error
 	for {
-		if err = c.sock.Receive(c); err != errOutside {
+		if err = c.sock.Receive(c); !errors.Is(err, errOutside) {
 			break
 		}
 		if err = c.serve(); err != nil {
@@ -139,18 +139,18 @@ func (c *conn) run() {
 		}
 	}
 	switch {
-	case err == errHTTP2:
+	case errors.Is(err, errHTTP2):
 		first := bytes.Clone(c.in.B[c.from:c.to])
 		c.drop()
 		c.front.hand(c, &read{c.sock.Detach(), first})
 		return
-	case err == errTaken:
+	case errors.Is(err, errTaken):
 		c.front.count.tunnels.Dec()
 	case errors.Is(err, sock.ErrExpired):
 		c.late()
-	case err == errCut && c.wire.mode == modeClose:
+	case errors.Is(err, errCut) && c.wire.mode == modeClose:
 		c.reset()
-	case (err == errLast || err == errCut) && c.lingering:
+	case (errors.Is(err, errLast) || errors.Is(err, errCut)) && c.lingering:
 		c.linger()
 	}
 	c.drop()
@@ -358,7 +358,7 @@ func (c *conn) handle(h infer.Handler) (whole bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			whole = false
-			if p != http.ErrAbortHandler {
+			if e, ok := p.(error); !ok || !errors.Is(e, http.ErrAbortHandler) {
 				c.front.log.Error("request panicked", "panic", p, "stack", string(debug.Stack()))
 			}
 		}

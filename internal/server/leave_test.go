@@ -107,7 +107,7 @@ func TestTheClientLeaves(t *testing.T) {
 				t.Run(ph.name, func(t *testing.T) {
 					p := newPaused()
 					s := w.on(t, short(), NewMux([]Route{{"GET", "/a", 0, p.handler(ph.h)}, {"POST", "/a", 0, p.handler(ph.h)}}))
-					leave := func() {}
+					var leave func()
 					if w.h2 {
 						ctx, cancel := context.WithCancel(t.Context())
 						leave = cancel

@@ -107,7 +107,7 @@ func (u *upload) ReadShort(most, limit int64) (b []byte, whole bool, err error) 
 		u.start = c.front.watch.Now()
 	}
 	if !u.ended() {
-		if err := c.sock.Receive(u); err != nil && err != errBodyHere {
+		if err := c.sock.Receive(u); err != nil && !errors.Is(err, errBodyHere) {
 			return nil, false, u.failed(err)
 		}
 	}

@@ -18,8 +18,8 @@ type wire struct {
 	c      *conn
 	header *infer.Header // nil once a stream has begun
 	rest   infer.Header  // what of it may still be asked for then
-	minor  int  // of the client's HTTP version
-	head   bool // the client wants no body
+	minor  int           // of the client's HTTP version
+	head   bool          // the client wants no body
 
 	mode    mode
 	left    int64 // of a body whose length was said
