@@ -12,6 +12,7 @@ import (
 	"sluice/internal/gate/span"
 	"sluice/internal/infer"
 	"sluice/internal/kit/metric"
+	"sluice/internal/route"
 	"sluice/internal/server"
 )
 
@@ -36,11 +37,12 @@ var classes = map[string]auth.Class{
 
 // muxes are every call of the API behind its gates, and those that the health
 // port answers.
-func (a *App) muxes(router infer.Handler, adm *admin.Admin) (api, health *server.Mux) {
+func (a *App) muxes(router *route.Router, adm *admin.Admin) (api, health *server.Mux) {
 	am := new(access.Metrics)
 	metric.Fill(a.metrics, am)
 	work := infer.Chain(router,
-		server.Body(a.cfg.Server.MaxBody, 0, nil), // from here on a request has a model
+		// From here on a request has a model, or all models are one.
+		server.Body(a.cfg.Server.MaxBody, a.cfg.Server.StreamAbove, router.Blind),
 		// modules may change the body here, and a place is taken
 	)
 	routes := []server.Route{

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/internal/infer"
@@ -20,6 +21,8 @@ import (
 type netHTTP struct {
 	h      infer.Handler
 	stall  time.Duration // for bodies of requests
+	rate   int           // that they must come with, 0 for any, after grace
+	grace  time.Duration
 	unread time.Duration // for answers
 }
 
@@ -48,7 +51,7 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	rc := http.NewResponseController(hw)
 	wire := &httpWire{w: hw, rc: rc, head: hr.Method == http.MethodHead, h2: hr.ProtoMajor > 1, stall: f.unread}
 	if hr.Body != nil && hr.Body != http.NoBody {
-		b := &httpBody{Reader: hr.Body, rc: rc, stall: f.stall}
+		b := &httpBody{Reader: hr.Body, rc: rc, stall: f.stall, rate: f.rate, grace: f.grace}
 		r.SetBody(infer.NewBody(b, hr.ContentLength))
 		// A refusal does not wait for a body that nobody wants, nor does its
 		// connection for long.
@@ -70,31 +73,73 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 }
 
 // httpBody is a request's, which knows whether it has been read to its end, and
-// does not wait for ever for a client that sends no more.
+// does not wait for ever for a client that sends no more, or too slowly.
 type httpBody struct {
 	io.Reader
-	rc       *http.ResponseController
-	stall    time.Duration
-	deadline time.Time // of the next piece
+	rc    *http.ResponseController
+	stall time.Duration
+	rate  int
+	grace time.Duration
+
+	n       int64         // bytes that have come
+	waited  time.Duration // for them
+	stalled bool
+
+	mu       sync.Mutex // guards what follows
+	deadline time.Time  // of the next piece
 	ended    bool
-	stalled  bool
+	stopped  bool
 }
 
 func (b *httpBody) Read(p []byte) (int, error) {
-	if now := time.Now(); b.deadline.Sub(now) < b.stall-b.stall/10 {
-		b.deadline = now.Add(b.stall)
-		_ = b.rc.SetReadDeadline(b.deadline) // a connection that has none is a test's
+	begin := time.Now()
+	if !b.hurry(begin) {
+		return 0, errStopped
 	}
 	n, err := b.Reader.Read(p)
+	b.n += int64(n)
+	b.waited += time.Since(begin)
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	switch {
 	case err == io.EOF:
 		b.ended = true
 		_ = b.rc.SetReadDeadline(time.Time{}) // it would end the wait for the client's leaving
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded) && !b.stopped:
 		b.stalled = true
 		err = &infer.Error{Status: http.StatusRequestTimeout, Code: "request_body_timeout", Msg: "The rest of the request body did not come in time.", Err: err}
 	}
 	return n, err
+}
+
+// hurry sets when the client has to have sent more, and reports whether that is
+// of any use. It is moved at most every tenth of the time that a client may be
+// silent, unless that is nearly over.
+func (b *httpBody) hurry(now time.Time) bool {
+	left := b.stall
+	if b.rate > 0 {
+		allowed := b.grace + time.Duration(float64(b.n)/float64(b.rate)*float64(time.Second))
+		left = min(left, max(allowed-b.waited, 0))
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if at := now.Add(left); left < b.stall || at.Sub(b.deadline) > b.stall/10 {
+		b.deadline = at
+		if !b.stopped {
+			_ = b.rc.SetReadDeadline(at) // a connection that has none is a test's
+		}
+	}
+	return !b.stopped
+}
+
+// Stop ends the Read that waits for the client, and those to come. Anybody may
+// call it.
+func (b *httpBody) Stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stopped = true; !b.ended {
+		_ = b.rc.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // linger bounds the time in which net/http reads what is left of b.

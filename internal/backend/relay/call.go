@@ -100,6 +100,9 @@ func (c *call) Answer(h *h1.ResponseHead) error {
 		// A length that the worker does not keep to would leave no room for
 		// the event that says so.
 		c.way, c.most, c.length = wayEvents, maxEvent, -1
+		if c.r.Left() {
+			c.r.Stream = true // as is seen only now
+		}
 	case c.length > maxHeld, c.length < 0 && !isType(h, "application/json"):
 		c.way = wayThrough
 	default:
@@ -221,6 +224,9 @@ func (c *call) failed(ctx context.Context, err error) error {
 	var said *infer.Error
 	switch {
 	case errors.As(err, &said):
+		if ended := infer.Ended(ctx, err); ended != nil {
+			return ended // which is why the client's body did
+		}
 		return said
 	case c.way == wayNone || !inBody(err):
 		return failed(ctx, err)

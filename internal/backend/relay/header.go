@@ -85,7 +85,7 @@ func appendHead(b []byte, r *infer.Request, lead *fleet.Worker, p *peer) ([]byte
 	if own != "" {
 		field("Authorization", own)
 	}
-	if r.Stream && lead.Info().ClosesStreams {
+	if (r.Stream || r.Left()) && lead.Info().ClosesStreams {
 		// Said by us, or the next request would meet a connection that is
 		// about to be closed, and fail.
 		field("Connection", "close")
@@ -95,7 +95,11 @@ func appendHead(b []byte, r *infer.Request, lead *fleet.Worker, p *peer) ([]byte
 	if !ok {
 		return b, errHead
 	}
-	b, _ = h1.AppendContentLength(b, int64(len(r.Body)))
+	if n := r.BodyLength(); n >= 0 {
+		b, _ = h1.AppendContentLength(b, n)
+	} else {
+		b = append(b, h1.ChunkedField...)
+	}
 	return append(b, h1.EndHead...), nil
 }
 

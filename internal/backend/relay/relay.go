@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"sync"
@@ -114,12 +115,25 @@ func (b *Backend) Serve(ctx context.Context, r *infer.Request, w *infer.Reply, t
 		defer c.free()
 		c.r, c.w = r, w
 		x.Method, x.Body, x.Sink, x.Between = http.MethodPost, r.Body, c, b.cfg.Between
+		if r.Left() {
+			x.Source, x.Length = (*upload)(r), r.BodyLength()
+		}
 		if x.Head, err = appendHead(x.Head, r, t.Lead, p); err == nil {
 			return c.end(ctx, p.host.Do(ctx, x))
 		}
 	}
 	return unbuilt(err)
 }
+
+// An upload is a Request as the upstream.Source of the body that was left with
+// its client.
+type upload infer.Request
+
+// Pass implements upstream.Source.
+func (u *upload) Pass(w io.Writer) error { return (*infer.Request)(u).PassBody(w) }
+
+// Stop implements upstream.Source.
+func (u *upload) Stop() { (*infer.Request)(u).StopBody() }
 
 // unbuilt is the error of a request that could not be made for the worker.
 func unbuilt(err error) error {

@@ -12,7 +12,8 @@ import (
 )
 
 // An Error says why an exchange failed. What a Sink returns is not made one,
-// unless it is an *h1.Error: it is returned as it is.
+// unless it is an *h1.Error: it is returned as it is. So is what a Source
+// returns that fails by itself.
 //
 // Unwrap leads to an *h1.Error if the worker broke the rules, to the context's
 // cause if nobody wants the answer any more, and to context.DeadlineExceeded
@@ -67,7 +68,10 @@ func over(ctx context.Context) error {
 
 // fault makes an Error of what ended x's Receive.
 func (x *Exchange) fault(ctx context.Context, err error) error {
-	if x.sinkErr != nil {
+	switch {
+	case x.sourceErr != nil:
+		return x.sourceErr
+	case x.sinkErr != nil:
 		return x.sinkErr
 	}
 	e := &Error{Op: "answer", Reused: x.c.used, Received: x.received, Err: err}

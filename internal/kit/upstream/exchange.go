@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/internal/kit/buf"
@@ -47,14 +48,20 @@ type Exchange struct {
 	Body   []byte // sent behind it as it is
 	Once   bool   // never sent again, however surely the worker has not seen it
 
+	// Source gives the body if that is not in Body. It is asked when there is a
+	// connection, a new one, and then the Exchange cannot be sent again.
+	Source Source
+	Length int64 // of what it gives, as Head says; negative if it comes in chunks, as Head says then
+
 	FirstByte time.Duration // from the end of sending to the whole of the answer's head; 0 is no bound
 	Between   time.Duration // how long the worker may be silent within the body; 0 is no bound
 
 	Sink Sink
 
-	store *buf.Buf // where Head begins
-	wrote chan error
-	body  h1.Body
+	store  *buf.Buf // where Head begins
+	wrote  chan error
+	halted atomic.Bool // whatever the Source still has, it is not needed
+	body   h1.Body
 	attempt
 }
 
@@ -80,6 +87,8 @@ type attempt struct {
 	keep     bool  // the connection may serve another request
 	sendErr  error // why sending failed
 	sinkErr  error
+
+	sourceErr error // why the Source failed
 }
 
 // promise is what an answer's head says of its connection.
@@ -151,10 +160,16 @@ type receiver Exchange
 func (r *receiver) Begin() (wait bool, err error) {
 	x := (*Exchange)(r)
 	x.sentAt = x.c.h.client.watch.Now()
-	if len(x.Body) <= oneWrite {
+	switch {
+	case x.Source != nil:
+		x.clock(0)
+		x.writing, x.c.x = true, x
+		go x.c.writer()
+		return false, nil
+	case len(x.Body) <= oneWrite:
 		x.clock(x.FirstByte)
 		x.sendErr = x.sendSmall()
-	} else {
+	default:
 		x.clock(0)
 		var n int
 		n, x.sendErr = x.c.s.Try(x.Head, x.Body)
@@ -195,14 +210,18 @@ func (x *Exchange) sendSmall() error {
 func (c *conn) write() {
 	x, n := c.x, c.sent
 	var err error
-	if n < len(x.Head) {
+	switch {
+	case x.Source != nil:
+		err = x.stream()
+	case n < len(x.Head):
 		err = c.s.Write2(x.Head[n:], x.Body, sendStall)
-	} else {
+	default:
 		err = c.s.Write(x.Body[n-len(x.Head):], sendStall)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		x.clock(x.FirstByte)
-	} else {
+	case !errors.Is(err, sock.ErrInterrupted):
 		_ = c.s.Expire(lastWords) // if that is too late, the other end of c.s knows
 	}
 	x.wrote <- err
@@ -216,6 +235,10 @@ func (x *Exchange) settle(stop bool) {
 	}
 	if stop {
 		x.stopped = true
+		if x.Source != nil {
+			x.halted.Store(true)
+			x.Source.Stop()
+		}
 		_ = x.c.s.NetConn().SetWriteDeadline(time.Unix(1, 0))
 	}
 	if err := <-x.wrote; err != nil {
@@ -332,6 +355,9 @@ func (x *Exchange) answer(end int) (done bool, err error) {
 		return false, errUnsolicited
 	}
 	x.settle(h.Status >= 300)
+	if x.sourceErr != nil {
+		return false, x.sourceErr
+	}
 	x.stage = inBody
 	if err := x.pause(); err != nil {
 		return false, err
