@@ -75,7 +75,8 @@ type Conn struct {
 	stall              time.Duration      // how long it may get nowhere, while its deadline is lent
 	before             int64              // the deadline that was
 
-	late sync.Mutex // held while the deadline passes, or is taken back
+	late     sync.Mutex // held while the socket's own deadline is set to wake the owner, or taken back
+	detached bool       // guarded by late; the socket is somebody else's
 
 	hungUp      atomic.Bool // no more bytes will come than are here
 	interrupted atomic.Bool
@@ -104,8 +105,18 @@ func (c *Conn) HungUp() bool { return c.hungUp.Load() }
 // Interrupt ends the wait that c's owner is in, or the next, with
 // ErrInterrupted. Anybody may call it.
 func (c *Conn) Interrupt() {
+	c.late.Lock()
+	defer c.late.Unlock()
 	c.interrupted.Store(true)
-	_ = c.nc.SetDeadline(past)
+	c.wakeLocked()
+}
+
+// wakeLocked ends all waits on c, unless they are somebody else's by now. c.late
+// must be held.
+func (c *Conn) wakeLocked() {
+	if !c.detached {
+		_ = c.nc.SetDeadline(past)
+	}
 }
 
 // Interrupted reports whether somebody has called Interrupt. Such a Conn
@@ -133,7 +144,7 @@ func (c *Conn) Hasten() {
 	c.late.Lock()
 	defer c.late.Unlock()
 	c.deadline.Store(expired)
-	_ = c.nc.SetDeadline(past)
+	c.wakeLocked()
 }
 
 // Renew makes c usable again after ErrExpired, without a deadline: for last
@@ -319,9 +330,12 @@ func (c *Conn) Close() error {
 }
 
 // Detach takes c from its Watch and leaves its connection open, for somebody
-// else.
+// else. What c is told from then on does not touch it.
 func (c *Conn) Detach() net.Conn {
 	c.watch.drop(c)
+	c.late.Lock()
+	defer c.late.Unlock()
+	c.detached = true
 	_ = c.nc.SetDeadline(time.Time{})
 	return c.nc
 }
@@ -333,10 +347,19 @@ func (c *Conn) hangUp(full bool) {
 	if c.rc == nil {
 		full = true // half a connection is of no use to TLS
 	} else if first {
-		_ = c.nc.SetReadDeadline(past) // the owner may have read all and still wait
+		c.ended()
 	}
 	if c.watcher != nil && (first || full) {
 		c.watcher.HungUp(full)
+	}
+}
+
+// ended wakes the owner, who may have read all and still wait.
+func (c *Conn) ended() {
+	c.late.Lock()
+	defer c.late.Unlock()
+	if !c.detached {
+		_ = c.nc.SetReadDeadline(past)
 	}
 }
 
@@ -345,6 +368,6 @@ func (c *Conn) expire(at int64) {
 	c.late.Lock()
 	defer c.late.Unlock()
 	if c.deadline.CompareAndSwap(at, expired) {
-		_ = c.nc.SetDeadline(past)
+		c.wakeLocked()
 	}
 }

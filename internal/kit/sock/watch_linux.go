@@ -38,11 +38,17 @@ func (h *hangups) add(c *Conn) {
 	})
 }
 
-// drop has nothing to do if the descriptor is closed; if it lives on with
-// somebody else, nobody is told of it.
+// drop has nothing to do if the socket is closed already, as after a TLS
+// handshake whose time was up: its descriptor may be another's.
 func (h *hangups) drop(c *Conn) {
-	if c.fd >= 0 {
-		_ = syscall.EpollCtl(h.fd, syscall.EPOLL_CTL_DEL, c.fd, nil)
+	sc := socket(c.nc)
+	if sc == nil {
+		return
+	}
+	if rc, err := sc.SyscallConn(); err == nil {
+		_ = rc.Control(func(fd uintptr) {
+			_ = syscall.EpollCtl(h.fd, syscall.EPOLL_CTL_DEL, int(fd), nil)
+		})
 	}
 }
 
