@@ -126,8 +126,20 @@ func (r *Request) Release() {
 	}
 }
 
-// NewBody returns a Body that reads from src. length is -1 if it is unknown. If
-// src has a method Stop, that must end a Read which waits for the client.
+// A Clocked is a reader of a client's bytes that holds it to a time.
+type Clocked interface {
+	io.Reader
+
+	// Pause stops the clock until the next Read.
+	Pause()
+
+	// Stop ends the Read that waits for the client, and those to come. It may
+	// be called while one runs.
+	Stop()
+}
+
+// NewBody returns a Body that reads from src, which is Clocked if its Reads may
+// wait. length is -1 if it is unknown.
 func NewBody(src io.Reader, length int64) Body { return &reader{src: src, length: length} }
 
 type reader struct {
@@ -179,9 +191,16 @@ func unread(err error) error {
 }
 
 func (b *reader) Pass(w io.Writer, limit int64) error {
+	give := func(p []byte) error {
+		if c, ok := b.src.(Clocked); ok {
+			c.Pause()
+		}
+		_, err := w.Write(p)
+		return err
+	}
 	n := int64(b.begun.Len())
 	if n > 0 {
-		if _, err := w.Write(b.begun.Bytes()); err != nil {
+		if err := give(b.begun.Bytes()); err != nil {
 			return err
 		}
 		b.begun = bytes.Buffer{}
@@ -190,16 +209,20 @@ func (b *reader) Pass(w io.Writer, limit int64) error {
 	defer pieces.Put(piece)
 	for {
 		k, err := b.src.Read(piece[:])
-		if n += int64(k); n > limit {
+		n += int64(k)
+		switch {
+		case n > limit:
 			return TooLarge
+		case b.length >= 0 && n > b.length:
+			return Unreadable(errors.New("it is longer than it was said to be"))
 		}
 		if k > 0 {
-			if _, err := w.Write(piece[:k]); err != nil {
+			if err := give(piece[:k]); err != nil {
 				return err
 			}
 		}
 		switch {
-		case err == io.EOF && b.length >= 0 && n < b.length:
+		case err == io.EOF && n < b.length:
 			return Unreadable(io.ErrUnexpectedEOF)
 		case err == io.EOF:
 			return nil
@@ -215,8 +238,8 @@ const passSize = 64 << 10
 var pieces = sync.Pool{New: func() any { return new([passSize]byte) }}
 
 func (b *reader) Stop() {
-	if s, ok := b.src.(interface{ Stop() }); ok {
-		s.Stop()
+	if c, ok := b.src.(Clocked); ok {
+		c.Stop()
 	}
 }
 

@@ -132,8 +132,17 @@ func (b *httpBody) hurry(now time.Time) bool {
 	return !b.stopped
 }
 
-// Stop ends the Read that waits for the client, and those to come. Anybody may
-// call it.
+// Pause implements infer.Clocked.
+func (b *httpBody) Pause() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended && !b.stopped {
+		b.deadline = time.Time{}
+		_ = b.rc.SetReadDeadline(b.deadline)
+	}
+}
+
+// Stop implements infer.Clocked.
 func (b *httpBody) Stop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
