@@ -72,7 +72,7 @@ func one(given *listen.Sockets, port string, addr listen.Address) (net.Listener,
 // workers are shown.
 func (p *ports) secure(c *config.Config, log *slog.Logger) (err error) {
 	p.scheme = "http"
-	if p.workers, err = listen.ClientTLS(c.WorkerTLS, events(log, "certificates for workers")); err != nil {
+	if p.workers, err = listen.ClientTLS(c.WorkerTLS, events(log, "the certificates for workers")); err != nil {
 		return err
 	}
 	if c.Listen.CertFile == "" {
@@ -85,7 +85,7 @@ func (p *ports) secure(c *config.Config, log *slog.Logger) (err error) {
 		log.Warn("certificate", "file", c.Listen.CertFile, "warning", w.Error())
 	}
 	if len(c.Listen.ClientCA) > 0 {
-		if p.clients, err = listen.NewRoots(c.Listen.ClientCA, events(log, "certificate authorities of clients")); err != nil {
+		if p.clients, err = listen.NewRoots(c.Listen.ClientCA, events(log, "the certificate authorities of clients")); err != nil {
 			return err
 		}
 	}
@@ -100,8 +100,8 @@ func (p *ports) secure(c *config.Config, log *slog.Logger) (err error) {
 // events logs what becomes of files that are read again.
 func events(log *slog.Logger, what string) listen.Events {
 	return listen.Events{
-		Loaded: func() { log.Info(what + " changed and was read again") },
-		Failed: func(err error) { log.Error(what+" cannot be read again; the old one stays", "err", err) },
+		Loaded: func() { log.Info("a file changed and was read again", "what", what) },
+		Failed: func(err error) { log.Error("a file cannot be read again; what it held before stays", "what", what, "err", err) },
 	}
 }
 
