@@ -586,7 +586,8 @@ func (c *conn) probe() (gone bool) {
 		c.probed = c.sock.Offer(c.spare[:])
 		c.spared = !c.probed
 	}
-	return c.stands == standsInLength && !c.probed
+	// A byte for which there is no room stays: what fills the socket asks as well.
+	return c.stands == standsInLength && !c.probed && !c.spared
 }
 
 var (

@@ -284,7 +284,7 @@ func (w *wire) send(b []byte, then standing) {
 		a, b = b, nil
 	}
 	if len(a) > 0 {
-		if w.mode != modeChunked && then != standsIdle {
+		if (w.mode != modeChunked || w.head) && then != standsIdle {
 			then = standsInLength
 		}
 		w.broken = w.c.send(a, b, then)
@@ -306,7 +306,7 @@ func (w *wire) Flush() error {
 
 // Splices implements infer.Splicer.
 func (w *wire) Splices() bool {
-	return w.mode == modeChunked || w.mode <= modeOpen && w.minor > 0 && !w.head
+	return !w.head && (w.mode == modeChunked || w.mode <= modeOpen && w.minor > 0)
 }
 
 // Splice implements infer.Splicer. Chunks need not wait: the reader of a stream
