@@ -72,8 +72,8 @@ func (a *App) build() (err error) {
 	for _, m := range []any{rm, wm, um, sm} {
 		metric.Fill(a.metrics, m)
 	}
-	a.client = upstream.New(upstream.Options{Watch: a.watch, Config: cfg.Upstream, Metrics: um, TLS: a.workers.Config()})
-	a.transport = relay.Transport(cfg.Upstream, a.workers.Config())
+	a.client = upstream.New(upstream.Options{Watch: a.watch, Config: cfg.Upstream, Metrics: um, Secure: a.workers.Config})
+	a.transport = relay.Transport(cfg.Upstream, a.workers.Config)
 	backend := relay.New(a.client, a.watch, relay.Config{Between: cfg.Upstream.Silence, TunnelIdle: cfg.Server.TunnelIdle})
 	a.fleet = fleet.New(cfg.Workers, cfg.Health, cfg.Breaker, fleet.Options{
 		Transport: a.transport,

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -23,14 +24,19 @@ const (
 // its idle connections at the end.
 //
 // Proxies named by the environment are not asked: workers are neighbours.
-func Transport(cfg upstream.Config, secure *tls.Config) *http.Transport {
+func Transport(cfg upstream.Config, secure func() *tls.Config) *http.Transport {
 	d := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
 	return &http.Transport{
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			conf := secure().Clone() // now: its files may have changed
+			conf.NextProtos = []string{"http/1.1"}
+			return (&tls.Dialer{NetDialer: d, Config: conf}).DialContext(ctx, network, addr)
+		},
 		DialContext:            fleet.Dialer(d.DialContext),
 		MaxIdleConnsPerHost:    idlePerWorker,
 		IdleConnTimeout:        cfg.PoolIdle,
-		TLSClientConfig:        secure,
-		TLSHandshakeTimeout:    dialTimeout,
 		MaxResponseHeaderBytes: maxHeader,
 		DisableCompression:     true,
 	}

@@ -27,7 +27,7 @@ func (h *Host) dial(ctx context.Context, waits *sock.Waits) (*conn, error) {
 	if at, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(at))
 	}
-	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	own, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if waits != nil {
 		defer waits.Off()
@@ -108,7 +108,12 @@ func (h *Host) try(ctx context.Context, a netip.Addr, left int) (net.Conn, error
 }
 
 func (h *Host) handshake(ctx context.Context, nc net.Conn) (net.Conn, error) {
-	t := tls.Client(nc, h.tls)
+	conf := h.tls
+	if secure := h.client.opts.Secure; secure != nil {
+		conf = secure().Clone()
+		conf.NextProtos, conf.ServerName = h.tls.NextProtos, h.tls.ServerName
+	}
+	t := tls.Client(nc, conf)
 	if err := t.HandshakeContext(ctx); err != nil {
 		_ = nc.Close() // it is of no use
 		return nil, fmt.Errorf("TLS handshake: %w", err)

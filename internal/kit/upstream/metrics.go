@@ -8,7 +8,7 @@ type Metrics struct {
 	Opened  *metric.Counter    `name:"sluice_upstream_connections_opened_total" help:"Connections to workers that were opened."`
 	Failed  *metric.Counter    `name:"sluice_upstream_connections_failed_total" help:"Connections to workers that could not be opened."`
 	Reused  *metric.Counter    `name:"sluice_upstream_connections_reused_total" help:"Requests that were sent on a connection which had served another before."`
-	Replays *metric.Counter    `name:"sluice_upstream_replays_total" help:"Requests that were sent again because the worker had closed the connection before it answered."`
+	Replays *metric.Counter    `name:"sluice_upstream_replays_total" help:"Requests that were sent again because the worker had closed the connection before it had them."`
 	Waited  *metric.Counter    `name:"sluice_upstream_connection_waits_total" help:"Requests that waited because a worker had as many connections as it may have."`
 	Closed  *metric.CounterVec `name:"sluice_upstream_connections_closed_total" labels:"reason" max:"16" help:"Connections to workers that were closed: told (worker's word), hangup, idle, limit, unsolicited (worker sent what nobody asked for), error, ended (request given up), moved (address), shutdown."`
 	Open    *metric.GaugeFunc  `name:"sluice_upstream_connections" help:"Connections to workers that are open, tunnels left out."`

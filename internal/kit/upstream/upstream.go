@@ -40,9 +40,10 @@ const (
 type Options struct {
 	Watch   *sock.Watch // it must Run for as long as the Client is used
 	Config  Config
-	Metrics *Metrics    // nil counts nothing
-	TLS     *tls.Config // for https; what it says of protocols and names is replaced, unless it has a ServerName
-	Limits  h1.Limits   // of answers; zero is the defaults, with heads of 64 KiB
+	Metrics *Metrics           // nil counts nothing
+	TLS     *tls.Config        // for https; what it says of protocols and names is replaced, unless it has a ServerName
+	Secure  func() *tls.Config // asked at each handshake in place of TLS, if it is set: its files may have changed
+	Limits  h1.Limits          // of answers; zero is the defaults, with heads of 64 KiB
 
 	// Resolve finds the addresses of a name, best first; nil asks the system.
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
