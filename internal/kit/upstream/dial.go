@@ -27,6 +27,8 @@ func (h *Host) dial(ctx context.Context, waits *sock.Waits) (*conn, error) {
 	if at, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(at))
 	}
+	// A lookup may go on when ctx is over already, and used for another request:
+	// it is not told of ctx.
 	own, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if waits != nil {

@@ -19,16 +19,17 @@ func FuzzAnswers(f *testing.F) {
 			f.Add([]byte(a.wire), uint16(7))
 		}
 	}
-	c := client(f, Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	var script func(net.Conn) // of the one input that is tried at a time
+	c := client(f, Options{Dial: func(context.Context, string, string) (net.Conn, error) {
 		far, near := net.Pipe()
-		ctx.Value(said{}).(func(net.Conn))(far)
+		script(far)
 		return near, nil
 	}})
 	h := host(f, c, "http://127.0.0.1")
 	f.Fuzz(func(t *testing.T, wire []byte, at uint16) {
 		cut := int(at) % (len(wire) + 1)
 		done := make(chan struct{})
-		ctx := context.WithValue(context.Background(), said{}, func(c net.Conn) {
+		script = func(c net.Conn) {
 			go func() {
 				defer close(done)
 				defer c.Close()
@@ -38,11 +39,11 @@ func FuzzAnswers(f *testing.F) {
 				c.Write(wire[:cut])
 				c.Write(wire[cut:])
 			}()
-		})
+		}
 		x, s := request("GET"), new(Collect)
 		s.Limit = 1 << 20
 		x.Sink = s
-		err := h.Do(ctx, x)
+		err := h.Do(context.Background(), x)
 		x.Free()
 		defer s.Free()
 		h.evict(func(*conn) (reason, bool, bool) { return shutdown, true, true }) // each has its own worker
@@ -56,8 +57,6 @@ func FuzzAnswers(f *testing.F) {
 		}
 	})
 }
-
-type said struct{}
 
 // others reads an answer with net/http.
 func others(wire []byte) (status int, body []byte, err error) {
