@@ -532,3 +532,36 @@ func TestWhatComesWithAHangUp(t *testing.T) {
 		}
 	})
 }
+
+// TestHasten holds that a wait is ended by somebody else, before it begins too,
+// and that the Conn can be used again.
+func TestHasten(t *testing.T) {
+	each(t, func(t *testing.T, w *Watch, near, far net.Conn) {
+		c := w.Add(near, nil)
+		defer c.Close()
+		for _, before := range []bool{false, true} {
+			var got reader
+			if before {
+				c.Hasten()
+			} else {
+				begun := make(chan struct{})
+				got.begin = func() (bool, error) { close(begun); return false, nil }
+				go func() { <-begun; c.Hasten() }()
+			}
+			if err := soon(t, "its end", func() error { return c.Receive(&got) }); !errors.Is(err, ErrExpired) {
+				t.Fatalf("got %v, want ErrExpired", err)
+			}
+			if err := c.Expire(time.Hour); !errors.Is(err, ErrExpired) {
+				t.Errorf("a further wait could begin: %v", err)
+			}
+			if err := c.Renew(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(t, far, "hello")
+		got := reader{want: 5}
+		if err := soon(t, "hello", func() error { return c.Receive(&got) }); err != nil || string(got.got) != "hello" {
+			t.Errorf("got %q, %v", got.got, err)
+		}
+	})
+}
