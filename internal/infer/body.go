@@ -11,14 +11,11 @@ import (
 // A Body is a request's that is still with the client. Each front end has its
 // own, and owns the memory that it reads into.
 type Body interface {
-	// ReadAll reads the whole body, or fails with an *Error if that is longer
-	// than limit bytes or cannot be had. A body that announces more is refused
-	// unread. The bytes are good until Release, or until the Reply has ended.
-	ReadAll(limit int64) ([]byte, error)
-
-	// ReadShort is ReadAll for a body that may be longer than most bytes. If it
+	// ReadShort reads the body whole if it is no longer than most bytes. If it
 	// is, or announces to be, whole is false, and what was read of it comes
-	// first in the ReadAll or the Pass that follows.
+	// first in the ReadShort or the Pass that follows. It fails with an *Error
+	// if the body is, or announces to be, longer than limit bytes or cannot be
+	// had. The bytes are good until Release, or until the Reply has ended.
 	ReadShort(most, limit int64) (b []byte, whole bool, err error)
 
 	// Length is how many bytes the body announces, -1 if it does not.
@@ -27,7 +24,7 @@ type Body interface {
 	// Pass writes the body to w, piece by piece, instead of reading it whole:
 	// the next is read when w has taken the one before, so that the client
 	// sends no faster than that. Errors are those of w as they are, and those of
-	// ReadAll. It may be called once, by another goroutine than the handler's,
+	// ReadShort. It may be called once, by another goroutine than the handler's,
 	// which must not use the Reply until Pass has returned.
 	Pass(w io.Writer, limit int64) error
 
@@ -48,9 +45,12 @@ func (r *Request) ReadBody(limit int64) error {
 	if r.src == nil || r.read {
 		return nil
 	}
-	b, err := r.src.ReadAll(limit)
-	if err != nil {
+	b, whole, err := r.src.ReadShort(limit, limit)
+	switch {
+	case err != nil:
 		return err
+	case !whole:
+		return TooLarge
 	}
 	r.Body, r.Size, r.read = b, int64(len(b)), true
 	return nil
@@ -151,14 +151,6 @@ type reader struct {
 func (b *reader) Release() { b.begun = bytes.Buffer{} }
 
 func (b *reader) Length() int64 { return b.length }
-
-func (b *reader) ReadAll(limit int64) ([]byte, error) {
-	p, whole, err := b.ReadShort(limit, limit)
-	if err == nil && !whole {
-		return nil, TooLarge
-	}
-	return p, err
-}
 
 func (b *reader) ReadShort(most, limit int64) ([]byte, bool, error) {
 	if b.length > limit {

@@ -33,7 +33,6 @@ func (c *fakeClient) Write(b []byte) (int, error)   { c.sent += len(b); return l
 func (c *fakeClient) Flush() error                  { return nil }
 func (c *fakeClient) Splices() bool                 { return true }
 func (c *fakeClient) Splice(_ []byte, n int) error  { c.sent += n; return nil }
-func (c *fakeClient) ReadAll(int64) ([]byte, error) { return c.body, nil }
 func (c *fakeClient) Length() int64                 { return int64(len(c.body)) }
 func (c *fakeClient) Release()                      {}
 

@@ -71,15 +71,6 @@ func (u *upload) Length() int64 {
 	return u.length
 }
 
-// ReadAll implements infer.Body.
-func (u *upload) ReadAll(limit int64) ([]byte, error) {
-	b, whole, err := u.ReadShort(limit, limit)
-	if err == nil && !whole {
-		return nil, infer.TooLarge
-	}
-	return b, err
-}
-
 // ReadShort implements infer.Body.
 func (u *upload) ReadShort(most, limit int64) (b []byte, whole bool, err error) {
 	c := u.c
