@@ -17,6 +17,7 @@ import (
 type rogue struct {
 	URL   string
 	model string
+	takes bool // reply reads the body
 
 	mu    sync.Mutex
 	asked []*http.Request // guarded by mu; those that infer
@@ -33,11 +34,22 @@ func newRogue(t testing.TB, reply func(c net.Conn, r *http.Request)) *rogue {
 // newRogueOf is newRogue for another model.
 func newRogueOf(t testing.TB, model string, reply func(c net.Conn, r *http.Request)) *rogue {
 	t.Helper()
+	return startRogue(t, &rogue{model: model}, reply)
+}
+
+// newTaker is newRogue for a reply that reads the body itself.
+func newTaker(t testing.TB, reply func(c net.Conn, r *http.Request)) *rogue {
+	t.Helper()
+	return startRogue(t, &rogue{model: "m", takes: true}, reply)
+}
+
+func startRogue(t testing.TB, w *rogue, reply func(c net.Conn, r *http.Request)) *rogue {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &rogue{URL: "http://" + l.Addr().String(), model: model}
+	w.URL = "http://" + l.Addr().String()
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	conns := map[net.Conn]bool{}
@@ -91,9 +103,11 @@ func (w *rogue) serve(c net.Conn, reply func(net.Conn, *http.Request)) {
 		}
 		return
 	}
-	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		return
+	var b []byte
+	if !w.takes {
+		if b, err = io.ReadAll(r.Body); err != nil {
+			return
+		}
 	}
 	w.mu.Lock()
 	w.asked, w.bytes = append(w.asked, r), append(w.bytes, string(b))
