@@ -27,14 +27,14 @@ type fakeClient struct {
 	sent   int
 }
 
-func (c *fakeClient) Header() *infer.Header         { return &c.header }
-func (c *fakeClient) WriteHeader(int)               {}
-func (c *fakeClient) Write(b []byte) (int, error)   { c.sent += len(b); return len(b), nil }
-func (c *fakeClient) Flush() error                  { return nil }
-func (c *fakeClient) Splices() bool                 { return true }
-func (c *fakeClient) Splice(_ []byte, n int) error  { c.sent += n; return nil }
-func (c *fakeClient) Length() int64                 { return int64(len(c.body)) }
-func (c *fakeClient) Release()                      {}
+func (c *fakeClient) Header() *infer.Header        { return &c.header }
+func (c *fakeClient) WriteHeader(int)              {}
+func (c *fakeClient) Write(b []byte) (int, error)  { c.sent += len(b); return len(b), nil }
+func (c *fakeClient) Flush() error                 { return nil }
+func (c *fakeClient) Splices() bool                { return true }
+func (c *fakeClient) Splice(_ []byte, n int) error { c.sent += n; return nil }
+func (c *fakeClient) Length() int64                { return int64(len(c.body)) }
+func (c *fakeClient) Release()                     {}
 
 func (c *fakeClient) ReadShort(most, limit int64) ([]byte, bool, error) {
 	return c.body, int64(len(c.body)) <= most, nil

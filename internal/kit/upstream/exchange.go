@@ -129,7 +129,9 @@ var heads = sync.Pool{New: func() any { return new(h1.ResponseHead) }}
 
 func (x *Exchange) dropAnswer() {
 	if x.head != nil {
-		x.head.Reset()
+		if x.stage == inHead {
+			x.head.Reset() // it may be half read
+		}
 		heads.Put(x.head)
 		x.head = nil
 	}

@@ -106,7 +106,7 @@ func (h *Host) do(ctx context.Context, x *Exchange, tunnel bool) (nc net.Conn, e
 		}
 		again, err := x.stale(err), x.fault(ctx, err)
 		h.drop(c, x.why())
-		x.dropAnswer() // it may be half read
+		x.dropAnswer()
 		x.attempt = attempt{}
 		if !again {
 			return nil, nil, err
