@@ -101,7 +101,9 @@ func (p *ports) secure(c *config.Config, log *slog.Logger) (err error) {
 func events(log *slog.Logger, what string) listen.Events {
 	return listen.Events{
 		Loaded: func() { log.Info("a file changed and was read again", "what", what) },
-		Failed: func(err error) { log.Error("a file cannot be read again; what it held before stays", "what", what, "err", err) },
+		Failed: func(err error) {
+			log.Error("a file cannot be read again; what it held before stays", "what", what, "err", err)
+		},
 	}
 }
 

@@ -176,19 +176,21 @@ func TestNothingHappensOnImport(t *testing.T) {
 // sleepers may call time.Sleep outside a synctest bubble, each for a reason.
 // The name is a file, or a file and a function in it.
 var sleepers = map[string]string{
-	"internal/bench/kinds_test.go":                       "a server that writes without end, and not as fast as it can",
-	"internal/bench/nap_other.go nap":                    "what the load generator waits with where there is no finer clock",
-	"internal/bench/world_test.go stream":                "a simulated engine, run in the caller's bubble",
-	"internal/fleet/discover_test.go":                    "polls a worker's status with a deadline; real connections do not run in a bubble",
-	"internal/fleet/fleet_test.go after":                 "called in bubbles only",
-	"internal/mock/mock_test.go eventually":              "polls with a deadline",
-	"test/abuse/abuse_test.go TestSlowHeaders":           "clients that are slow",
-	"test/abuse/abuse_test.go TestSlowBodies":            "clients that are slow",
-	"test/e2e/smuggling_test.go TestWhatIsSaidUnasked":   "a worker that speaks when nobody asks; too short a wait is too early a request, which may fail",
-	"test/e2e/client_leaves_test.go TestTheClientLeaves": "lets an answer get under way; too short a wait leaves earlier in it, which must work as well",
-	"test/e2e/hostile_test.go reset":                     "a reset that follows at once overtakes the bytes before it; the kernel tells nobody when they are read",
-	"test/perf/main.go waitFor":                          "polls with a deadline",
-	"test/program/program.go Eventually":                 "polls with a deadline; a process cannot wake a test",
+	"internal/bench/kinds_test.go":                           "a server that writes without end, and not as fast as it can",
+	"internal/bench/nap_other.go nap":                        "what the load generator waits with where there is no finer clock",
+	"internal/bench/world_test.go stream":                    "a simulated engine, run in the caller's bubble",
+	"internal/fleet/discover_test.go":                        "polls a worker's status with a deadline; real connections do not run in a bubble",
+	"internal/fleet/fleet_test.go after":                     "called in bubbles only",
+	"internal/mock/mock_test.go eventually":                  "polls with a deadline",
+	"test/abuse/abuse_test.go TestSlowHeaders":               "clients that are slow",
+	"test/abuse/abuse_test.go TestSlowBodies":                "clients that are slow",
+	"test/e2e/uploads_test.go TestTheWorkerSetsThePace":      "a worker that takes nothing, for longer than a client may be silent",
+	"test/e2e/uploads_test.go TestTheClientLeavesInAnUpload": "the time in which a worker is promised to hear that the client left",
+	"test/e2e/smuggling_test.go TestWhatIsSaidUnasked":       "a worker that speaks when nobody asks; too short a wait is too early a request, which may fail",
+	"test/e2e/client_leaves_test.go TestTheClientLeaves":     "lets an answer get under way; too short a wait leaves earlier in it, which must work as well",
+	"test/e2e/hostile_test.go reset":                         "a reset that follows at once overtakes the bytes before it; the kernel tells nobody when they are read",
+	"test/perf/main.go waitFor":                              "polls with a deadline",
+	"test/program/program.go Eventually":                     "polls with a deadline; a process cannot wake a test",
 }
 
 // TestNoHopefulSleep finds waits that hope. A time.Sleep inside synctest.Test

@@ -64,11 +64,33 @@ func serve(args []string, std streams) int {
 }
 
 // untilSignal returns a context that ends with the first SIGINT or SIGTERM. A
-// second one ends the program at once.
+// second one ends the program at once, as if nobody had asked for either.
 func untilSignal() (ctx context.Context, stop func()) {
-	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // from here on a signal does what it does by default
-	return ctx, stop
+	ctx, cancel := context.WithCancel(context.Background())
+	came := make(chan os.Signal, 2)
+	signal.Notify(came, os.Interrupt, syscall.SIGTERM)
+	over, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for n := 0; ; n++ {
+			select {
+			case s := <-came:
+				if n > 0 {
+					signal.Reset(s)
+					_ = syscall.Kill(os.Getpid(), s.(syscall.Signal))
+				}
+				cancel()
+			case <-over:
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(came)
+		close(over)
+		<-ended
+		cancel()
+	}
 }
 
 // logger returns the log that c describes, the same for lines that are many,

@@ -76,7 +76,7 @@ func (p *passage) run() error {
 		}
 	}
 	if !u.body.Done() {
-		if err := u.c.sock.Receive(p); err != nil && err != errBodyHere {
+		if err := u.c.sock.Receive(p); err != nil && !errors.Is(err, errBodyHere) {
 			return err
 		}
 	}

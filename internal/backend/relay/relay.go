@@ -116,7 +116,7 @@ func (b *Backend) Serve(ctx context.Context, r *infer.Request, w *infer.Reply, t
 		c.r, c.w = r, w
 		x.Method, x.Body, x.Sink, x.Between = http.MethodPost, r.Body, c, b.cfg.Between
 		if r.Left() {
-			x.Source, x.Length = (*upload)(r), r.BodyLength()
+			x.Draw((*upload)(r), r.BodyLength())
 		}
 		if x.Head, err = appendHead(x.Head, r, t.Lead, p); err == nil {
 			return c.end(ctx, p.host.Do(ctx, x))

@@ -69,8 +69,8 @@ func over(ctx context.Context) error {
 // fault makes an Error of what ended x's Receive.
 func (x *Exchange) fault(ctx context.Context, err error) error {
 	switch {
-	case x.sourceErr != nil:
-		return x.sourceErr
+	case x.sourceErr() != nil:
+		return x.sourceErr()
 	case x.sinkErr != nil:
 		return x.sinkErr
 	}

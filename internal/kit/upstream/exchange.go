@@ -3,7 +3,6 @@ package upstream
 import (
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"sluice/internal/kit/buf"
@@ -48,11 +47,6 @@ type Exchange struct {
 	Body   []byte // sent behind it as it is
 	Once   bool   // never sent again, however surely the worker has not seen it
 
-	// Source gives the body if that is not in Body. It is asked when there is a
-	// connection, a new one, and then the Exchange cannot be sent again.
-	Source Source
-	Length int64 // of what it gives, as Head says; negative if it comes in chunks, as Head says then
-
 	FirstByte time.Duration // from the end of sending to the whole of the answer's head; 0 is no bound
 	Between   time.Duration // how long the worker may be silent within the body; 0 is no bound
 
@@ -60,7 +54,7 @@ type Exchange struct {
 
 	store  *buf.Buf // where Head begins
 	wrote  chan error
-	halted atomic.Bool // whatever the Source still has, it is not needed
+	outlet *outlet // of the Source that gives the body; nil without
 	body   h1.Body
 	attempt
 }
@@ -87,8 +81,6 @@ type attempt struct {
 	keep     bool  // the connection may serve another request
 	sendErr  error // why sending failed
 	sinkErr  error
-
-	sourceErr error // why the Source failed
 }
 
 // promise is what an answer's head says of its connection.
@@ -163,7 +155,7 @@ func (r *receiver) Begin() (wait bool, err error) {
 	x := (*Exchange)(r)
 	x.sentAt = x.c.h.client.watch.Now()
 	switch {
-	case x.Source != nil:
+	case x.outlet != nil:
 		x.clock(0)
 		x.writing, x.c.x = true, x
 		go x.c.writer()
@@ -213,8 +205,8 @@ func (c *conn) write() {
 	x, n := c.x, c.sent
 	var err error
 	switch {
-	case x.Source != nil:
-		err = x.stream()
+	case x.outlet != nil:
+		err = x.outlet.run()
 	case n < len(x.Head):
 		err = c.s.Write2(x.Head[n:], x.Body, sendStall)
 	default:
@@ -237,9 +229,8 @@ func (x *Exchange) settle(stop bool) {
 	}
 	if stop {
 		x.stopped = true
-		if x.Source != nil {
-			x.halted.Store(true)
-			x.Source.Stop()
+		if x.outlet != nil {
+			x.outlet.halt()
 		}
 		_ = x.c.s.NetConn().SetWriteDeadline(time.Unix(1, 0))
 	}
@@ -357,8 +348,8 @@ func (x *Exchange) answer(end int) (done bool, err error) {
 		return false, errUnsolicited
 	}
 	x.settle(h.Status >= 300)
-	if x.sourceErr != nil {
-		return false, x.sourceErr
+	if err := x.sourceErr(); err != nil {
+		return false, err
 	}
 	x.stage = inBody
 	if err := x.pause(); err != nil {

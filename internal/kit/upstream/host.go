@@ -89,7 +89,7 @@ func (h *Host) do(ctx context.Context, x *Exchange, tunnel bool) (nc net.Conn, e
 		defer context.AfterFunc(ctx, waits.End)()
 	}
 	for try := 0; ; try++ {
-		c, err := h.take(ctx, waits, tunnel || x.Source != nil || try > 1)
+		c, err := h.take(ctx, waits, tunnel || x.outlet != nil || try > 1)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -160,7 +160,7 @@ func (x *Exchange) receive(waits *sock.Waits) error {
 // its kernel has acknowledged the request. After a reset nobody knows.
 func (x *Exchange) stale(err error) bool {
 	switch {
-	case x.Once, x.Source != nil, !x.c.used, x.received, x.c.s.Interrupted(), x.sinkErr != nil:
+	case x.Once, x.outlet != nil, !x.c.used, x.received, x.c.s.Interrupted(), x.sinkErr != nil:
 		return false
 	case errors.Is(err, sock.ErrExpired), errors.Is(x.sendErr, sock.ErrExpired), errors.Is(err, sock.ErrInterrupted):
 		return false

@@ -75,7 +75,8 @@ func (f *feed) stopped() bool {
 // that is negative.
 func from(f *feed, length int64) *Exchange {
 	x := NewExchange()
-	x.Method, x.Source, x.Length = "POST", f, length
+	x.Method = "POST"
+	x.Draw(f, length)
 	x.Head = append(x.Head, "POST /v1/x HTTP/1.1\r\nHost: worker\r\n"...)
 	if length < 0 {
 		x.Head = append(x.Head, h1.ChunkedField...)
@@ -376,7 +377,7 @@ func TestASourceThatNeverStops(t *testing.T) {
 // fromDrip makes an Exchange whose body never ends.
 func fromDrip() *Exchange {
 	x := from(&feed{}, -1)
-	x.Source = drip{}
+	x.Draw(drip{}, -1)
 	return x
 }
 
