@@ -221,7 +221,7 @@ func TestTheSinkSetsThePace(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			cfg := short()
-			cfg.BodyTimeout, cfg.BodyRate = 300*time.Millisecond, 64<<20
+			cfg.BodyTimeout, cfg.BodyRate = time.Second, 1<<20
 			began, on := make(chan struct{}), make(chan struct{})
 			var once sync.Once
 			most := 0
@@ -253,7 +253,7 @@ func TestTheSinkSetsThePace(t *testing.T) {
 				got <- fmt.Sprint(res.StatusCode, string(b))
 			}()
 			<-began
-			<-time.After(time.Second) // longer than any client may take
+			<-time.After(1500 * time.Millisecond) // longer than any client may take
 			if n := sent.read(); n > 16<<20 {
 				t.Errorf("the client could send %d bytes that nobody took", n)
 			}
