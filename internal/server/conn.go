@@ -443,6 +443,7 @@ func (c *conn) refuseBytes(err error) {
 // last answer: closed at once, it could see a reset before it sees the answer.
 const (
 	lingerTime  = 5 * time.Second
+	drainLinger = 500 * time.Millisecond
 	lingerBytes = 8 << 20
 )
 
@@ -482,7 +483,11 @@ func (c *conn) linger() {
 	}
 	c.letGo()
 	c.state.Store(connLingering)
-	if c.sock.Expire(lingerTime) == nil {
+	left := lingerTime
+	if c.front.draining.Load() {
+		left = drainLinger // nobody waits for a client that only keeps its connection
+	}
+	if c.sock.Expire(left) == nil {
 		_ = c.sock.Receive(&discard{})
 	}
 }
