@@ -68,8 +68,8 @@ func (a *App) build() (err error) {
 	if a.watch, err = sock.NewWatch(); err != nil {
 		return fmt.Errorf("watching connections: %w", err)
 	}
-	rm, wm, um, sm := new(route.Metrics), new(workerMetrics), new(upstream.Metrics), new(server.Metrics)
-	for _, m := range []any{rm, wm, um, sm} {
+	rm, wm, um, sm, pm := new(route.Metrics), new(workerMetrics), new(upstream.Metrics), new(server.Metrics), new(policy.Metrics)
+	for _, m := range []any{rm, wm, um, sm, pm} {
 		metric.Fill(a.metrics, m)
 	}
 	a.client = upstream.New(upstream.Options{Watch: a.watch, Config: cfg.Upstream, Metrics: um, Secure: a.workers.Config})
@@ -83,7 +83,7 @@ func (a *App) build() (err error) {
 	})
 	router := route.New(route.Options{
 		Config: cfg.Retry, Backend: backend, Aliases: cfg.Routing.Aliases(),
-		Policy: newPolicy(cfg.Policy.Name), PolicyName: cfg.Policy.Name,
+		Policy: newPolicy(cfg.Policy.Name, &policy.Settings{Metrics: pm}), PolicyName: cfg.Policy.Name,
 		BackPressure: relay.BackPressure, Metrics: rm,
 	})
 	if err := a.addWorkers(); err != nil {
@@ -114,9 +114,9 @@ func (a *App) close() {
 
 // newPolicy makes policies of one name. The name was checked with the rest of
 // the configuration.
-func newPolicy(name string) func() policy.Policy {
+func newPolicy(name string, s *policy.Settings) func() policy.Policy {
 	return func() policy.Policy {
-		p, err := policy.New(name)
+		p, err := policy.New(name, s)
 		if err != nil {
 			panic("BUG: unchecked policy: " + err.Error())
 		}

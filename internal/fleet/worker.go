@@ -70,6 +70,9 @@ type Worker struct {
 	// their own so that reading the fields above stays cheap.
 	_        [64]byte
 	inflight atomic.Int64
+	prefill  atomic.Int64     // tokens of prompts, not yet answered, that it has to compute
+	context  atomic.Int64     // tokens of the prompts of requests that have not ended
+	sent     atomic.Int64     // tokens of prompts sent since it was made
 	ended    [3]atomic.Uint64 // by breaker.Outcome
 	_        [64]byte
 }
@@ -152,6 +155,18 @@ func (w *Worker) Breaker() *breaker.Breaker { return w.br }
 // InFlight returns how many requests this gateway has with w.
 func (w *Worker) InFlight() int64 { return w.inflight.Load() }
 
+// Prefill returns how many tokens w has to compute, by the estimate of those who
+// sent them, before it has begun to answer all of this gateway's requests.
+func (w *Worker) Prefill() int64 { return w.prefill.Load() }
+
+// Context returns how many tokens the prompts of w's running requests of this
+// gateway have.
+func (w *Worker) Context() int64 { return w.context.Load() }
+
+// Sent returns how many tokens of prompts this gateway has sent to w. It only
+// grows.
+func (w *Worker) Sent() int64 { return w.sent.Load() }
+
 // Served returns how many requests of this gateway have ended at w.
 func (w *Worker) Served() uint64 {
 	success, failure, neutral := w.Outcomes()
@@ -208,6 +223,8 @@ type Lease struct {
 	era      uint64 // of the breaker when it was last told something, or let the request pass
 	trial    bool   // the breaker was half-open
 	answered bool   // the trial was counted as a success
+
+	prefill, context int64 // charged, and to be given back
 }
 
 // Worker returns whose place it is.
@@ -230,11 +247,38 @@ func (l *Lease) Answered(now time.Time) {
 	l.era, l.answered = br.Era(), true
 }
 
+// Charge says what the request asks of the worker, in tokens: those of its prompt
+// that the worker has to compute, and all of them. It is called at most once.
+func (l *Lease) Charge(prefill, context int64) {
+	if prefill > 0 {
+		l.prefill = prefill
+		l.w.prefill.Add(prefill)
+	}
+	if context > 0 {
+		l.context = context
+		l.w.context.Add(context)
+		l.w.sent.Add(context)
+	}
+}
+
+// Began says that the answer has begun, so the prompt is computed.
+func (l *Lease) Began() {
+	if l.prefill != 0 {
+		l.w.prefill.Add(-l.prefill)
+		l.prefill = 0
+	}
+}
+
 // Release gives the place back and says what the request showed of the worker.
 // It must be called once. How a request ended that began before the breaker's
 // last change of state is counted, but does not move the breaker.
 func (l *Lease) Release(now time.Time, o breaker.Outcome) {
 	w := l.w
+	l.Began()
+	if l.context != 0 {
+		w.context.Add(-l.context)
+		l.context = 0
+	}
 	w.inflight.Add(-1)
 	w.ended[o].Add(1)
 	if w.br.Era() == l.era && (!l.answered || o == breaker.Failure) {

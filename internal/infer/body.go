@@ -119,7 +119,8 @@ func (c *counter) Write(p []byte) (int, error) {
 // committed calls it, because a stream lives for minutes and its request is
 // needed for its first milliseconds.
 func (r *Request) Release() {
-	r.Body, r.text, r.Header = nil, nil, Header{}
+	r.DropText()
+	r.Body, r.Header = nil, Header{}
 	if r.src != nil {
 		r.src.Release()
 		r.src = nil

@@ -9,6 +9,7 @@ package infer
 import (
 	"context"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -72,28 +73,46 @@ type Request struct {
 	// the endpoint has none.
 	Extract func(dst, body []byte) []byte
 
-	src    Body
-	read   bool
-	left   bool // with the client
-	gone   bool // of what was left, PassBody has begun to take it
-	limit  int64
-	text   []byte
-	texted bool
+	src   Body
+	read  bool
+	left  bool // with the client
+	gone  bool // of what was left, PassBody has begun to take it
+	limit int64
+	text  *[]byte // of texts; nil if Text was not called
 }
 
 // Reset makes r ready for another request and keeps its header's memory.
 func (r *Request) Reset() {
 	h := r.Header
 	h.Reset()
+	r.DropText()
 	*r = Request{Header: h}
 }
 
 // Text returns the prompt as bytes, nil if the endpoint has none. It is
-// computed at most once, and only if a policy asks.
+// computed only if a policy asks, and kept until DropText.
 func (r *Request) Text() []byte {
-	if !r.texted && r.Extract != nil {
-		r.texted = true
-		r.text = r.Extract(nil, r.Body)
+	if r.text == nil && r.Extract != nil && len(r.Body) > 0 {
+		t := texts.Get().(*[]byte)
+		*t = r.Extract((*t)[:0], r.Body)
+		r.text = t
 	}
-	return r.text
+	if r.text == nil {
+		return nil
+	}
+	return *r.text
 }
+
+// DropText gives the memory of Text back, which must not be looked at any more.
+func (r *Request) DropText() {
+	if r.text != nil && cap(*r.text) <= longText {
+		texts.Put(r.text)
+	}
+	r.text = nil
+}
+
+// texts holds *[]byte, the memory of Texts that were dropped, none of it longer
+// than longText.
+var texts = sync.Pool{New: func() any { return new([]byte) }}
+
+const longText = 4 << 20

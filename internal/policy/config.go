@@ -1,5 +1,11 @@
 package policy
 
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
 // Config says how workers are chosen.
 type Config struct {
 	Name string `yaml:"name" flag:"policy" help:"how the worker for a request is chosen"`
@@ -11,6 +17,17 @@ func DefaultConfig() Config { return Config{Name: "least_load"} }
 
 // Validate reports everything that is wrong with c.
 func (c Config) Validate() error {
-	_, err := New(c.Name)
-	return err
+	if !slices.Contains(Names(), c.Name) {
+		return fmt.Errorf("unknown policy %q; want one of %s", c.Name, strings.Join(Names(), ", "))
+	}
+	return nil
 }
+
+// Settings is what policies are made with. Each policy reads its own part.
+type Settings struct {
+	Metrics *Metrics // never nil
+}
+
+// DefaultSettings returns the defaults of every policy, with metrics that
+// nobody reads.
+func DefaultSettings() *Settings { return &Settings{Metrics: new(Metrics)} }

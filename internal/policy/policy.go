@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
@@ -24,9 +25,30 @@ type Policy interface {
 }
 
 // A Picker chooses among the workers it was bound to. Pick is called by many
-// goroutines at once, must not block, and must not allocate.
+// goroutines at once, must not block, and must not allocate. It notes in c what
+// it went by; c is empty when it comes. It returns nil if no worker is to serve
+// r: a client that asks for one that is not there is not given another.
+//
+// The time of a decision is r.Received: policies ask no clock.
 type Picker interface {
-	Pick(r *infer.Request) *fleet.Worker
+	Pick(r *infer.Request, c *Choice) *fleet.Worker
+}
+
+// A Learner is a Picker that wants to know where requests went, and what became
+// of them. Every Sent is followed by one Ended, with a Began between them if a
+// good answer began, on the same Learner and with the same Choice, although the
+// workers may have changed in between.
+type Learner interface {
+	// Sent tells that r is about to be sent to w: the Picker's choice, or that
+	// of the router, which sends a failed request to another worker.
+	Sent(r *infer.Request, w *fleet.Worker, c *Choice)
+
+	// Began tells that w's answer has begun.
+	Began(w *fleet.Worker, c *Choice, now time.Time)
+
+	// Ended tells that w is through with the request, and how: err is what the
+	// attempt came to, nil for a whole answer.
+	Ended(w *fleet.Worker, c *Choice, s *infer.Served, err error, now time.Time)
 }
 
 // A TextReader is a Policy whose Pickers may look at a request's Text, or at
@@ -42,26 +64,21 @@ func NeedsText(p Policy) bool {
 	return ok && t.NeedsText()
 }
 
-// An Observer is a Policy that learns from what became of its choices.
-type Observer interface {
-	Served(r *infer.Request, w *fleet.Worker, ok bool)
-}
-
 // builtin holds the policies by the name that configuration uses.
-var builtin = map[string]func() Policy{
-	"least_load":   func() Policy { return leastLoad{} },
-	"power_of_two": func() Policy { return powerOfTwo{} },
-	"random":       func() Policy { return random{} },
-	"round_robin":  func() Policy { return newRoundRobin() },
+var builtin = map[string]func(*Settings) Policy{
+	"least_load":   func(*Settings) Policy { return leastLoad{} },
+	"power_of_two": func(*Settings) Policy { return powerOfTwo{} },
+	"random":       func(*Settings) Policy { return random{} },
+	"round_robin":  func(*Settings) Policy { return newRoundRobin() },
 }
 
-// New returns the policy of that name.
-func New(name string) (Policy, error) {
+// New returns the policy of that name, made with s.
+func New(name string, s *Settings) (Policy, error) {
 	f, ok := builtin[name]
 	if !ok {
 		return nil, fmt.Errorf("unknown policy %q; want one of %s", name, strings.Join(Names(), ", "))
 	}
-	return f(), nil
+	return f(s), nil
 }
 
 // Names returns the names that New knows, sorted.
@@ -70,4 +87,4 @@ func Names() []string { return slices.Sorted(maps.Keys(builtin)) }
 // pickFunc lets a closure be a Picker.
 type pickFunc func() *fleet.Worker
 
-func (f pickFunc) Pick(*infer.Request) *fleet.Worker { return f() }
+func (f pickFunc) Pick(*infer.Request, *Choice) *fleet.Worker { return f() }

@@ -41,7 +41,7 @@ func busy(t testing.TB, w *fleet.Worker, n int) {
 
 func mustNew(t testing.TB, name string) Policy {
 	t.Helper()
-	p, err := New(name)
+	p, err := New(name, DefaultSettings())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestEveryPolicy(t *testing.T) {
 	for _, name := range Names() {
 		t.Run(name, func(t *testing.T) {
 			p := mustNew(t, name)
-			r := &infer.Request{Model: "m"}
+			r, c := &infer.Request{Model: "m"}, new(Choice)
 			for _, n := range []int{1, 2, 3, 16, 17, 70, 1} {
 				ws := all[:n]
 				in := make(map[*fleet.Worker]bool, n)
@@ -64,11 +64,11 @@ func TestEveryPolicy(t *testing.T) {
 				}
 				pick := p.Bind(ws)
 				for range 200 {
-					if w := pick.Pick(r); !in[w] {
+					if w := pick.Pick(r, c); !in[w] {
 						t.Fatalf("of %d workers it picked %v, which is none of them", n, w)
 					}
 				}
-				if got := testing.AllocsPerRun(200, func() { pick.Pick(r) }); got != 0 {
+				if got := testing.AllocsPerRun(200, func() { pick.Pick(r, c) }); got != 0 {
 					t.Errorf("a pick of %d allocates %v times, want 0", n, got)
 				}
 			}
@@ -84,7 +84,7 @@ func TestEveryIdleWorkerGetsItsShare(t *testing.T) {
 			got := make(map[*fleet.Worker]int)
 			const picks = 8000
 			for range picks {
-				got[pick.Pick(&infer.Request{})]++
+				got[pick.Pick(&infer.Request{}, new(Choice))]++
 			}
 			for _, w := range ws {
 				if n := got[w]; n < picks/8*7/10 || n > picks/8*13/10 {
@@ -99,9 +99,9 @@ func TestRoundRobinGoesInOrder(t *testing.T) {
 	ws := workers(t, 3)
 	p := mustNew(t, "round_robin")
 	pick := p.Bind(ws)
-	first := pick.Pick(&infer.Request{})
-	second := pick.Pick(&infer.Request{})
-	third := p.Bind(ws).Pick(&infer.Request{}) // a new table goes on where the old one was
+	first := pick.Pick(&infer.Request{}, new(Choice))
+	second := pick.Pick(&infer.Request{}, new(Choice))
+	third := p.Bind(ws).Pick(&infer.Request{}, new(Choice)) // a new table goes on where the old one was
 	if first == second || second == third || first == third {
 		t.Errorf("three picks of three workers were %s, %s, %s", first.Base(), second.Base(), third.Base())
 	}
@@ -117,7 +117,7 @@ func TestLeastLoadFindsTheIdleWorker(t *testing.T) {
 		}
 		pick := mustNew(t, "least_load").Bind(ws)
 		for range 100 {
-			if w := pick.Pick(&infer.Request{}); w != ws[n/2] {
+			if w := pick.Pick(&infer.Request{}, new(Choice)); w != ws[n/2] {
 				t.Fatalf("of %d workers it picked one with %d requests, and one has none", n, w.InFlight())
 			}
 		}
@@ -134,7 +134,7 @@ func TestBusyWorkersAreAvoided(t *testing.T) {
 			pick := mustNew(t, name).Bind(ws)
 			bad := 0
 			for range 10_000 {
-				if pick.Pick(&infer.Request{}).InFlight() > 0 {
+				if pick.Pick(&infer.Request{}, new(Choice)).InFlight() > 0 {
 					bad++
 				}
 			}
@@ -147,7 +147,7 @@ func TestBusyWorkersAreAvoided(t *testing.T) {
 }
 
 func TestAnUnknownPolicyIsNamed(t *testing.T) {
-	_, err := New("best_effort")
+	_, err := New("best_effort", DefaultSettings())
 	if want := `unknown policy "best_effort"; want one of least_load, power_of_two, random, round_robin`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -164,9 +164,9 @@ func BenchmarkPick(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {
-					r := &infer.Request{Model: "m"}
+					r, c := &infer.Request{Model: "m"}, new(Choice)
 					for pb.Next() {
-						pick.Pick(r)
+						pick.Pick(r, c)
 					}
 				})
 			})

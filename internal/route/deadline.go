@@ -2,7 +2,6 @@ package route
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -12,8 +11,9 @@ import (
 // unless somebody asks for Done. Who does not, looks at Deadline, and asks Err
 // when something else has woken him.
 //
-// It is good until the Serve that made it returns; then it is used for another
-// request. Who has asked for Done may keep it: then it is not used again.
+// It is good until the Serve whose trip it is part of returns; then it is used
+// for another request. Who has asked for Done may keep it: then it is not used
+// again.
 type deadline struct {
 	parent context.Context
 	at     time.Time
@@ -24,29 +24,6 @@ type deadline struct {
 type timed struct {
 	context.Context
 	cancel context.CancelFunc
-}
-
-var deadlines = sync.Pool{New: func() any { return new(deadline) }}
-
-// withDeadline returns a context that ends with parent or at the time given,
-// whichever is sooner. Its end must be called.
-func withDeadline(parent context.Context, at time.Time) *deadline {
-	if sooner, ok := parent.Deadline(); ok && sooner.Before(at) {
-		at = sooner
-	}
-	d := deadlines.Get().(*deadline)
-	d.parent, d.at = parent, at
-	return d
-}
-
-// end tells that the request has been served.
-func (d *deadline) end() {
-	if t := d.timed.Load(); t != nil {
-		t.cancel()
-		return // somebody may still look at it
-	}
-	d.parent, d.at = nil, time.Time{}
-	deadlines.Put(d)
 }
 
 // Deadline implements context.Context.

@@ -41,7 +41,7 @@ func TestWhenBodiesNeedNotBeRead(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			rt := New(Options{Config: DefaultConfig(), Aliases: tt.aliases, Policy: func() policy.Policy {
-				p, err := policy.New("round_robin")
+				p, err := policy.New("round_robin", policy.DefaultSettings())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -111,7 +111,7 @@ func TestBodiesThatWereLeftAreSentOnce(t *testing.T) {
 					}
 				}
 				return tt.err
-			}), Policy: func() policy.Policy { p, _ := policy.New("round_robin"); return p }})
+			}), Policy: func() policy.Policy { p, _ := policy.New("round_robin", policy.DefaultSettings()); return p }})
 			reg.Watch(rt.Publish)
 			_, w, err := askLeft(rt)
 			if code(err) != tt.code || w.Served.Tries != tt.tries {

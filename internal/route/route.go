@@ -98,12 +98,12 @@ func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) e
 		r.ModelAt, r.ModelEnd = 0, 0
 	}
 	r.Model = route.name(r)
-	begin := time.Now()
-	limited := withDeadline(ctx, begin.Add(rt.cfg.Timeout))
-	defer limited.end()
+	now := time.Now()
+	t := begin(ctx, now.Add(rt.cfg.Timeout))
+	defer t.end()
 	m := route.metrics.bound(r)
 	m.requests.Inc()
-	end, err := rt.try(limited, begin, route, r, w)
+	end, err := rt.try(t, now, route, r, w)
 	rt.metrics.served(m, r, w, err, end)
 	return err
 }
@@ -125,7 +125,7 @@ var errBusy = &infer.Error{
 // try makes the attempts, and returns when the last ended. When all have failed
 // it returns the last worker's word. After a pause it chooses anew, among the
 // workers that there are then.
-func (rt *Router) try(ctx context.Context, now time.Time, route *Route, r *infer.Request, w *infer.Reply) (time.Time, error) {
+func (rt *Router) try(ctx *trip, now time.Time, route *Route, r *infer.Request, w *infer.Reply) (time.Time, error) {
 	var room [8]*fleet.Worker
 	tried := room[:0] // asked, or found unwilling
 	err := error(errBusy)
@@ -134,7 +134,7 @@ func (rt *Router) try(ctx context.Context, now time.Time, route *Route, r *infer
 		most = 1
 	}
 	for attempts, paused := 0, 0; attempts < most; {
-		lead := route.next(r, tried)
+		lead := route.next(r, tried, &ctx.choice)
 		if lead == nil {
 			break
 		}
@@ -170,46 +170,31 @@ func (rt *Router) try(ctx context.Context, now time.Time, route *Route, r *infer
 
 // attempt serves r once, at the place that lease is, and gives that back with
 // an outcome. It returns when that was.
-func (rt *Router) attempt(ctx context.Context, route *Route, lease fleet.Lease, r *infer.Request, w *infer.Reply) (time.Time, error) {
+func (rt *Router) attempt(t *trip, route *Route, lease fleet.Lease, r *infer.Request, w *infer.Reply) (time.Time, error) {
 	lead := lease.Worker()
 	route.selected(lead)
-	held := &lease
-	if lease.Trial() {
-		held = onTrial(lease, w)
-		defer w.OnCommit(nil)
-	}
+	t.depart(route, lease, r, w)
 	done := false
 	defer func() {
 		if !done {
-			held.Release(time.Now(), breaker.Neutral) // a panic passes by
+			t.arrive(w, breaker.Neutral, errPanic, time.Now())
 		}
 	}()
 	fails := lead.Breaker().Failures()
-	err := route.Backend.Serve(ctx, r, w, fleet.Team{Lead: lead})
+	err := route.Backend.Serve(t, r, w, fleet.Team{Lead: lead})
 	done = true
-	o := rt.outcome(ctx, lead, r, w, err)
+	o := rt.outcome(t, lead, r, w, err)
 	if o == breaker.Failure && lost(err) && lead.Breaker().Failures() > fails {
 		o = breaker.Neutral
 	}
 	now := time.Now()
-	held.Release(now, o)
+	t.arrive(w, o, err, now)
 	rt.metrics.answered(w, err)
-	if route.observer != nil {
-		route.observer.Served(r, lead, err == nil)
-	}
 	return now, err
 }
 
-// onTrial returns lease in a place where the beginning of w's answer can find
-// it: that is the trial's success.
-func onTrial(lease fleet.Lease, w *infer.Reply) *fleet.Lease {
-	w.OnCommit(func(status int) {
-		if status < http.StatusInternalServerError {
-			lease.Answered(time.Now())
-		}
-	})
-	return &lease
-}
+// errPanic is what an attempt came to that a panic passes by.
+var errPanic = errors.New("serving panicked")
 
 // outcome says what err tells of the worker. A client that left, too long a
 // queue, a bad request, or an answer that was still coming when the request's

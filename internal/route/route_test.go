@@ -61,7 +61,7 @@ func router(t testing.TB, cfg Config, reg *fleet.Registry, b Backend) *Router {
 	rt := New(Options{
 		Config: cfg, Backend: b, PolicyName: "round_robin", Aliases: map[string]string{"gpt": "m"},
 		Policy: func() policy.Policy {
-			p, err := policy.New("round_robin")
+			p, err := policy.New("round_robin", policy.DefaultSettings())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -379,7 +379,7 @@ func TestAClientThatLeavesBetweenTries(t *testing.T) {
 
 func TestNoReadyWorkerIsNoUnknownModel(t *testing.T) {
 	reg := registry(t, breaker.Config{Failures: 1, Successes: 1, Rest: time.Hour}, "m")
-	rt := New(Options{Config: DefaultConfig(), Policy: func() policy.Policy { p, _ := policy.New("random"); return p }})
+	rt := New(Options{Config: DefaultConfig(), Policy: func() policy.Policy { p, _ := policy.New("random", policy.DefaultSettings()); return p }})
 	rt.Publish(&fleet.Snapshot{All: reg.Snapshot().All}) // known, none ready
 	_, _, err := ask(rt, "m")
 	if e := infer.AsError(err); e.Status != http.StatusServiceUnavailable || e.RetryAfter == 0 {
@@ -401,15 +401,15 @@ func BenchmarkDecide(b *testing.B) {
 				models[i] = "m"
 			}
 			reg := registry(b, breaker.DefaultConfig(), models...)
-			rt := New(Options{Config: DefaultConfig(), Policy: func() policy.Policy { p, _ := policy.New(name); return p }})
+			rt := New(Options{Config: DefaultConfig(), Policy: func() policy.Policy { p, _ := policy.New(name, policy.DefaultSettings()); return p }})
 			reg.Watch(rt.Publish)
 			b.Run(fmt.Sprintf("lookup and pick/%s/%d", name, n), func(b *testing.B) {
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {
-					r := &infer.Request{Model: "m"}
+					r, c := &infer.Request{Model: "m"}, new(policy.Choice)
 					for pb.Next() {
 						route, _ := rt.table.Load().Find(r)
-						if route.next(r, nil) == nil {
+						if route.next(r, nil, c) == nil {
 							b.Fail()
 						}
 					}
@@ -421,10 +421,10 @@ func BenchmarkDecide(b *testing.B) {
 
 func TestLookupAndPickAllocateNothing(t *testing.T) {
 	rt := router(t, DefaultConfig(), registry(t, breaker.DefaultConfig(), "m", "m"), nil)
-	r := &infer.Request{Model: "m"}
+	r, c := &infer.Request{Model: "m"}, new(policy.Choice)
 	if got := testing.AllocsPerRun(1000, func() {
 		route, _ := rt.table.Load().Find(r)
-		route.next(r, nil)
+		route.next(r, nil, c)
 	}); got != 0 {
 		t.Errorf("a decision allocates %v times, want 0", got)
 	}

@@ -34,7 +34,7 @@ func counted(t testing.TB, n int) *Router {
 	rt := New(Options{
 		Config: DefaultConfig(), PolicyName: "round_robin", Metrics: m,
 		Policy: func() policy.Policy {
-			p, err := policy.New("round_robin")
+			p, err := policy.New("round_robin", policy.DefaultSettings())
 			if err != nil {
 				t.Fatal(err)
 			}

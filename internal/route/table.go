@@ -35,21 +35,23 @@ type Route struct {
 	Lead    policy.Picker   // nil if Workers is empty
 	Workers []*fleet.Worker // those that Lead picks among
 
-	metrics  *modelMetrics
-	members  map[*fleet.Worker]*member // of Workers, each
-	observer policy.Observer           // Policy, if it is one
+	metrics *modelMetrics
+	members map[*fleet.Worker]*member // of Workers, each
+	learner policy.Learner            // Lead, if it is one
 }
 
-// next returns the worker for the next attempt, or nil if there is none left.
+// next returns the worker for the next attempt, or nil if there is none left,
+// and notes in c why it is that one.
 // The first is the policy's choice. A worker that was asked for r is not asked
 // again: a policy that hashes would choose it forever, so a retry goes to the
 // least busy of the others, whatever the policy.
-func (rt *Route) next(r *infer.Request, tried []*fleet.Worker) *fleet.Worker {
+func (rt *Route) next(r *infer.Request, tried []*fleet.Worker, c *policy.Choice) *fleet.Worker {
 	if len(tried) == 0 {
 		if rt.Lead == nil {
 			return nil
 		}
-		return rt.Lead.Pick(r)
+		c.Reset()
+		return rt.Lead.Pick(r, c)
 	}
 	var best *fleet.Worker
 	for _, w := range rt.Workers {
@@ -57,6 +59,7 @@ func (rt *Route) next(r *infer.Request, tried []*fleet.Worker) *fleet.Worker {
 			best = w
 		}
 	}
+	c.Took()
 	return best
 }
 
@@ -277,9 +280,9 @@ func (rt *Router) bind(old map[string]*model, name string, ws []*fleet.Worker) *
 	}
 	m.members = membersOf(ws, m.members)
 	r := &Route{Model: name, Backend: rt.backend, Policy: m.policy, Workers: ws, metrics: m.metrics, members: m.members}
-	r.observer, _ = m.policy.(policy.Observer)
 	if len(ws) > 0 {
 		r.Lead = m.policy.Bind(ws)
+		r.learner, _ = r.Lead.(policy.Learner)
 	}
 	return r
 }

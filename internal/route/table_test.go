@@ -143,7 +143,7 @@ func TestWhatIsToldOfAWorkerGoesWithIt(t *testing.T) {
 	})
 	rt := New(Options{
 		Config: DefaultConfig(), Metrics: m,
-		Policy: func() policy.Policy { p, _ := policy.New("random"); return p },
+		Policy: func() policy.Policy { p, _ := policy.New("random", policy.DefaultSettings()); return p },
 		Backend: backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
 			_, err := w.Write([]byte("ok"))
 			return err

@@ -1,0 +1,37 @@
+package policy
+
+// A Choice is what a decision went by. It stays with the attempt: the Router
+// charges the worker by it, a Learner finds in it what it did, and the receipt
+// shows it. Tokens are the policy's estimate; 0 is unknown.
+type Choice struct {
+	Why        string // in a word, a constant: "cheapest", "hit", "ring", …
+	Considered int    // workers that were compared
+
+	Prompt    int64   // tokens of the prompt
+	Uncached  int64   // of those, tokens that the worker has to compute
+	Blocks    int     // whole blocks of the prompt
+	Hit       int     // of those, the first ones that the worker is thought to hold
+	Queue     int64   // tokens that it has to compute first
+	Duplicate float64 // tokens charged for computing what another worker holds
+	Decode    float64 // tokens charged for slowing down its running requests
+	Price     float64 // the sum of it
+
+	// Keys are the chained hashes of the prompt's blocks, if the policy has
+	// computed them. The slice's memory is used again.
+	Keys []uint64
+
+	slot  int32  // the worker's number with the Learner; its own business
+	fresh int32  // index in Keys of the first that the worker was newly given
+	era   uint32 // of the slot
+}
+
+// Reset makes c empty and keeps the memory of Keys.
+func (c *Choice) Reset() { *c = Choice{Keys: c.Keys[:0]} }
+
+// Took says that the Router gives the request to another worker, because the
+// Picker's choice has failed. What is known of the prompt stays.
+func (c *Choice) Took() {
+	keys := c.Keys
+	prompt, blocks := c.Prompt, c.Blocks
+	*c = Choice{Why: "retry", Considered: 1, Prompt: prompt, Uncached: prompt, Blocks: blocks, Keys: keys}
+}
