@@ -33,9 +33,13 @@ func (r *Registry) PollLoad(ctx context.Context, w *Worker) (*Load, error) {
 		return nil, fmt.Errorf("reading worker %s's load: %w", w.base, err)
 	}
 	l.At = time.Now()
-	w.load.Store(l)
+	w.Report(l)
 	return l, nil
 }
+
+// Report makes l w's last report. PollLoad does it with what w answers; a
+// simulation does it itself.
+func (w *Worker) Report(l *Load) { w.load.Store(l) }
 
 // watchLoads asks ready workers for their load until ctx is done.
 func (r *Registry) watchLoads(ctx context.Context) {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/breaker"
 )
 
 func TestParseLoad(t *testing.T) {
@@ -87,4 +89,20 @@ func TestLoadReports(t *testing.T) {
 			t.Errorf("the report is %v old, want at most 10 s", age)
 		}
 	})
+}
+
+// TestASimulationTellsAll: a fleet that nobody can ask knows what it was told.
+func TestASimulationTellsAll(t *testing.T) {
+	health := DefaultHealthConfig()
+	health.Disabled = true
+	r := New(DefaultConfig(), health, breaker.DefaultConfig(), Options{})
+	if _, err := r.Add(Spec{URL: "http://w", Models: []ModelCard{{ID: "m"}}, KVTokens: 4096}); err != nil {
+		t.Fatal(err)
+	}
+	w := r.Snapshot().Ready[0]
+	l := &Load{Running: 3}
+	w.Report(l)
+	if w.Load() != l || w.Info().KVTokens != 4096 {
+		t.Errorf("load %+v, %d tokens", w.Load(), w.Info().KVTokens)
+	}
 }

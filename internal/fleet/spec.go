@@ -70,6 +70,7 @@ type Spec struct {
 	Health                *HealthSpec       `json:"health,omitempty"`
 	Resilience            *Resilience       `json:"resilience,omitempty"`
 	MaxConnectionAttempts *int              `json:"max_connection_attempts,omitempty"`
+	KVTokens              int               `json:"-"` // of a worker that nobody can ask, in a simulation; its own word goes before
 
 	// Of the contract, not built; Validate refuses them.
 
