@@ -26,6 +26,11 @@ func (c Config) Validate() error {
 // Settings is what policies are made with. Each policy reads its own part.
 type Settings struct {
 	Metrics *Metrics // never nil
+
+	// Rand is what chance comes from; nil is the runtime's source. A simulation
+	// that is to run the same way again gives its own, which only one goroutine
+	// may use.
+	Rand func() uint32
 }
 
 // DefaultSettings returns the defaults of every policy, with metrics that

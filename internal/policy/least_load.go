@@ -9,22 +9,22 @@ import "sluice/internal/fleet"
 // It looks at every worker up to scanAll; of a larger fleet it looks at
 // sampled ones, because reading thousands of counters that other cores write
 // costs more than the better choice is worth.
-type leastLoad struct{}
+type leastLoad struct{ dice dice }
 
 const (
 	scanAll = 64
 	sampled = 8
 )
 
-func (leastLoad) Bind(ws []*fleet.Worker) Picker {
+func (p leastLoad) Bind(ws []*fleet.Worker) Picker {
 	if len(ws) <= scanAll {
-		return pickFunc(func() *fleet.Worker { return leastOf(ws, below(len(ws))) })
+		return pickFunc(func() *fleet.Worker { return leastOf(ws, p.dice.below(len(ws))) })
 	}
 	return pickFunc(func() *fleet.Worker {
-		best := ws[below(len(ws))]
+		best := ws[p.dice.below(len(ws))]
 		load := best.InFlight()
 		for range sampled - 1 {
-			w := ws[below(len(ws))]
+			w := ws[p.dice.below(len(ws))]
 			if n := w.InFlight(); n < load {
 				best, load = w, n
 			}

@@ -66,10 +66,10 @@ func NeedsText(p Policy) bool {
 
 // builtin holds the policies by the name that configuration uses.
 var builtin = map[string]func(*Settings) Policy{
-	"least_load":   func(*Settings) Policy { return leastLoad{} },
-	"power_of_two": func(*Settings) Policy { return powerOfTwo{} },
-	"random":       func(*Settings) Policy { return random{} },
-	"round_robin":  func(*Settings) Policy { return newRoundRobin() },
+	"least_load":   func(s *Settings) Policy { return leastLoad{s.dice()} },
+	"power_of_two": func(s *Settings) Policy { return powerOfTwo{s.dice()} },
+	"random":       func(s *Settings) Policy { return random{s.dice()} },
+	"round_robin":  func(s *Settings) Policy { return newRoundRobin(s.dice()) },
 }
 
 // New returns the policy of that name, made with s.

@@ -5,14 +5,14 @@ import "sluice/internal/fleet"
 // powerOfTwo asks two different workers, chosen at random, and takes the less
 // busy one (Mitzenmacher, "The Power of Two Choices in Randomized Load
 // Balancing", 2001).
-type powerOfTwo struct{}
+type powerOfTwo struct{ dice dice }
 
-func (powerOfTwo) Bind(ws []*fleet.Worker) Picker {
+func (p powerOfTwo) Bind(ws []*fleet.Worker) Picker {
 	if len(ws) == 1 {
 		return pickFunc(func() *fleet.Worker { return ws[0] })
 	}
 	return pickFunc(func() *fleet.Worker {
-		i, j := below(len(ws)), below(len(ws)-1)
+		i, j := p.dice.below(len(ws)), p.dice.below(len(ws)-1)
 		if j >= i {
 			j++
 		}

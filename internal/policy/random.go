@@ -1,18 +1,10 @@
 package policy
 
-import (
-	"math/rand/v2"
-
-	"sluice/internal/fleet"
-)
+import "sluice/internal/fleet"
 
 // random gives every worker the same chance.
-type random struct{}
+type random struct{ dice dice }
 
-func (random) Bind(ws []*fleet.Worker) Picker {
-	return pickFunc(func() *fleet.Worker { return ws[below(len(ws))] })
+func (p random) Bind(ws []*fleet.Worker) Picker {
+	return pickFunc(func() *fleet.Worker { return ws[p.dice.below(len(ws))] })
 }
-
-// below returns a random number in [0, n). It scales 32 random bits instead of
-// dividing; the bias for n workers is n/2³², which nobody can see.
-func below(n int) int { return int(uint64(rand.Uint32()) * uint64(n) >> 32) }

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"math/rand/v2"
 	"sync/atomic"
 
 	"sluice/internal/fleet"
@@ -16,9 +15,9 @@ type roundRobin struct {
 	_    [64]byte
 }
 
-func newRoundRobin() *roundRobin {
+func newRoundRobin(d dice) *roundRobin {
 	rr := new(roundRobin)
-	rr.next.Store(uint64(rand.Uint32()))
+	rr.next.Store(uint64(d.uint32()))
 	return rr
 }
 
