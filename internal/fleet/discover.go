@@ -103,7 +103,8 @@ type found struct {
 	labels     map[string]string
 	maxRunning int
 	kvTokens   int
-	context    int // tokens, 0 if unknown
+	context    int    // tokens, 0 if unknown
+	start      string // differs between two processes, "" if unknown
 }
 
 // discover asks w what it serves and what it is. Endpoints that w does not
@@ -169,6 +170,11 @@ func (r *Registry) rediscover(ctx context.Context, w *Worker, old *found, timeou
 	}
 	f := *old
 	f.models, f.labels = nil, maps.Clone(old.labels)
+	if old.start != "" {
+		if f.start, err = r.startOf(ctx, w, timeout); err != nil {
+			return nil, err
+		}
+	}
 	err = f.readModels(b)
 	if err == nil && len(f.models) == 0 {
 		err = errors.New("it lists none")
@@ -229,6 +235,10 @@ func (f *found) readServer(a answer) {
 	}
 	if a.text("version") != "" || a.text("served_model_name") != "" {
 		f.runtime = "sglang"
+	}
+	// SGLang draws its seed when it starts, unless it was given one.
+	if seed := a.text("random_seed"); len(seed) <= maxValue {
+		f.start = seed
 	}
 	f.maxRunning = a.count("max_running_requests")
 	f.kvTokens = a.count("max_total_num_tokens")

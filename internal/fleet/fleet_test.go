@@ -2,13 +2,15 @@ package fleet
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // live in a test's own time.
 type engine struct {
 	mu      sync.Mutex
-	mode    string            // "up", "sick" (503), "refused", "hang"; guarded by mu
+	mode    string            // "up", "sick" (503), "refused", "reset", "hang"; guarded by mu
 	answers map[string]string // by path, others are 404; "hang" never comes; guarded by mu
 	checked []time.Time       // health checks; guarded by mu
 	paths   []string          // everything asked; guarded by mu
@@ -62,7 +64,10 @@ func (e *engine) checks(n int) []time.Time {
 	return slices.Clone(e.checked[min(n, len(e.checked)):])
 }
 
-var errRefused = errors.New("connection refused")
+var (
+	errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	errReset   = &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+)
 
 func (e *engine) RoundTrip(req *http.Request) (*http.Response, error) {
 	e.mu.Lock()
@@ -90,6 +95,8 @@ func (e *engine) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, req.Context().Err()
 	case mode == "refused":
 		return nil, errRefused
+	case mode == "reset":
+		return nil, errReset
 	case mode == "sick" && path == "/health":
 		status = http.StatusServiceUnavailable
 	case body == "500":

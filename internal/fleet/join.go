@@ -52,6 +52,7 @@ func (r *Registry) join(ctx context.Context, w *Worker, revision int) error {
 		}
 		f = h.found
 	}
+	r.toldStartLocked(w, f)
 	h.known, h.found, h.joinPause = true, f, 0
 	w.noLoad.Store(false)
 	w.info.Store(newInfo(h.spec, r.cfg.Backend, f))
@@ -83,7 +84,12 @@ func (r *Registry) refreshLocked(w *Worker) {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if h.revision != revision || h.found != old || reflect.DeepEqual(f.models, old.models) {
+		if h.revision != revision || h.found != old {
+			return nil
+		}
+		r.toldStartLocked(w, f)
+		if reflect.DeepEqual(f.models, old.models) {
+			h.found = f
 			return nil
 		}
 		h.found = f
@@ -121,7 +127,7 @@ func (r *Registry) timeoutOf(w *Worker) time.Duration {
 func newInfo(s Spec, backend string, f *found) *Info {
 	i := &Info{
 		Models: slices.Clone(s.Models), Runtime: s.runtime(), Labels: make(map[string]string), Priority: 50, Cost: 1, MaxAttempts: 20,
-		BootstrapPort: s.BootstrapPort, Health: s.Health, APIKey: s.APIKey,
+		BootstrapPort: s.BootstrapPort, Health: s.Health, APIKey: s.APIKey, KVTokens: s.KVTokens,
 	}
 	if i.Runtime == "unspecified" {
 		i.Runtime = "" // as if not said
@@ -173,5 +179,6 @@ func (i *Info) merge(f *found) {
 		runtime = "unspecified" // the contract has no word for it
 	}
 	i.Runtime = cmp.Or(i.Runtime, runtime)
-	i.Version, i.MaxRunning, i.KVTokens, i.ContextLength = f.labels["version"], f.maxRunning, f.kvTokens, f.context
+	i.Version, i.MaxRunning, i.ContextLength = f.labels["version"], f.maxRunning, f.context
+	i.KVTokens = cmp.Or(f.kvTokens, i.KVTokens)
 }

@@ -47,6 +47,8 @@ type health struct {
 	suspect    bool          // the request path saw a failure; no check has passed since
 	again      bool          // it did while a check was out, whose success proves nothing
 	shaken     bool          // a check failed while ready; not enough have passed since
+	gone       bool          // nobody listened to a check; none has passed since
+	broke      bool          // a check broke; none has passed since
 	err        string        // of the last failed check
 
 	counted   bool          // in Registry.joining
@@ -56,6 +58,9 @@ type health struct {
 	joinDue   time.Time     // not to be tried before
 	joinPause time.Duration // the last one after a failure
 	found     *found        // nil before the first success
+
+	start      string // that it told last, "" if it never did
+	startEpoch uint64 // the worker's when it did
 }
 
 // named reports whether the spec says what the worker serves.
@@ -68,6 +73,7 @@ func (r *Registry) beginLocked(w *Worker, spec Spec, now time.Time) {
 	h.cfg, h.settle = spec.Health.apply(r.checks, r.cfg.DrainSettle)
 	w.info.Store(newInfo(spec, r.cfg.Backend, nil))
 	if h.cfg.Disabled {
+		w.readyAt.Store(&now)
 		w.status.Store(uint32(Ready))
 	} else if r.running {
 		h.counted = true
@@ -269,6 +275,9 @@ func (r *Registry) answered(w *Worker, revision int, err error) {
 // be held.
 func (r *Registry) passedLocked(w *Worker, now time.Time) {
 	h := &w.health
+	if h.oks == 0 {
+		r.returnedLocked(w)
+	}
 	h.oks++
 	h.fails, h.pause, h.err = 0, 0, ""
 	h.suspect, h.again = h.again, false
@@ -328,6 +337,7 @@ func (r *Registry) failedLocked(w *Worker, err error, now time.Time) {
 	h := &w.health
 	h.fails++
 	h.tries++
+	h.gone, h.broke = h.gone || absent(err), h.broke || broken(err)
 	h.oks, h.again, h.err = 0, false, err.Error()
 	was := w.Status()
 	switch {
@@ -406,6 +416,9 @@ func (r *Registry) suspectLocked(w *Worker, now time.Time) {
 func (r *Registry) turnLocked(w *Worker, to Status, now time.Time) {
 	h := &w.health
 	from := w.Status()
+	if to == Ready {
+		w.readyAt.Store(&now)
+	}
 	w.status.Store(uint32(to))
 	h.since, h.tries = now, 0
 	if to != Failed { // it goes on as it was

@@ -87,6 +87,7 @@ type Registry struct {
 	dirty    atomic.Bool              // the Snapshot may be out of date
 	suspects chan *Worker             // whose suspect was set
 	crowded  atomic.Bool              // there were more than fit into suspects
+	vetoes   atomic.Bool              // a Veto is newer than the Snapshot
 
 	mu      sync.Mutex
 	byID    map[ID]*Worker     // guarded by mu
@@ -301,6 +302,7 @@ func (r *Registry) touchLocked() {
 func (r *Registry) publishLocked(now time.Time) {
 	r.dirty.Store(false) // before looking: what changes from here on is seen next time
 	r.rest, r.shown = time.Time{}, now
+	vetoes := r.vetoes.Swap(false)
 	old := r.snap.Load()
 	ready := make([]*Worker, 0, len(old.Ready)+1)
 	for _, w := range r.all {
@@ -315,7 +317,7 @@ func (r *Registry) publishLocked(now time.Time) {
 		}
 		ready = append(ready, w)
 	}
-	if !r.changed && slices.Equal(old.Ready, ready) {
+	if !r.changed && !vetoes && slices.Equal(old.Ready, ready) {
 		return
 	}
 	r.changed = false

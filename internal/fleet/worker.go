@@ -61,8 +61,11 @@ type Worker struct {
 	info    atomic.Pointer[Info] // never nil
 	load    atomic.Pointer[Load] // nil until the first report
 	status  atomic.Uint32
-	suspect atomic.Bool // the request path asks for a check; false when one begins
-	noLoad  atomic.Bool // it knows no load report; asked again when it joins again
+	suspect atomic.Bool               // the request path asks for a check; false when one begins
+	noLoad  atomic.Bool               // it knows no load report; asked again when it joins again
+	readyAt atomic.Pointer[time.Time] // nil until it was ready
+	epoch   atomic.Uint64
+	veto    atomic.Uint32 // a Veto
 	checks  [2]atomic.Uint64
 	health  health // guarded by Registry.mu
 
@@ -142,6 +145,33 @@ func (w *Worker) Info() *Info { return w.info.Load() }
 
 // Status returns what the health checks found.
 func (w *Worker) Status() Status { return Status(w.status.Load()) }
+
+// ReadyAt returns when w last became ready, the zero time if it never was.
+func (w *Worker) ReadyAt() time.Time {
+	if t := w.readyAt.Load(); t != nil {
+		return *t
+	}
+	return time.Time{}
+}
+
+// Epoch returns a number that grows whenever w is thought to have lost what its
+// cache held. See Forgot for when that is.
+func (w *Worker) Epoch() uint64 { return w.epoch.Load() }
+
+// Forgot tells that w has lost its cache: it was told to flush it, or it is
+// another process than it was. The Registry calls it by itself when w passes a
+// check after one that nobody listened to, or that broke and made it not ready,
+// and when w tells another start than before. Checks that took too long or were
+// answered with an error, and single ones that broke, are hiccups: they say
+// nothing of the cache.
+func (w *Worker) Forgot() { w.epoch.Add(1) }
+
+// Vetoed reports whether w, although it is ready, should not be given requests
+// while others may be. Every change of it makes a new Snapshot.
+func (w *Worker) Vetoed() bool { return w.veto.Load() != 0 }
+
+// Veto returns why w is vetoed, 0 if it is not.
+func (w *Worker) Veto() Veto { return Veto(w.veto.Load()) }
 
 // Joined reports whether w's models are known, or known to be unknown.
 func (w *Worker) Joined() bool {
