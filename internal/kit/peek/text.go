@@ -66,22 +66,27 @@ func appendQuoted(dst []byte, text string) []byte {
 const maxTextDepth = 16
 
 // AppendText appends routing text: what a prompt's beginnings are compared by,
-// from the raw value of messages, prompt, input, text, system, instructions,
-// query, documents or one like them. In document order:
+// from the raw value of messages, prompt, input, system, instructions, query or
+// one like them. It is canonical: what an engine makes the same prompt of has
+// the same text, and a conversation's text begins with that of its earlier
+// turns.
 //
-//   - a string appends itself, unescaped;
-//   - an array appends the text of its elements and a line feed behind each;
-//     numbers in it, which are token ids, are appended as they are written,
-//     with a comma between neighbours and no line feed;
-//   - an object appends its first role, if that is a string, and a line feed,
-//     wherever it stands among the members; then the text of each member that
-//     is called content, text, input_text or parts.
+//   - A string is itself, unescaped.
+//   - An array is the text of its elements, a line feed between them; between
+//     numbers, which are token ids and are taken as they are written, stands a
+//     comma. So text is the same whether it came as a string or as one part.
+//   - An object is the text of its members, a line feed between those that have
+//     any, in the order of chat templates whatever theirs is: role, name,
+//     reasoning, content, calls of tools, their arguments and results. Arguments
+//     that are objects are taken as they are written.
 //
-// Everything else has no text, and what is nested deeper than 16 neither. What
-// is appended is never longer than raw, and memory is taken only to grow dst.
-// raw is expected to be well-formed; if it is not, AppendText stops there.
+// Everything else has no text: numbers in objects, images, ids of calls, and
+// what is nested deeper than 16. Of members with the same name the first that
+// has text counts. What is appended is never longer than raw, and memory is
+// taken only to grow dst. raw is expected to be well-formed; if it is not,
+// AppendText stops there.
 func AppendText(dst, raw []byte) []byte {
-	t := text{scanner: scanner{b: raw}, dst: dst}
+	t := text{scanner: scanner{b: raw}, dst: dst, moves: movesFree + movesPer*len(raw)}
 	if i := t.space(0); i >= 0 {
 		t.any(i, 0)
 	}
@@ -91,30 +96,47 @@ func AppendText(dst, raw []byte) []byte {
 // A text collects routing text. Its methods are a scanner's.
 type text struct {
 	scanner
-	dst []byte
+	dst   []byte
+	moves int // how many bytes may still be moved to put members in order
 }
 
-// textKeys are the members of an object that AppendText reads.
-var textKeys = NewKeys("role", "content", "text", "input_text", "parts")
+// Members mostly come in order, or role comes last and moves before content.
+// Who sends a body whose members are all the wrong way round, on every level,
+// has them in that order beyond these bounds: bytes that are moved at most, and
+// those for each byte of raw.
+const (
+	movesFree = 64 << 10
+	movesPer  = 4
+)
 
-const roleKey = 0 // its index in textKeys
+// textKeys are the members of an object that AppendText reads, in the order in
+// which templates put them into a prompt.
+var textKeys = NewKeys(
+	"role", "name", "reasoning_content", "reasoning", "thinking", "summary",
+	"content", "parts", "text", "input_text",
+	"tool_calls", "function_call", "function", "arguments", "input", "output",
+)
+
+// Some indices in textKeys: the keys up to nameKey are strings or nothing,
+// those from argumentsKey to inputKey are as they are written unless strings.
+const (
+	nameKey      = 1
+	argumentsKey = 13
+	inputKey     = 14
+	numTextKeys  = 16
+)
 
 func (t *text) any(i, depth int) int {
 	switch c := t.b[i]; {
 	case c == '"':
-		return t.str(i)
+		t.dst, i = t.appendStr(t.dst, i+1)
+		return i
 	case c == '[' && depth < maxTextDepth:
 		return t.array(i, depth+1)
 	case c == '{' && depth < maxTextDepth:
 		return t.object(i, depth+1)
 	}
 	return t.value(i, depth)
-}
-
-// str appends the string whose opening quote is at i.
-func (t *text) str(i int) int {
-	t.dst, i = t.appendStr(t.dst, i+1)
-	return i
 }
 
 func (t *text) array(i, depth int) int {
@@ -124,35 +146,37 @@ func (t *text) array(i, depth int) int {
 	if t.b[i] == ']' {
 		return i + 1
 	}
-	for numbers := false; ; {
+	for number := false; ; {
 		if c := t.b[i]; c == '-' || isDigit(c) {
-			if numbers {
-				t.dst = append(t.dst, ',')
-			}
-			last := t.ints(i)
-			t.dst = appendUnspaced(t.dst, t.b[i:last])
-			i = last
-			end := t.number(i)
-			if end < 0 {
-				return -1
-			}
-			t.dst, numbers = append(t.dst, t.b[i:end]...), true
-			i = end
+			i, number = t.numbers(i), true
 		} else {
-			if numbers {
-				t.dst = append(t.dst, '\n')
-			}
-			if i = t.any(i, depth); i < 0 {
-				return -1
-			}
-			t.dst, numbers = append(t.dst, '\n'), false
+			i, number = t.any(i, depth), false
+		}
+		if i < 0 {
+			return -1
 		}
 		end, more := t.next(i, ']')
 		if !more {
 			return end
 		}
 		i = end
+		if c := t.b[i]; number && (c == '-' || isDigit(c)) {
+			t.dst = append(t.dst, ',')
+		} else {
+			t.dst = append(t.dst, '\n')
+		}
 	}
+}
+
+// numbers appends the number at i, and those after it that are easily read.
+func (t *text) numbers(i int) int {
+	last := t.ints(i)
+	t.dst = appendUnspaced(t.dst, t.b[i:last])
+	end := t.number(last)
+	if end >= 0 {
+		t.dst = append(t.dst, t.b[last:end]...)
+	}
+	return end
 }
 
 // next reads what stands between two values: more is whether there was a comma
@@ -178,8 +202,8 @@ func (t *text) object(i, depth int) int {
 	if t.b[i] == '}' {
 		return i + 1
 	}
-	start := len(t.dst)
-	for hasRole := false; ; {
+	o := members{start: len(t.dst)}
+	for {
 		end := t.keyEnd(i)
 		if end < 0 {
 			return -1
@@ -188,14 +212,10 @@ func (t *text) object(i, depth int) int {
 		if i = t.colon(end); i < 0 {
 			return -1
 		}
-		switch {
-		case key == roleKey && !hasRole && t.b[i] == '"':
-			hasRole = true
-			i = t.role(i, start)
-		case key > roleKey:
-			i = t.any(i, depth)
-		default:
+		if key < 0 || o.size[key] > 0 {
 			i = t.value(i, depth)
+		} else {
+			i = t.member(&o, key, i, depth)
 		}
 		if i < 0 {
 			return -1
@@ -208,24 +228,79 @@ func (t *text) object(i, depth int) int {
 	}
 }
 
-// role puts the string at i and a line feed before what is in dst from start
-// on, so that the order of an object's members does not matter.
-func (t *text) role(i, start int) int {
+// members is where in dst the text of an object's members is.
+type members struct {
+	start int
+	size  [numTextKeys]int // by key; the line feed between two counts for the second
+}
+
+// member appends the value of key, which is at i, and puts it in its place.
+func (t *text) member(o *members, key, i, depth int) int {
 	mid := len(t.dst)
-	if i = t.str(i); i < 0 {
-		return -1
+	if mid > o.start {
+		t.dst = append(t.dst, '\n')
 	}
-	t.dst = append(t.dst, '\n')
-	if start == mid {
+	begin := len(t.dst)
+	c := t.b[i]
+	switch {
+	case c == '"':
+		t.dst, i = t.appendStr(t.dst, i+1)
+	case key <= nameKey || c != '{' && c != '[':
+		i = t.value(i, depth)
+	case key == argumentsKey || key == inputKey:
+		end := t.value(i, depth)
+		if end >= 0 {
+			t.dst = append(t.dst, t.b[i:end]...)
+		}
+		i = end
+	default:
+		i = t.any(i, depth)
+	}
+	if len(t.dst) == begin {
+		t.dst = t.dst[:mid]
 		return i
 	}
-	end := len(t.dst)
-	n := end - mid
-	t.dst = append(t.dst, t.dst[mid:]...) // room to move in
-	copy(t.dst[start+n:], t.dst[start:end])
-	copy(t.dst[start:], t.dst[end:])
-	t.dst = t.dst[:end]
+	t.place(o, key, mid)
 	return i
+}
+
+// place moves the text that is in dst from mid on, a member's, to before what
+// members have that come behind it.
+func (t *text) place(o *members, key, mid int) {
+	at := o.start
+	for _, n := range o.size[:key] {
+		at += n
+	}
+	n := len(t.dst) - mid
+	if at == mid {
+		o.size[key] = n
+		return
+	}
+	cost := 2*n + mid - at
+	if t.moves < cost {
+		t.moves, o.size[key] = 0, n // it stays where it is, and so do all others
+		return
+	}
+	t.moves -= cost
+	end := len(t.dst)
+	t.dst = append(t.dst, t.dst[mid:]...) // room to move in
+	copy(t.dst[at+n:], t.dst[at:mid])
+	if at > o.start {
+		copy(t.dst[at:], t.dst[end:])
+		o.size[key] = n
+	} else {
+		// The first needs no line feed before it, the second does.
+		copy(t.dst[at:], t.dst[end+1:])
+		t.dst[at+n-1] = '\n'
+		o.size[key] = n - 1
+		for k := key + 1; ; k++ {
+			if o.size[k] > 0 {
+				o.size[k]++
+				break
+			}
+		}
+	}
+	t.dst = t.dst[:end]
 }
 
 // appendUnspaced appends list without its spaces.

@@ -1,6 +1,7 @@
 package peek
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -73,44 +74,94 @@ func TestRoutingText(t *testing.T) {
 	}
 	f(`"You are \u0061 pilot.\n"`, "You are a pilot.\n")
 	f(` "x" `, "x")
-	f(`["one","two"]`, "one\ntwo\n")
+	f(`["one","two"]`, "one\ntwo")
 	f(`[]`, "")
 	f(`{}`, "")
 	// Token ids, and batches of them.
 	f(`[1, 22 ,333]`, "1,22,333")
-	f(`[[1,2],[3]]`, "1,2\n3\n")
-	f(`[1,"a",2]`, "1\na\n2")
+	f(`[[1,2],[3]]`, "1,2\n3")
+	f(`[1,"a",2,-3]`, "1\na\n2,-3")
 	// Chats: text, parts of text, and parts that have none.
-	f(`[{"role":"system","content":"S"},{"role":"user","content":"Q"}]`, "system\nS\nuser\nQ\n")
-	f(`[{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"u","text":"no"}},{"type":"input_text","text":"b"}]}]`, "user\na\n\nb\n\n")
-	f(`[{"role":"user","parts":[{"text":"gemini"}]}]`, "user\ngemini\n\n")
-	f(`[{"role":"assistant","content":null,"tool_calls":[{"function":{"arguments":"no"}}]}]`, "assistant\n\n")
-	f(`[{"role":"user","content":[{"type":"tool_result","content":[{"type":"text","text":"deep"}]}]}]`, "user\ndeep\n\n\n")
-	// The order of members is the sender's; the role still comes first.
-	f(`[{"content":"Q","role":"user"},{"content":"A","name":"n","r\u006fle":"assistant"}]`, "user\nQ\nassistant\nA\n")
-	f(`{"text":"t","content":"c","role":"a\"b"}`, "a\"b\ntc")
+	f(`[{"role":"system","content":"S"},{"role":"user","content":"Q"}]`, "system\nS\nuser\nQ")
+	f(`[{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"u","text":"no"}},{"type":"input_text","text":"b"}]}]`, "user\na\n\nb")
+	f(`[{"role":"user","parts":[{"text":"gemini"}]}]`, "user\ngemini")
+	f(`[{"role":"user","content":[{"type":"tool_result","tool_use_id":"no","content":[{"type":"text","text":"deep"}]}]}]`, "user\ndeep")
+	// A turn with a tool, as OpenAI's, Anthropic's and the responses API have it.
+	f(`[{"role":"assistant","content":null,"tool_calls":[{"id":"no","type":"function","function":{"name":"get","arguments":"{\"a\": 1}"}}]},{"role":"tool","tool_call_id":"no","content":"1"}]`,
+		"assistant\nget\n{\"a\": 1}\ntool\n1")
+	f(`[{"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"no"},{"type":"text","text":"so"},{"type":"tool_use","id":"no","name":"get","input":{ "a": [1] }}]}]`,
+		"assistant\nhm\nso\nget\n{ \"a\": [1] }")
+	f(`[{"type":"reasoning","summary":[{"type":"summary_text","text":"hm"}],"encrypted_content":"no"},{"type":"function_call","name":"get","arguments":"{}","call_id":"no"},{"type":"function_call_output","call_id":"no","output":"1"}]`,
+		"hm\nget\n{}\n1")
+	f(`{"role":"assistant","content":"c","reasoning_content":"r"}`, "assistant\nr\nc")
+	// The order of members is the sender's; that of their text is not.
+	f(`[{"content":"Q","role":"user"},{"content":"A","refusal":"no","r\u006fle":"assistant"}]`, "user\nQ\nassistant\nA")
+	f(`{"text":"t","content":"c","role":"a\"b"}`, "a\"b\nc\nt")
+	f(`{"output":"o","arguments":"a","text":"t","name":"n","content":"c","role":"r"}`, "r\nn\nc\nt\na\no")
 	f(`{"role":"one","content":"c","role":"two"}`, "one\nc")
-	f(`{"role":{"content":"no"},"content":"c"}`, "c")
-	// Rerank documents.
-	f(`[{"text":"d1","id":1},"d2"]`, "d1\nd2\n")
+	f(`{"role":{"content":"no"},"content":"c","name":["no"]}`, "c")
+	// Members without text are as if they were not there.
+	f(`{"role":"assistant","content":"","tool_calls":null,"output":[]}`, "assistant")
+	f(`{"content":null,"content":"c"}`, "c")
 	for _, raw := range []string{`1`, `true`, `null`, ``, ` `} {
 		f(raw, "")
 	}
 	// What is too deep has no text, and what follows has.
-	f(`[`+strings.Repeat(`[`, 16)+`"no"`+strings.Repeat(`]`, 16)+`,"yes"]`, strings.Repeat("\n", 16)+"yes\n")
+	f(`[`+strings.Repeat(`[`, 16)+`"no"`+strings.Repeat(`]`, 16)+`,"yes"]`, "\nyes")
 	// What is not JSON ends the text.
 	f(`["a","b`, "a\nb")
 	f(`[1,2`, "1,2")
 	f(`{"content":"a"`, "a")
-	f(`["a" "b"]`, "a\n")
+	f(`["a" "b"]`, "a")
 }
 
-// FuzzAppendText holds that routing text never panics and is never longer than
-// what it was made of, and that a string's is the string.
+// TestSamePromptHasSameText holds for bodies that an engine makes the same
+// prompt of: clients repeat a turn in another shape than that in which they
+// first sent or got it.
+func TestSamePromptHasSameText(t *testing.T) {
+	f := func(raws ...string) {
+		t.Helper()
+		want := AppendText(nil, []byte(raws[0]))
+		for _, raw := range raws[1:] {
+			if got := AppendText(nil, []byte(raw)); string(got) != string(want) {
+				t.Errorf("%s has the text %q\n%s has %q", raws[0], want, raw, got)
+			}
+		}
+	}
+	f(`[{"role":"user","content":"a\nb"}]`,
+		`[{"role":"user","content":[{"type":"text","text":"a\nb"}]}]`,
+		`[{"content":[{"text":"a","type":"text"},{"cache_control":{"type":"ephemeral"},"type":"text","text":"b"}],"role":"user"}]`)
+	f(`[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}]`,
+		`[{"content":null,"refusal":null,"role":"assistant","tool_calls":[{"id":"1","function":{"arguments":"{}","name":"f"},"type":"function"}]}]`,
+		`[{"tool_calls":[{"function":{"arguments":"{}","name":"f"}}],"content":"","role":"assistant"}]`)
+}
+
+// TestMembersInTheWrongOrder holds that nobody can make the gateway move text
+// around for long.
+func TestMembersInTheWrongOrder(t *testing.T) {
+	inner := `"` + strings.Repeat("x", 1<<20) + `"`
+	for range 7 { // two levels each
+		inner = `[{"output":` + inner + `,"arguments":"a","tool_calls":["c"],"text":"t","content":"c","thinking":"t","name":"n","role":"r"}]`
+	}
+	s := text{scanner: scanner{b: []byte(inner)}, moves: movesFree + movesPer*len(inner)}
+	if end := s.any(0, 0); end != len(inner) || s.moves != 0 {
+		t.Errorf("read %d of %d, %d moves left", end, len(inner), s.moves)
+	}
+	if len(s.dst) < 1<<20 || len(s.dst) > len(inner) {
+		t.Errorf("%d bytes of text of %d", len(s.dst), len(inner))
+	}
+}
+
+// FuzzAppendText holds that routing text is what plainText makes of the same
+// value, that it is never longer than what it was made of, and that it does not
+// depend on what it is appended to.
 func FuzzAppendText(f *testing.F) {
 	for _, s := range []string{
 		`"a\ud83d\udc0e"`, `[1,2,"a",3]`, `[[],[],{}]`, `[{"content":"Q","role":"user"}]`, `{"parts":[{"text":"a"},{"text":"b"}],"role":"\u0061"}`,
-		`{"role":"","role":"","content":""}`, strings.Repeat(`[`, 40), `["",""]`, `[-1e5]`,
+		`{"role":"","role":"","content":""}`, strings.Repeat(`[`, 40), `["",""]`, `[-1e5, 1]`, `[10, 2000 ,3,-4]`,
+		`{"output":"o","arguments":{ "a" : "\u0061" },"text":"t","name":"n","content":["c",{"text":""}],"role":"r"}`,
+		`[{"role":"assistant","tool_calls":[{"function":{"arguments":"{}","name":"f"}}],"reasoning_content":"r"}]`,
+		`{"input":null,"input":"x","input":[1]}`, `{"output":[[]],"input":[],"content":"c"}`, strings.Repeat(`[`, 17) + `"a"` + strings.Repeat(`]`, 17),
 	} {
 		f.Add([]byte(s))
 	}
@@ -125,7 +176,88 @@ func FuzzAppendText(f *testing.F) {
 		if again := AppendText([]byte("kept"), raw); string(again) != "kept"+string(got) {
 			t.Fatalf("%q made %q alone and %q after other text", raw, got, again)
 		}
+		// encoding/json knows no text that is not UTF-8, and orders members
+		// however much that costs.
+		if json.Valid(raw) && utf8.Valid(raw) && len(raw) <= 256 {
+			if want := plainText(raw, 0); string(got) != want {
+				t.Fatalf("%s made\n%q, want\n%q", raw, got, want)
+			}
+		}
 	})
+}
+
+// plainText is what AppendText appends, by encoding/json.
+func plainText(raw []byte, depth int) string {
+	raw = bytes.TrimSpace(raw)
+	switch c := raw[0]; {
+	case c == '"':
+		return unquoted(raw)
+	case c == '[' && depth < 16:
+		var elements []json.RawMessage
+		if err := json.Unmarshal(raw, &elements); err != nil {
+			panic(err)
+		}
+		text, number := "", false
+		for i, e := range elements {
+			before := number
+			number = e[0] == '-' || e[0] >= '0' && e[0] <= '9'
+			switch {
+			case i > 0 && number && before:
+				text += ","
+			case i > 0:
+				text += "\n"
+			}
+			if number {
+				text += string(e)
+			} else {
+				text += plainText(e, depth+1)
+			}
+		}
+		return text
+	case c == '{' && depth < 16:
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		texts := map[string]string{}
+		for _, err := dec.Token(); dec.More(); { // past the bracket
+			key, _ := dec.Token()
+			var v json.RawMessage
+			if err = dec.Decode(&v); err != nil {
+				panic(err)
+			}
+			if k := key.(string); texts[k] == "" {
+				texts[k] = plainMember(k, v, depth+1)
+			}
+		}
+		var inOrder []string
+		for _, k := range strings.Fields("role name reasoning_content reasoning thinking summary content parts text input_text tool_calls function_call function arguments input output") {
+			if texts[k] != "" {
+				inOrder = append(inOrder, texts[k])
+			}
+		}
+		return strings.Join(inOrder, "\n")
+	}
+	return ""
+}
+
+func plainMember(key string, v json.RawMessage, depth int) string {
+	switch key {
+	case "role", "name":
+		if v[0] != '"' {
+			return ""
+		}
+	case "arguments", "input":
+		if v[0] == '{' || v[0] == '[' {
+			return string(v)
+		}
+	}
+	return plainText(v, depth)
+}
+
+func unquoted(raw []byte) string {
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		panic(err)
+	}
+	return s
 }
 
 // FuzzStringValue holds that encoding/json agrees on what a string is and
