@@ -93,6 +93,7 @@ type Registry struct {
 	byID    map[ID]*Worker     // guarded by mu
 	byURL   map[string]*Worker // guarded by mu; by Base
 	all     []*Worker          // guarded by mu; ordered by ID, replaced when it changes
+	slots   slots              // guarded by mu; of the workers in byID
 	watch   []func(*Snapshot)  // guarded by mu; called with mu held, in order
 	changed bool               // guarded by mu; some Info is newer than the Snapshot
 	queue   schedule           // guarded by mu; who is asked when
@@ -178,6 +179,7 @@ func (r *Registry) Add(spec Spec) (ID, error) {
 	if r.running && r.joining >= r.cfg.JobCapacity || len(r.byID) >= maxWorkers {
 		return "", jobs.ErrFull
 	}
+	w.slot = r.slots.take()
 	r.byID[w.id], r.byURL[w.base] = w, w
 	at, _ := slices.BinarySearchFunc(r.all, w.id, func(o *Worker, id ID) int { return strings.Compare(string(o.id), string(id)) })
 	r.all = slices.Insert(slices.Clip(r.all), at, w)
@@ -264,6 +266,7 @@ func (r *Registry) Remove(id ID) error {
 func (r *Registry) forgetLocked(w *Worker) {
 	delete(r.byID, w.id)
 	delete(r.byURL, w.base)
+	r.slots.give(w.slot)
 	all := slices.Clone(r.all)
 	r.all = slices.DeleteFunc(all, func(o *Worker) bool { return o == w })
 	r.endLocked(w)

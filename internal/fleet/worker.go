@@ -55,6 +55,7 @@ type Worker struct {
 	id   ID       // constant
 	url  *url.URL // constant
 	base string   // constant
+	slot int32    // constant
 	reg  *Registry
 	br   *breaker.Breaker
 
@@ -139,6 +140,11 @@ func (w *Worker) URL() *url.URL { return w.url }
 // Base returns w's URL as text without a trailing slash: what an endpoint's
 // path is appended to. Equal workers have equal Bases.
 func (w *Worker) Base() string { return w.base }
+
+// Slot returns a small number that no other worker of the same Snapshot has: an
+// index into a slice of what is kept for each. Another worker has it when w is
+// gone.
+func (w *Worker) Slot() int { return int(w.slot) }
 
 // Info returns what is known of w now.
 func (w *Worker) Info() *Info { return w.info.Load() }
