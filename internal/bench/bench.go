@@ -23,6 +23,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -37,6 +38,7 @@ import (
 
 	"sluice/internal/infer"
 	"sluice/internal/kit/secret"
+	"sluice/internal/kit/tracefile"
 )
 
 // world is what a run has to do with outside: tests put another one in its place.
@@ -62,13 +64,16 @@ func run(ctx context.Context, cfg Config, progress io.Writer, w world) (*Result,
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	p := &prompts{seed: cfg.Seed, tokens: cfg.PromptTokens, shared: cfg.SharedPrefix, prefixes: uint64(cfg.Prefixes), output: cfg.OutputTokens, block: cfg.TraceBlock}
+	p := &prompts{seed: cfg.Seed, tokens: cfg.PromptTokens, shared: cfg.SharedPrefix, prefixes: uint64(cfg.Prefixes), output: cfg.OutputTokens}
 	if cfg.Trace != "" {
-		rows, err := loadTrace(cfg.Trace)
+		t, err := tracefile.Load(cfg.Trace)
 		if err != nil {
 			return nil, err
 		}
-		p.rows = rows
+		if t.Sessions != nil {
+			return nil, fmt.Errorf("trace %s holds sessions, which can be simulated (sluice replay) and not be sent; want requests with a timestamp", cfg.Trace)
+		}
+		p.rows, p.block = t.Rows, cmp.Or(cfg.TraceBlock, t.BlockTokens)
 	}
 	var proc *process
 	if cfg.PID != 0 {

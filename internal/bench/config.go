@@ -12,6 +12,7 @@ import (
 
 	"sluice/internal/infer"
 	"sluice/internal/kit/secret"
+	"sluice/internal/kit/tracefile"
 )
 
 // Bounds of what a run may be asked for. They keep a slip of the hand from
@@ -19,7 +20,7 @@ import (
 const (
 	maxConcurrency = 1 << 16
 	maxRate        = 1e6
-	maxTokens      = 1 << 22
+	maxTokens      = tracefile.MaxTokens
 	maxPrefixes    = 1 << 20
 
 	defaultConcurrency = 8
@@ -55,7 +56,7 @@ type Config struct {
 	Trace        string `yaml:"trace" flag:"trace" help:"Mooncake trace (JSON lines, .gz or not) that gives lengths, shared blocks and, without concurrency or rate, times"`
 
 	TraceSpeed float64 `yaml:"trace_speed" flag:"trace-speed" help:"how much faster than its timestamps a trace is sent"`
-	TraceBlock int     `yaml:"trace_block_tokens" flag:"trace-block-tokens" help:"tokens that one hash id of the trace stands for"`
+	TraceBlock int     `yaml:"trace_block_tokens" flag:"trace-block-tokens" help:"tokens that one hash id of the trace stands for; 0 for what the trace says (block_tokens), or 512"`
 
 	Connections int  `yaml:"connections" flag:"connections" help:"connections to the server at most; 0 for as many as requests run"`
 	NoKeepalive bool `yaml:"no_keepalive" flag:"no-keepalive" help:"open a connection for every request"`
@@ -67,7 +68,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Endpoint: infer.Chat.Label(), Arrival: "poisson", MaxInFlight: 4096, Timeout: 300 * time.Second,
-		PromptTokens: 128, OutputTokens: 64, Prefixes: 1, TraceSpeed: 1, TraceBlock: 512,
+		PromptTokens: 128, OutputTokens: 64, Prefixes: 1, TraceSpeed: 1,
 	}
 }
 
@@ -176,8 +177,8 @@ func (c Config) validatePrompt() (errs []error) {
 	if !(c.TraceSpeed > 0) || math.IsInf(c.TraceSpeed, 0) {
 		bad("trace-speed %v must be above 0", c.TraceSpeed)
 	}
-	if c.TraceBlock < 1 || c.TraceBlock > maxTokens {
-		bad("trace-block-tokens %d is not between 1 and %d", c.TraceBlock, maxTokens)
+	if c.TraceBlock < 0 || c.TraceBlock > maxTokens {
+		bad("trace-block-tokens %d is not between 0 and %d", c.TraceBlock, maxTokens)
 	}
 	return errs
 }

@@ -14,7 +14,7 @@ func TestAllFaultsAreReportedAtOnce(t *testing.T) {
 	c := Config{
 		URL: "ftp://x", Endpoint: "chats", Headers: []string{"no colon", "Host: x", "A: b\nc"}, APIKey: secret.New("a\nb"),
 		Concurrency: -1, Rate: -2, Arrival: "burst", Duration: -time.Second, Requests: -1, PromptTokens: 0, OutputTokens: 1 << 30,
-		SharedPrefix: 5, PID: -1, Connections: -1,
+		SharedPrefix: 5, PID: -1, Connections: -1, TraceBlock: -1,
 	}
 	err := c.Validate()
 	if err == nil {
@@ -23,7 +23,7 @@ func TestAllFaultsAreReportedAtOnce(t *testing.T) {
 	for _, want := range []string{
 		`endpoint "chats"`, `url scheme "ftp"`, "model is missing", "not written name:value", `header "Host"`, `header "A"`, "api-key",
 		"concurrency -1", "rate -2", `arrival "burst"`, "max-in-flight 0", "duration and warmup", "requests and max-errors", "timeout 0s",
-		"connections", "pid", "prompt-tokens 0", "output-tokens 1073741824", "shared-prefix-tokens 5", "prefixes 0", "trace-speed 0", "trace-block-tokens 0",
+		"connections", "pid", "prompt-tokens 0", "output-tokens 1073741824", "shared-prefix-tokens 5", "prefixes 0", "trace-speed 0", "trace-block-tokens -1",
 	} {
 		has(t, "error", err.Error(), want)
 	}

@@ -1,6 +1,10 @@
 package bench
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+
+	"sluice/internal/kit/tracefile"
+)
 
 // words are three letters each, so that with its space a word is four bytes:
 // what a tokenizer makes one token of, and what a byte count divides by four.
@@ -59,7 +63,7 @@ type prompts struct {
 	shared   int
 	prefixes uint64
 	output   int
-	rows     []row // nil: synthetic
+	rows     []tracefile.Row // nil: synthetic
 	block    int
 }
 

@@ -369,3 +369,14 @@ func TestProgressIsOneLineThatEndsBlank(t *testing.T) {
 		}
 	})
 }
+
+func TestSessionsAreNotSent(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "trace.jsonl")
+	if err := os.WriteFile(file, []byte(`{"turns":[{"in":1,"out":1}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Run(t.Context(), config(func(c *Config) { c.URL, c.Trace = "http://127.0.0.1:1", file }), nil)
+	if err == nil || !strings.Contains(err.Error(), "holds sessions") {
+		t.Errorf("got %v", err)
+	}
+}
