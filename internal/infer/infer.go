@@ -69,9 +69,14 @@ type Request struct {
 	// so that it can be spliced; both are 0 if the body names none.
 	ModelAt, ModelEnd int
 
-	// Extract appends the text that prefix policies compare to dst. Nil if
-	// the endpoint has none.
-	Extract func(dst, body []byte) []byte
+	// TextAt is where in Body the values stand that make the prompt, in the
+	// order in which engines read them; a zero Span is none. Of the first, the
+	// tools, the text is how it is written, of the others what Extract makes of
+	// it. If all are zero, Extract is given the whole Body.
+	TextAt [3]Span
+
+	// Extract appends the text of one value to dst. Nil if there is no text.
+	Extract func(dst, value []byte) []byte
 
 	src   Body
 	read  bool
@@ -79,6 +84,22 @@ type Request struct {
 	gone  bool // of what was left, PassBody has begun to take it
 	limit int64
 	text  *[]byte // of texts; nil if Text was not called
+}
+
+// A Span is a part of a Body, from Start to before End.
+type Span struct{ Start, End int }
+
+// Respell replaces Body by one in which the value of "model" is written in
+// another way and every other byte is the same.
+func (r *Request) Respell(body []byte) {
+	longer := len(body) - len(r.Body)
+	for i := range r.TextAt {
+		if s := &r.TextAt[i]; s.Start >= r.ModelEnd && s.End > 0 {
+			s.Start += longer
+			s.End += longer
+		}
+	}
+	r.Body, r.ModelAt, r.ModelEnd = body, 0, 0
 }
 
 // Reset makes r ready for another request and keeps its header's memory.
@@ -94,13 +115,39 @@ func (r *Request) Reset() {
 func (r *Request) Text() []byte {
 	if r.text == nil && r.Extract != nil && len(r.Body) > 0 {
 		t := texts.Get().(*[]byte)
-		*t = r.Extract((*t)[:0], r.Body)
+		*t = r.appendText((*t)[:0])
 		r.text = t
 	}
 	if r.text == nil {
 		return nil
 	}
 	return *r.text
+}
+
+// appendText puts a line feed between the texts of two values.
+func (r *Request) appendText(dst []byte) []byte {
+	if r.TextAt == [3]Span{} {
+		return r.Extract(dst, r.Body)
+	}
+	for i, s := range r.TextAt {
+		if s.End == 0 {
+			continue
+		}
+		end := len(dst)
+		if end > 0 {
+			dst = append(dst, '\n')
+		}
+		begin, value := len(dst), r.Body[s.Start:s.End]
+		if i == 0 {
+			dst = append(dst, value...)
+		} else {
+			dst = r.Extract(dst, value)
+		}
+		if len(dst) == begin {
+			dst = dst[:end]
+		}
+	}
+	return dst
 }
 
 // DropText gives the memory of Text back, which must not be looked at any more.

@@ -94,8 +94,7 @@ func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) e
 	}
 	if r.Model != "" && r.ModelEnd > 0 && r.Model != route.Model && route.Model != "" {
 		// The client used an alias; workers know the model's own name.
-		r.Body = peek.Splice(r.Body, r.ModelAt, r.ModelEnd, route.Model)
-		r.ModelAt, r.ModelEnd = 0, 0
+		r.Respell(peek.Splice(r.Body, r.ModelAt, r.ModelEnd, route.Model))
 	}
 	r.Model = route.name(r)
 	now := time.Now()

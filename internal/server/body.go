@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,16 +15,54 @@ import (
 	"sluice/internal/kit/peek"
 )
 
-// The keys that routing and refusing need. keyModel and keyStream come first.
+// The keys that routing and refusing need of every body come first.
 const (
 	keyModel = iota
 	keyStream
-	keyMessages
 	keyTemperature
-	keyCount
+	keyMessages
+	keyTools
 )
 
-var bodyKeys = peek.NewKeys("model", "stream", "messages", "temperature")
+// A shape is what is looked for in the bodies of one endpoint.
+type shape struct {
+	keys   *peek.Keys
+	prompt []int // keys, by index, whose values make the prompt, in the order in which engines read them
+}
+
+// mostKeys bounds the keys of a shape.
+const mostKeys = 8
+
+// newShape returns the shape of bodies whose prompt is made of the values of
+// keys, of no more than two of them at once, and of tools before them.
+func newShape(keys ...string) shape {
+	names := []string{keyModel: "model", keyStream: "stream", keyTemperature: "temperature", keyMessages: "messages", keyTools: "tools"}
+	var s shape
+	for _, key := range keys {
+		i := slices.Index(names, key)
+		if i < 0 {
+			i = len(names)
+			names = append(names, key)
+		}
+		s.prompt = append(s.prompt, i)
+	}
+	s.keys = peek.NewKeys(names...)
+	return s
+}
+
+var shapes = [infer.NumEndpoints]shape{
+	infer.Local:       newShape(),
+	infer.Realtime:    newShape(),
+	infer.Chat:        newShape("documents", "messages"),
+	infer.Completions: newShape("prompt"),
+	infer.Responses:   newShape("instructions", "input"),
+	infer.Messages:    newShape("system", "messages"),
+	infer.CountTokens: newShape("system", "messages"),
+	infer.Embeddings:  newShape("input", "messages"),
+	infer.Classify:    newShape("input", "messages", "text"),
+	infer.Rerank:      newShape("query"),
+	infer.Generate:    newShape("text", "input_ids", "prompt"),
+}
 
 // Body is the gate that reads the body and finds what routing needs in it.
 // The gates before it judge a client by its header alone.
@@ -146,8 +185,9 @@ func equalFold(b []byte, s string) bool {
 // look sets what routing needs of r's body, and refuses what no worker could
 // answer.
 func look(r *infer.Request) error {
-	var got [keyCount]peek.Value
-	if err := peek.Object(r.Body, bodyKeys, got[:]); err != nil {
+	form := &shapes[r.Endpoint]
+	var got [mostKeys]peek.Value
+	if err := peek.Object(r.Body, form.keys, got[:]); err != nil {
 		return badBody(err)
 	}
 	raw := func(k int) []byte { return r.Body[got[k].Start:got[k].End] }
@@ -166,7 +206,7 @@ func look(r *infer.Request) error {
 	default:
 		return wrongType("stream", "true or false")
 	}
-	r.Extract = routingText
+	notePrompt(r, form, &got)
 	switch r.Endpoint {
 	case infer.Generate, infer.Rerank:
 		return nil // the fleet's one model will do
@@ -190,6 +230,24 @@ func look(r *infer.Request) error {
 		return temperature(string(raw(keyTemperature)))
 	}
 	return nil
+}
+
+// notePrompt sets where r's prompt is: what prefix policies compare.
+func notePrompt(r *infer.Request, form *shape, got *[mostKeys]peek.Value) {
+	n := 1
+	for _, k := range form.prompt {
+		if v := &got[k]; v.Kind >= peek.String && n < len(r.TextAt) {
+			r.TextAt[n] = infer.Span{Start: v.Start, End: v.End}
+			n++
+		}
+	}
+	if n == 1 {
+		return
+	}
+	if v := &got[keyTools]; v.Kind == peek.Array && !peek.ArrayEmpty(r.Body[v.Start:v.End]) {
+		r.TextAt[0] = infer.Span{Start: v.Start, End: v.End}
+	}
+	r.Extract = peek.AppendText
 }
 
 // models are the names of models that were asked for lately.
@@ -227,23 +285,6 @@ func temperature(s string) error {
 		return &infer.Error{Status: http.StatusBadRequest, Code: "decimal_below_min_value", Param: "temperature", Msg: "The temperature is below 0."}
 	}
 	return nil
-}
-
-var textKeys = peek.NewKeys("system", "instructions", "messages", "prompt", "input", "text", "input_ids", "query", "documents")
-
-// routingText appends what prefix policies compare: the prompt in the order in
-// which engines put it together.
-func routingText(dst, body []byte) []byte {
-	var got [9]peek.Value
-	if peek.Object(body, textKeys, got[:]) != nil {
-		return dst
-	}
-	for _, v := range got {
-		if v.Kind != peek.Absent && v.Kind != peek.Null {
-			dst = append(peek.AppendText(dst, body[v.Start:v.End]), '\n')
-		}
-	}
-	return dst
 }
 
 // badBody says what is wrong with a body that is not one JSON object.

@@ -189,7 +189,7 @@ func TestWhatABodyMustBe(t *testing.T) {
 		status                        int
 		want                          string // the body's text, or code/param of an error
 	}{
-		{"what routing needs is found", "/v1/chat/completions", js, `{"messages":[{"role":"user","content":"hi"}],"stream":true,"model":"m"}`, 200, `/v1/chat/completions model=m stream=true param= text="user\nhi\n\n"`},
+		{"what routing needs is found", "/v1/chat/completions", js, `{"messages":[{"role":"user","content":"hi"}],"stream":true,"model":"m"}`, 200, `/v1/chat/completions model=m stream=true param= text="user\nhi"`},
 		{"keys are unescaped", "/v1/chat/completions", js + "; charset=utf-8", `{"m\u006fdel":"m\u0031","messages":[1]}`, 200, "model=m1"},
 		{"generate needs no model", "/generate", js, `{"text":"hi"}`, 200, `model= stream=false param= text="hi`},
 		{"not JSON", "/v1/chat/completions", js, `{"model":`, 400, "json_parse_error/"},
