@@ -1,14 +1,19 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"sluice/internal/fleet"
 )
 
 // Config says how workers are chosen.
 type Config struct {
-	Name string `yaml:"name" flag:"policy" help:"how the worker for a request is chosen"`
+	Name    string `yaml:"name" flag:"policy" help:"how the worker for a request is chosen"`
+	Prefill string `yaml:"prefill" flag:"prefill-policy" help:"how the worker that computes a prompt is chosen, where another one answers; none means --policy"`
+	Decode  string `yaml:"decode" flag:"decode-policy" help:"how the worker that answers is chosen, where another one computes the prompt; none means --policy"`
 }
 
 // DefaultConfig returns least_load, the default until a policy that knows
@@ -17,8 +22,48 @@ func DefaultConfig() Config { return Config{Name: "least_load"} }
 
 // Validate reports everything that is wrong with c.
 func (c Config) Validate() error {
-	if !slices.Contains(Names(), c.Name) {
-		return fmt.Errorf("unknown policy %q; want one of %s", c.Name, strings.Join(Names(), ", "))
+	errs := []error{Suits(c.Name, fleet.Regular)}
+	if c.Prefill != "" {
+		errs = append(errs, prefixed("prefill-policy", Suits(c.Prefill, fleet.Prefill)))
+	}
+	if c.Decode != "" {
+		errs = append(errs, prefixed("decode-policy", Suits(c.Decode, fleet.Decode)))
+	}
+	return errors.Join(errs...)
+}
+
+func prefixed(flag string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", flag, err)
+}
+
+// For returns the name of the policy for workers of a role: the one set for it,
+// or Name, or the default's where Name is none for that role.
+func (c Config) For(role fleet.Role) string {
+	switch {
+	case role == fleet.Prefill && c.Prefill != "":
+		return c.Prefill
+	case role == fleet.Decode && c.Decode != "":
+		return c.Decode
+	case Suits(c.Name, role) != nil:
+		return DefaultConfig().Name
+	}
+	return c.Name
+}
+
+// Suits reports what keeps a policy from choosing workers of a role, nil if it
+// may. Lengths of prompts say nothing of a worker that does not compute them, and
+// a team has more than one worker to choose.
+func Suits(name string, role fleet.Role) error {
+	switch {
+	case !slices.Contains(Names(), name):
+		return fmt.Errorf("unknown policy %q; want one of %s", name, strings.Join(Names(), ", "))
+	case role == fleet.Decode && name == "bucket":
+		return errors.New("policy bucket is not for decode workers: it goes by the length of prompts")
+	case role != fleet.Regular && name == "passthrough":
+		return fmt.Errorf("policy passthrough is not for %s workers: it chooses none", role)
 	}
 	return nil
 }
