@@ -75,6 +75,14 @@ func run(ctx context.Context, cfg Config, progress io.Writer, w world) (*Result,
 		}
 		p.rows, p.block = t.Rows, cmp.Or(cfg.TraceBlock, t.BlockTokens)
 	}
+	var pl *player
+	if cfg.Sessions != "" {
+		s, err := loadScript(cfg.Sessions)
+		if err != nil {
+			return nil, err
+		}
+		pl = newPlayer(cfg, s)
+	}
 	var proc *process
 	if cfg.PID != 0 {
 		var err error
@@ -103,7 +111,7 @@ func run(ctx context.Context, cfg Config, progress io.Writer, w world) (*Result,
 		until = from.Add(cfg.Duration)
 	}
 	l := &load{
-		cfg: cfg, prompts: p, body: newTemplate(cfg, e), rec: newRecorder(from, until), nap: w.nap,
+		cfg: cfg, prompts: p, player: pl, body: newTemplate(cfg, e), rec: newRecorder(from, until), nap: w.nap,
 		start: start, until: until, stop: stop,
 		client: &client{tr: tr, url: url, header: requestHeader(cfg, e), shape: shape, stream: cfg.Stream, timeout: cfg.Timeout, hide: hider(cfg)},
 	}
@@ -185,11 +193,15 @@ func (c Config) mode() string {
 
 // describe says in words what kind of load cfg is.
 func (c Config) describe() string {
+	what := ""
+	if c.Sessions != "" {
+		what = " sessions"
+	}
 	switch c.mode() {
 	case "closed":
-		return fmt.Sprintf("closed loop, %s at once", grouped(int64(c.Concurrency)))
+		return fmt.Sprintf("closed loop, %s%s at once", grouped(int64(c.Concurrency)), what)
 	case "open":
-		return fmt.Sprintf("open loop, %s/s, %s arrivals", trimFloat(c.Rate), c.Arrival)
+		return fmt.Sprintf("open loop, %s%s/s, %s arrivals", trimFloat(c.Rate), what, c.Arrival)
 	default:
 		return fmt.Sprintf("trace times, %s× speed", trimFloat(c.TraceSpeed))
 	}

@@ -24,6 +24,7 @@ const (
 	maxPrefixes    = 1 << 20
 
 	defaultConcurrency = 8
+	defaultOutput      = 64
 	defaultDuration    = 10 * time.Second
 )
 
@@ -36,11 +37,11 @@ type Config struct {
 	Headers  []string      `yaml:"headers" flag:"header" help:"further request headers, each as name:value"`
 	Insecure bool          `yaml:"insecure" flag:"insecure" help:"take any TLS certificate"`
 
-	Concurrency int           `yaml:"concurrency" flag:"concurrency" help:"closed loop: requests kept running at once; 0 for 8, unless rate or trace is given"`
-	Rate        float64       `yaml:"rate" flag:"rate" help:"open loop: requests begun per second, however fast the answers are; latency counts from the planned time"`
+	Concurrency int           `yaml:"concurrency" flag:"concurrency" help:"closed loop: requests, or sessions, kept running at once; 0 for 8, unless rate or trace is given"`
+	Rate        float64       `yaml:"rate" flag:"rate" help:"open loop: requests, or sessions, begun per second, however fast the answers are; latency counts from the planned time"`
 	Arrival     string        `yaml:"arrival" flag:"arrival" choices:"poisson,constant" help:"open loop: how requests are spread in time"`
-	MaxInFlight int           `yaml:"max_in_flight" flag:"max-in-flight" help:"open loop: requests that may run at once; those due beyond it are not sent but counted as shed"`
-	Duration    time.Duration `yaml:"duration" flag:"duration" help:"how long to send; 0 for 10s, unless requests or trace ends the run"`
+	MaxInFlight int           `yaml:"max_in_flight" flag:"max-in-flight" help:"open loop: requests, or sessions, that may run at once; those due beyond it are not sent but counted as shed"`
+	Duration    time.Duration `yaml:"duration" flag:"duration" help:"how long to send; 0 for 10s, unless requests, trace or sessions ends the run"`
 	Warmup      time.Duration `yaml:"warmup" flag:"warmup" help:"how long to send before the measured time begins"`
 	Requests    int64         `yaml:"requests" flag:"requests" help:"end after so many measured requests; 0 for no such bound"`
 	MaxErrors   int64         `yaml:"max_errors" flag:"max-errors" help:"end after so many failed requests; 0 for no such bound"`
@@ -48,7 +49,7 @@ type Config struct {
 
 	Stream       bool   `yaml:"stream" flag:"stream" help:"ask for streamed answers"`
 	PromptTokens int    `yaml:"prompt_tokens" flag:"prompt-tokens" help:"length of a synthetic prompt, shared prefix included; a token is a short word"`
-	OutputTokens int    `yaml:"output_tokens" flag:"output-tokens" help:"longest answer to ask for"`
+	OutputTokens int    `yaml:"output_tokens" flag:"output-tokens" help:"longest answer to ask for; 0 for 64, or what was recorded of a session"`
 	IgnoreEOS    bool   `yaml:"ignore_eos" flag:"ignore-eos" help:"ask the engine to go on to output-tokens; SGLang and vLLM know this field, others may refuse it"`
 	SharedPrefix int    `yaml:"shared_prefix_tokens" flag:"shared-prefix-tokens" help:"how much of a synthetic prompt it shares with others"`
 	Prefixes     int    `yaml:"prefixes" flag:"prefixes" help:"how many different shared prefixes there are"`
@@ -57,6 +58,12 @@ type Config struct {
 
 	TraceSpeed float64 `yaml:"trace_speed" flag:"trace-speed" help:"how much faster than its timestamps a trace is sent"`
 	TraceBlock int     `yaml:"trace_block_tokens" flag:"trace-block-tokens" help:"tokens that one hash id of the trace stands for; 0 for what the trace says (block_tokens), or 512"`
+
+	Sessions string        `yaml:"sessions" flag:"sessions" help:"conversations to play turn by turn (JSON lines, .gz or not): {tools}, then a line {messages} for each; each is played once unless duration or requests ends the run"`
+	MaxTurns int           `yaml:"max_turns" flag:"max-turns" help:"turns of a session at most; 0 for all"`
+	UserGap  time.Duration `yaml:"user_gap" flag:"user-gap" help:"how long a session's user takes to answer, as a median; lognormal"`
+	ToolGap  time.Duration `yaml:"tool_gap" flag:"tool-gap" help:"how long a session's tool takes to answer, as a median; lognormal"`
+	GapScale float64       `yaml:"gap_scale" flag:"gap-scale" help:"factor of both gaps; 0 for none"`
 
 	Connections int  `yaml:"connections" flag:"connections" help:"connections to the server at most; 0 for as many as requests run"`
 	NoKeepalive bool `yaml:"no_keepalive" flag:"no-keepalive" help:"open a connection for every request"`
@@ -68,7 +75,8 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Endpoint: infer.Chat.Label(), Arrival: "poisson", MaxInFlight: 4096, Timeout: 300 * time.Second,
-		PromptTokens: 128, OutputTokens: 64, Prefixes: 1, TraceSpeed: 1,
+		PromptTokens: 128, Prefixes: 1, TraceSpeed: 1,
+		UserGap: 5 * time.Second, ToolGap: 500 * time.Millisecond, GapScale: 1,
 	}
 }
 
@@ -91,7 +99,10 @@ func (c Config) withDefaults() Config {
 	if c.Concurrency == 0 && c.Rate == 0 && c.Trace == "" {
 		c.Concurrency = defaultConcurrency
 	}
-	if c.Duration == 0 && c.Requests == 0 && c.Trace == "" {
+	if c.OutputTokens == 0 && c.Sessions == "" {
+		c.OutputTokens = defaultOutput
+	}
+	if c.Duration == 0 && c.Requests == 0 && c.Trace == "" && c.Sessions == "" {
 		c.Duration = defaultDuration
 	}
 	return c
@@ -122,7 +133,8 @@ func (c Config) Validate() error {
 	if ok && e == infer.Embeddings && c.Stream {
 		bad("stream is not possible with endpoint embeddings")
 	}
-	return errors.Join(append(append(errs, c.validateLoad()...), c.validatePrompt()...)...)
+	errs = append(append(errs, c.validateLoad()...), c.validatePrompt()...)
+	return errors.Join(append(errs, c.validateSessions()...)...)
 }
 
 func (c Config) validateLoad() (errs []error) {
@@ -165,7 +177,7 @@ func (c Config) validatePrompt() (errs []error) {
 	if c.PromptTokens < 1 || c.PromptTokens > maxTokens {
 		bad("prompt-tokens %d is not between 1 and %d", c.PromptTokens, maxTokens)
 	}
-	if c.OutputTokens < 1 || c.OutputTokens > maxTokens {
+	if c.OutputTokens < 0 || c.OutputTokens > maxTokens {
 		bad("output-tokens %d is not between 1 and %d", c.OutputTokens, maxTokens)
 	}
 	if c.SharedPrefix < 0 || c.SharedPrefix > 0 && c.SharedPrefix >= c.PromptTokens {
@@ -179,6 +191,29 @@ func (c Config) validatePrompt() (errs []error) {
 	}
 	if c.TraceBlock < 0 || c.TraceBlock > maxTokens {
 		bad("trace-block-tokens %d is not between 0 and %d", c.TraceBlock, maxTokens)
+	}
+	return errs
+}
+
+func (c Config) validateSessions() (errs []error) {
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.MaxTurns < 0 {
+		bad("max-turns must not be negative")
+	}
+	if c.UserGap < 0 || c.UserGap > longest || c.ToolGap < 0 || c.ToolGap > longest {
+		bad("user-gap %v or tool-gap %v is not between 0 and %v", c.UserGap, c.ToolGap, longest)
+	}
+	if !(c.GapScale >= 0) || math.IsInf(c.GapScale, 0) {
+		bad("gap-scale %v must not be negative", c.GapScale)
+	}
+	if c.Sessions == "" {
+		return errs
+	}
+	if c.Trace != "" {
+		bad("sessions and trace exclude each other")
+	}
+	if c.Endpoint != infer.Chat.Label() {
+		bad("sessions are chats; endpoint %s cannot be asked with them", c.Endpoint)
 	}
 	return errs
 }

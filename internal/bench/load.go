@@ -15,6 +15,7 @@ const (
 	stoppedByDuration  = "duration"
 	stoppedByRequests  = "requests"
 	stoppedByTrace     = "trace"
+	stoppedBySessions  = "sessions"
 	stoppedByMaxErrors = "max_errors"
 	stoppedByCancel    = "interrupted"
 )
@@ -34,6 +35,7 @@ type load struct {
 	cfg     Config
 	client  *client
 	prompts *prompts
+	player  *player // nil: single requests
 	body    template
 	rec     *recorder
 	nap     func(time.Duration) // passes a short time exactly
@@ -41,9 +43,10 @@ type load struct {
 	until   time.Time // zero: no set end
 	stop    context.CancelCauseFunc
 
-	next     atomic.Uint64 // the next request's place in the run
+	next     atomic.Uint64 // the next request's, or session's, place in the run
 	measured atomic.Int64  // measured requests so far
-	inFlight atomic.Int64
+	inFlight atomic.Int64  // requests
+	sessions sessionCounts
 
 	mu    sync.Mutex
 	ended string // guarded by mu; why sending ended, empty while it goes on
@@ -52,9 +55,14 @@ type load struct {
 // run sends until there is nothing more to send or ctx is done, and returns when
 // no request runs any more.
 func (l *load) run(ctx context.Context) {
-	if l.cfg.Concurrency > 0 {
-		l.closed(ctx)
-	} else {
+	switch closed := l.cfg.Concurrency > 0; {
+	case l.player != nil && closed:
+		l.closed(ctx, l.playOn)
+	case l.player != nil:
+		l.openSessions(ctx)
+	case closed:
+		l.closed(ctx, l.worker)
+	default:
 		l.open(ctx)
 	}
 }
@@ -96,15 +104,16 @@ func (l *load) admit(planned time.Time) bool {
 	return true
 }
 
-// closed keeps cfg.Concurrency requests running.
-func (l *load) closed(ctx context.Context) {
+// closed runs cfg.Concurrency workers.
+func (l *load) closed(ctx context.Context, worker func(context.Context)) {
 	var wg sync.WaitGroup
 	for range l.cfg.Concurrency {
-		wg.Go(func() { l.worker(ctx) })
+		wg.Go(func() { worker(ctx) })
 	}
 	wg.Wait()
 }
 
+// worker makes one request after another.
 func (l *load) worker(ctx context.Context) {
 	c := &caller{c: l.client, gaps: l.rec.gaps}
 	pause := firstPause

@@ -24,6 +24,7 @@ const (
 	ofTail
 	ofChoice
 	ofArrival
+	ofSession
 )
 
 // appendWords appends n words, each with a space after it, that follow from

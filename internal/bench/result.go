@@ -14,7 +14,7 @@ import (
 type Result struct {
 	Config      Echo      `json:"config"`
 	StartedAt   time.Time `json:"started_at"`
-	StoppedBy   string    `json:"stopped_by"` // duration, requests, trace, max_errors or interrupted
+	StoppedBy   string    `json:"stopped_by"` // duration, requests, trace, sessions, max_errors or interrupted
 	Interrupted bool      `json:"interrupted"`
 	MeasuredS   float64   `json:"measured_s"` // the measured time: after the warm-up, until sending ended
 	DrainS      float64   `json:"drain_s"`    // from then until the last answer
@@ -22,6 +22,8 @@ type Result struct {
 	Requests         Requests         `json:"requests"`
 	RequestsPerS     float64          `json:"requests_per_s"` // answered well
 	Tokens           Tokens           `json:"tokens"`
+	HitRatio         float64          `json:"hit_ratio"` // of the prompts' tokens, how much came from a cache
+	Sessions         *Sessions        `json:"sessions,omitempty"`
 	InputTokensPerS  float64          `json:"input_tokens_per_s"`
 	OutputTokensPerS float64          `json:"output_tokens_per_s"`
 	BytesSent        int64            `json:"body_bytes_sent"`
@@ -57,6 +59,13 @@ type Tokens struct {
 	Output     int64 `json:"output"` // as the server counts, else events with output
 	WithUsage  int64 `json:"requests_with_usage"`
 	NoUsageFor int64 `json:"requests_without_usage"`
+}
+
+// Sessions counts conversations, those of the warm-up too.
+type Sessions struct {
+	Begun int64 `json:"begun"`
+	Whole int64 `json:"whole"` // played to their last turn
+	Shed  int64 `json:"shed"`  // not begun: max-in-flight were running
 }
 
 // A Distribution is one of times, in milliseconds.
@@ -125,6 +134,10 @@ type Echo struct {
 	Prefixes     int      `json:"prefixes"`
 	Seed         int64    `json:"seed"`
 	Trace        string   `json:"trace"`
+	Sessions     string   `json:"sessions"`
+	MaxTurns     int      `json:"max_turns"`
+	UserGapS     float64  `json:"user_gap_s"`
+	ToolGapS     float64  `json:"tool_gap_s"`
 	TraceSpeed   float64  `json:"trace_speed"`
 	Connections  int      `json:"connections"`
 	Keepalive    bool     `json:"keepalive"`
@@ -146,6 +159,10 @@ func echo(c Config, url string) Echo {
 	}
 	if c.Trace != "" {
 		e.Trace = filepath.Base(c.Trace)
+	}
+	if c.Sessions != "" {
+		e.Sessions, e.MaxTurns = filepath.Base(c.Sessions), c.MaxTurns
+		e.UserGapS, e.ToolGapS = c.UserGap.Seconds()*c.GapScale, c.ToolGap.Seconds()*c.GapScale
 	}
 	names := map[string]bool{}
 	for _, h := range c.Headers {
@@ -172,6 +189,10 @@ func newResult(cfg Config, url string, l *load, m *meter) *Result {
 		Statuses: map[string]int64{}, Errors: map[string]ErrorCount{}, Workers: t.workers,
 	}
 	r.Interrupted = r.StoppedBy == stoppedByCancel
+	r.HitRatio = per(float64(t.cached), float64(t.input))
+	if l.player != nil {
+		r.Sessions = &Sessions{Begun: l.sessions.begun.Load(), Whole: l.sessions.whole.Load(), Shed: l.sessions.shed.Load()}
+	}
 	for status, n := range t.statuses {
 		r.Statuses[fmt.Sprint(status)] = n
 	}

@@ -68,6 +68,9 @@ func (t *table) head(r *Result) {
 	if c.Trace != "" {
 		prompt = clean(c.Trace)
 	}
+	if c.Sessions != "" {
+		prompt = fmt.Sprintf("%s; a user takes %s, a tool %s", clean(c.Sessions), span(1000*c.UserGapS), span(1000*c.ToolGapS))
+	}
 	prompt += fmt.Sprintf("; seed %d", c.Seed)
 	when := seconds(sec(r.MeasuredS)) + " measured"
 	if c.WarmupS > 0 {
@@ -101,6 +104,9 @@ func (t *table) counts(r *Result) {
 		rest += part(q.Unfinished, "unfinished", t.dim)
 	}
 	t.line("requests", rest)
+	if s := r.Sessions; s != nil {
+		t.line("sessions", left(grouped(s.Begun)+" begun", 18)+right(grouped(s.Whole)+" whole", 14)+part(s.Shed, "shed", t.red))
+	}
 	if n := r.Tokens.Output; n > 0 {
 		t.line("tokens out", left(grouped(n), 18)+t.bold(right(rate(r.OutputTokensPerS)+" /s", 14)))
 	}

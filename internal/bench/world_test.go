@@ -80,7 +80,7 @@ func serve(t *testing.T, h http.HandlerFunc) world {
 func config(change func(*Config)) Config {
 	c := DefaultConfig()
 	c.URL, c.Model = "http://server", "m"
-	c.PromptTokens = 4
+	c.PromptTokens, c.OutputTokens = 4, 64
 	if change != nil {
 		change(&c)
 	}

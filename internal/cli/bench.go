@@ -12,9 +12,11 @@ const benchHelp = `Measure a server that speaks OpenAI's, Anthropic's or SGLang'
 
   sluice bench --url http://127.0.0.1:30000 --model m1 --concurrency 32 --stream
   sluice bench --url http://127.0.0.1:30000 --model m1 --rate 100 --duration 60s --json
+  sluice bench --url http://127.0.0.1:30000 --model m1 --sessions agents.jsonl --rate 2
 
 With --concurrency, requests follow each other (closed loop); with --rate, they
 begin on time however slow the answers are, and latency counts from that time.
+With --sessions, recorded conversations are played turn by turn.
 `
 
 // benchmark runs a measurement and prints it.
