@@ -21,6 +21,15 @@ type Config struct {
 	EngineMetrics   bool          `yaml:"engine_metrics" flag:"engine-metrics" help:"ask workers for their load and show it as smg_engine_* metrics"`
 	DrainSettle     time.Duration `yaml:"drain_settle_secs" flag:"drain-settle-secs" unit:"s" help:"how long a worker that is removed stays known as draining; its running requests are never cut"`
 	RemoveUnhealthy bool          `yaml:"remove_unhealthy" flag:"remove-unhealthy-workers,no-worker-auto-recovery" negative:"no-remove-unhealthy-workers,worker-auto-recovery" help:"forget workers that reached the failed state instead of asking them for ever"`
+
+	NoLoads     bool          `yaml:"disable_load_monitoring" flag:"disable-load-monitoring" help:"do not ask workers for their load, unless engine-metrics needs it: policies go by this gateway's own requests, and no worker counts as overloaded"`
+	Stale       time.Duration `yaml:"stale_secs" flag:"worker-stale-secs" unit:"s" help:"age at which a worker's load report is not believed any more; at least one and a half load-monitor-intervals"`
+	Protect     bool          `yaml:"overload_protection" flag:"worker-overload-protection" negative:"disable-worker-overload-protection" help:"give workers that report too much load no requests while others can serve them"`
+	OverWaiting int           `yaml:"overload_waiting_requests" flag:"worker-overload-waiting-requests" help:"waiting requests from which a worker counts as overloaded, until they are three quarters of it"`
+	OverUsage   float64       `yaml:"overload_token_usage" flag:"worker-overload-token-usage" help:"used part of its KV cache, above 0 to 1, from which a worker counts as overloaded, until it is 0.05 less"`
+	OverShed    bool          `yaml:"overload_shed" flag:"worker-overload-shed" help:"refuse requests while every worker for them is overloaded, instead of giving them to one"`
+	Stall       time.Duration `yaml:"stall_secs" flag:"worker-stall-secs" unit:"s" help:"how long a worker to which connections fail may be silent before others are preferred"`
+	Wedge       time.Duration `yaml:"wedge_secs" flag:"worker-wedge-secs" unit:"s" help:"how long a worker's load reports may show requests and no movement before others are preferred; 0 for ever"`
 }
 
 // HealthConfig says how workers are asked how they are.
@@ -38,6 +47,7 @@ func DefaultConfig() Config {
 	return Config{
 		StartupTimeout: 1800 * time.Second, StartupInterval: 30 * time.Second,
 		JobCapacity: 1000, JobConcurrency: 200, LoadInterval: 10 * time.Second, DrainSettle: 5 * time.Second,
+		Stale: 15 * time.Second, Protect: true, OverWaiting: 8, OverUsage: 0.8, Stall: 2 * time.Second, Wedge: 3 * time.Second,
 	}
 }
 
@@ -69,6 +79,11 @@ func (c Config) Validate() error {
 	errs = append(errs, inSecs("worker-startup-timeout-secs", c.StartupTimeout, 1), inSecs("worker-startup-check-interval", c.StartupInterval, 1),
 		inSecs("worker-startup-delay", c.StartupDelay, 0), inSecs("drain-settle-secs", c.DrainSettle, 0), inSecs("load-monitor-interval", c.LoadInterval, 1))
 	errs = append(errs, countFrom1("job-queue-capacity", c.JobCapacity), countFrom1("job-queue-concurrency", c.JobConcurrency))
+	errs = append(errs, countFrom1("worker-overload-waiting-requests", c.OverWaiting), inSecs("worker-stale-secs", c.Stale, 1),
+		inSecs("worker-stall-secs", c.Stall, 1), inSecs("worker-wedge-secs", c.Wedge, 0))
+	if !(c.OverUsage > 0 && c.OverUsage <= 1) {
+		bad("worker-overload-token-usage %v is not above 0 and at most 1", c.OverUsage)
+	}
 	return errors.Join(errs...)
 }
 

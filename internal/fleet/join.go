@@ -54,7 +54,7 @@ func (r *Registry) join(ctx context.Context, w *Worker, revision int) error {
 	}
 	r.toldStartLocked(w, f)
 	h.known, h.found, h.joinPause = true, f, 0
-	w.noLoad.Store(false)
+	w.source.Store(unknownSource)
 	w.info.Store(newInfo(h.spec, r.cfg.Backend, f))
 	if r.settleLocked(w, now) && !h.asking {
 		r.queue.set(w, now.Add(jitter(h.cfg.Interval)))

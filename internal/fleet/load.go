@@ -12,37 +12,102 @@ import (
 // Bounds of load reports.
 const (
 	maxLoadAnswer = 64 << 10
+	maxMetrics    = 1 << 20 // of an answer to /metrics, most of which is passed over
 	maxRanks      = 256
 	maxPolls      = 64 // reports asked for at a time
+	maxLatePolls  = 16 // likewise, of workers that let the last question time out
+	pollTimeout   = 3 * time.Second
+)
+
+// Where a worker tells its load.
+const (
+	unknownSource = iota // to be found out: every path is asked
+	loadSource           // /v1/loads, or /get_load before SGLang 0.5.9
+	metricsSource        // /metrics
+	noSource             // nowhere; asked again when it joins again
 )
 
 // PollLoad asks w how busy it is and records the answer. Engines that do not
-// know the question make an error.
+// know the question make an error, and so does an answer that cannot be true.
 func (r *Registry) PollLoad(ctx context.Context, w *Worker) (*Load, error) {
-	timeout := r.timeoutOf(w)
-	b, err := r.get(ctx, w, "/v1/loads", timeout, maxLoadAnswer)
-	if errors.Is(err, errAbsent) {
-		b, err = r.get(ctx, w, "/get_load", timeout, maxLoadAnswer)
-	}
+	l, err := r.askLoad(ctx, w, min(r.timeoutOf(w), pollTimeout))
 	if err != nil {
-		w.noLoad.Store(errors.Is(err, errAbsent))
+		w.unheard(time.Now(), timedOut(err))
 		return nil, err
 	}
-	l, err := parseLoad(b)
-	if err != nil {
-		return nil, fmt.Errorf("reading worker %s's load: %w", w.base, err)
-	}
 	l.At = time.Now()
-	w.Report(l)
+	if !w.Report(l) {
+		w.unheard(l.At, false)
+		return nil, fmt.Errorf("reading worker %s's load: it cannot be true", w.base)
+	}
 	return l, nil
 }
 
-// Report makes l w's last report. PollLoad does it with what w answers; a
-// simulation does it itself.
-func (w *Worker) Report(l *Load) { w.load.Store(l) }
+// askLoad asks w for its load at the path where it told it last, or at all.
+func (r *Registry) askLoad(ctx context.Context, w *Worker, timeout time.Duration) (*Load, error) {
+	source := w.source.Load()
+	read, err := parseLoad, error(nil)
+	var b []byte
+	if source != metricsSource {
+		b, err = r.get(ctx, w, "/v1/loads", timeout, maxLoadAnswer)
+		if errors.Is(err, errAbsent) {
+			b, err = r.get(ctx, w, "/get_load", timeout, maxLoadAnswer)
+		}
+	}
+	if source == metricsSource || errors.Is(err, errAbsent) {
+		read = parseMetrics
+		b, err = r.get(ctx, w, "/metrics", timeout, maxMetrics)
+	}
+	if err != nil {
+		if errors.Is(err, errAbsent) {
+			w.source.Store(noSource)
+		}
+		return nil, err
+	}
+	l, err := read(b)
+	switch {
+	case errors.Is(err, errNoGauges):
+		w.source.Store(noSource)
+	case err == nil && l.Raw == nil:
+		w.source.Store(metricsSource)
+	case err == nil:
+		w.source.Store(loadSource)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading worker %s's load: %w", w.base, err)
+	}
+	return l, nil
+}
+
+// Report makes l w's last report, and finds out whether w is to be vetoed or
+// not any more. PollLoad does it with what w answers; a simulation does it
+// itself. Reports must come in order. A report that cannot be true — a number
+// that is negative, infinite, none, or larger than any engine's — changes
+// nothing, and Report returns false.
+func (w *Worker) Report(l *Load) bool {
+	if !l.credible() {
+		return false
+	}
+	l.Sent, l.Started, l.served = w.Sent(), w.Started(), w.Served()
+	w.judge(w.load.Swap(l), l)
+	return true
+}
+
+// credible reports whether l can be true.
+func (l *Load) credible() bool {
+	count := func(n int64) bool { return n >= 0 && n <= mostTokens }
+	share := func(f float64) bool { return f >= 0 && f <= 1 }
+	return count(int64(l.Running)) && count(int64(l.Waiting)) && count(l.WaitingTokens) && count(l.UsedTokens) && count(l.MaxTokens) &&
+		share(l.TokenUsage) && share(l.HitRate) && share(l.Utilization) && l.Throughput >= 0 && l.Throughput <= mostTokens
+}
+
+// mostTokens is more than any engine counts of anything.
+const mostTokens = 1 << 40
 
 // watchLoads asks ready workers for their load until ctx is done.
 func (r *Registry) watchLoads(ctx context.Context) {
+	p := poller{r: r, places: make(chan struct{}, maxPolls), late: make(chan struct{}, maxLatePolls)}
+	defer p.wg.Wait()
 	tick := time.NewTicker(r.cfg.LoadInterval)
 	defer tick.Stop()
 	for {
@@ -50,29 +115,59 @@ func (r *Registry) watchLoads(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			r.pollLoads(ctx)
+			p.round(ctx)
 		}
 	}
 }
 
-// pollLoads asks every ready worker once and waits for the answers.
-func (r *Registry) pollLoads(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	free := make(chan struct{}, maxPolls)
-	for _, w := range r.Snapshot().All {
-		if w.Status() != Ready || w.noLoad.Load() {
+// A poller asks workers for their load.
+type poller struct {
+	r      *Registry
+	wg     sync.WaitGroup
+	places chan struct{} // holds one value for each question that is out
+	late   chan struct{} // likewise, to workers that let the last one time out
+}
+
+// round asks every ready worker once, except those that have not answered the
+// last question yet. Workers that hang keep nobody waiting: they have places of
+// their own.
+func (p *poller) round(ctx context.Context) {
+	for _, w := range p.r.Snapshot().All {
+		if w.Status() != Ready || w.source.Load() == noSource || w.polling.Load() {
 			continue
 		}
-		select {
-		case free <- struct{}{}:
-		case <-ctx.Done():
-			return
+		places := p.places
+		if w.late.Load() {
+			select {
+			case p.late <- struct{}{}:
+			default:
+				continue // too many of its kind; next time
+			}
+			places = p.late
+		} else {
+			select {
+			case p.places <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
 		}
-		wg.Go(func() {
-			defer func() { <-free }()
-			if _, err := r.PollLoad(ctx, w); err != nil && ctx.Err() == nil {
-				r.log.Debug("no load report", "worker", w.base, "err", err)
+		w.polling.Store(true)
+		p.wg.Go(func() {
+			defer func() {
+				w.polling.Store(false)
+				<-places
+			}()
+			_, err := p.r.PollLoad(ctx, w)
+			if ctx.Err() != nil {
+				return
+			}
+			w.late.Store(err != nil && timedOut(err))
+			if err == nil {
+				return
+			}
+			p.r.log.Debug("no load report", "worker", w.base, "err", err)
+			if absent(err) || broken(err) {
+				w.Suspect()
 			}
 		})
 	}
@@ -97,19 +192,31 @@ func parseLoad(b []byte) (*Load, error) {
 	if len(ranks) == 0 || len(ranks) > maxRanks {
 		return nil, fmt.Errorf("%d ranks; want 1 to %d", len(ranks), maxRanks)
 	}
-	known := false
+	known, wild := false, false
 	for n, k := range ranks {
 		for _, name := range []string{"num_running_reqs", "num_reqs", "num_total_reqs", "load"} {
 			known = known || k[name] != nil
+		}
+		for _, name := range countNames {
+			f := k.number(name)
+			wild = wild || f < 0 || f > mostTokens
 		}
 		l.add(n, k)
 	}
 	if !known {
 		return nil, errors.New("not a load report: it counts no requests")
 	}
+	if wild {
+		return nil, errors.New("not a load report: a count is negative or absurd")
+	}
 	n := float64(len(ranks))
 	l.TokenUsage, l.HitRate, l.Utilization = l.TokenUsage/n, l.HitRate/n, l.Utilization/n
 	return l, nil
+}
+
+// countNames are the names of counts in reports.
+var countNames = []string{
+	"num_running_reqs", "num_waiting_reqs", "num_reqs", "load", "num_waiting_uncached_tokens", "num_used_tokens", "num_tokens", "max_total_num_tokens",
 }
 
 // add counts one rank. Shares are summed; the caller divides them.
@@ -129,7 +236,9 @@ func (l *Load) add(n int, a answer) {
 	if k.TokenUsage == 0 && total > 0 {
 		k.TokenUsage = share(float64(used) / float64(total))
 	}
+	k.UsedTokens = int64(used)
 	l.Ranks = append(l.Ranks, k)
+	l.WaitingTokens += int64(a.count("num_waiting_uncached_tokens"))
 	l.Running += k.Running
 	l.Waiting += k.Waiting
 	l.UsedTokens += int64(used)

@@ -49,6 +49,9 @@ type health struct {
 	shaken     bool          // a check failed while ready; not enough have passed since
 	gone       bool          // nobody listened to a check; none has passed since
 	broke      bool          // a check broke; none has passed since
+	doubted    time.Time     // since when a connection has failed and nothing was heard; zero for not
+	listed     bool          // is in Registry.doubts
+	proof      uint64        // how many requests had succeeded then
 	err        string        // of the last failed check
 
 	counted   bool          // in Registry.joining
@@ -180,6 +183,9 @@ func (r *Registry) step(ctx context.Context, wg *sync.WaitGroup, now time.Time) 
 			sooner((*s.schedule)[0].health.due)
 		}
 	}
+	if at := r.stallLocked(now); !at.IsZero() {
+		sooner(at)
+	}
 	if !r.rest.IsZero() && !now.Before(r.rest) {
 		r.dirty.Store(true)
 	}
@@ -259,6 +265,11 @@ func (r *Registry) answered(w *Worker, revision int, err error) {
 	}
 	if f := r.opt.Events.OnProbe; f != nil {
 		f(w, err == nil)
+	}
+	if heard(err) {
+		r.trustLocked(w)
+	} else if !timedOut(err) {
+		r.doubtLocked(w, now)
 	}
 	switch {
 	case r.byID[w.id] != w || w.Status() == Draining:
@@ -398,6 +409,7 @@ func (h *health) grow(cfg Config, st Status) time.Duration {
 // suspectLocked asks w soon whom the request path suspects. r.mu must be held.
 func (r *Registry) suspectLocked(w *Worker, now time.Time) {
 	h := &w.health
+	r.doubtLocked(w, now)
 	switch {
 	case r.byID[w.id] != w || w.Status() != Ready || h.cfg.Disabled:
 	case h.asking:
@@ -425,6 +437,10 @@ func (r *Registry) turnLocked(w *Worker, to Status, now time.Time) {
 		h.pause = 0
 	}
 	h.suspect, h.again, h.shaken = false, false, false
+	if from == Ready {
+		h.doubted = time.Time{}
+		w.setVeto(^Veto(0), false)
+	}
 	if to == NotReady || to == Failed {
 		// It may serve something else when it returns. What it is saying now
 		// is not to be waited for.

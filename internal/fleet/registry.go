@@ -49,8 +49,9 @@ type Events struct {
 	OnProbe   func(w *Worker, ok bool)         // a health check has ended
 	OnStatus  func(w *Worker, from, to Status) // also when it begins to drain
 	OnBreaker func(w *Worker, from, to breaker.State)
-	OnReadmit func(w *Worker) // it passed its checks again, which closed its breaker early
-	OnForget  func(w *Worker) // it is gone from the Registry
+	OnReadmit func(w *Worker)                // it passed its checks again, which closed its breaker early
+	OnVeto    func(w *Worker, from, to Veto) // may be called by several goroutines at once
+	OnForget  func(w *Worker)                // it is gone from the Registry
 }
 
 // Options are a Registry's collaborators.
@@ -81,6 +82,7 @@ type Registry struct {
 	log     *slog.Logger   // constant
 	client  *http.Client   // constant
 	jobs    *jobs.Queue    // constant
+	stale   time.Duration  // constant; the age from which a load report is not believed
 
 	snap     atomic.Pointer[Snapshot] // never nil
 	wake     chan struct{}            // tells Run to look; holds at most one word
@@ -99,6 +101,7 @@ type Registry struct {
 	queue   schedule           // guarded by mu; who is asked when
 	hung    schedule           // guarded by mu; likewise, those that let the last check time out
 	urgent  schedule           // guarded by mu; suspects, and those whose drain time ends
+	doubts  []*Worker          // guarded by mu; those to which a connection has failed, since health.doubted
 	probing int                // guarded by mu; checks that are out
 	joining int                // guarded by mu; workers added while running that have not joined
 	running bool               // guarded by mu; Run has begun
@@ -119,6 +122,7 @@ func New(cfg Config, checks HealthConfig, br breaker.Config, opt Options) *Regis
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
+	r.stale = max(cfg.Stale, cfg.LoadInterval+cfg.LoadInterval/2)
 	r.client = newClient(opt.Transport)
 	r.snap.Store(&Snapshot{})
 	return r
@@ -375,7 +379,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	r.mu.Unlock()
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = r.jobs.Run(ctx) }) // never fails
-	if r.cfg.EngineMetrics {
+	if r.cfg.EngineMetrics || !r.cfg.NoLoads {
 		wg.Go(func() { r.watchLoads(ctx) })
 	}
 	r.loop(ctx)

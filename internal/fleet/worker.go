@@ -63,7 +63,9 @@ type Worker struct {
 	load    atomic.Pointer[Load] // nil until the first report
 	status  atomic.Uint32
 	suspect atomic.Bool               // the request path asks for a check; false when one begins
-	noLoad  atomic.Bool               // it knows no load report; asked again when it joins again
+	source  atomic.Int32              // where it tells its load
+	polling atomic.Bool               // it is being asked for its load
+	late    atomic.Bool               // it did not answer that in time
 	readyAt atomic.Pointer[time.Time] // nil until it was ready
 	epoch   atomic.Uint64
 	veto    atomic.Uint32 // a Veto
@@ -106,19 +108,28 @@ type Info struct {
 	Authorization secret.String // the header's value, empty without a key
 }
 
-// Load is what a worker said of itself when it was last asked.
+// Load is what a worker said of itself when it was last asked. Counts are those
+// of all its ranks, shares their mean.
 type Load struct {
-	At          time.Time
-	Running     int
-	Waiting     int
-	UsedTokens  int64
-	MaxTokens   int64
-	TokenUsage  float64 // 0 to 1
-	Throughput  float64 // generated tokens per second
-	HitRate     float64 // of the prefix cache, 0 to 1
-	Utilization float64 // 0 to 1
-	Ranks       []RankLoad
-	Raw         []byte // the answer as it came: JSON, at most 64 KiB
+	At            time.Time
+	Running       int
+	Waiting       int
+	WaitingTokens int64 // of the prompts that wait, those that are not cached; 0 if none, or if it does not say
+	UsedTokens    int64
+	MaxTokens     int64
+	TokenUsage    float64 // 0 to 1
+	Throughput    float64 // generated tokens per second, 0 if it does not say
+	HitRate       float64 // of the prefix cache, 0 to 1
+	Utilization   float64 // 0 to 1
+	Ranks         []RankLoad
+	Raw           []byte // the answer as it came, JSON of at most 64 KiB; nil if it came as metrics
+
+	// Set by Report.
+
+	Sent    int64     // the Worker's Sent at that time
+	Started uint64    // likewise
+	served  uint64    // likewise Served
+	still   time.Time // since when reports have not changed and no request has ended
 }
 
 // RankLoad is the load of one data-parallel rank.
@@ -126,6 +137,7 @@ type RankLoad struct {
 	Rank       int
 	Running    int
 	Waiting    int
+	UsedTokens int64
 	TokenUsage float64
 	Throughput float64
 	HitRate    float64
@@ -217,8 +229,33 @@ func (w *Worker) Outcomes() (success, failure, neutral uint64) {
 // Checks returns how many health checks w has passed and failed.
 func (w *Worker) Checks() (passed, failed uint64) { return w.checks[0].Load(), w.checks[1].Load() }
 
+// Started returns how many requests of this gateway w was ever given.
+func (w *Worker) Started() uint64 {
+	// Those that have ended are counted after they have left those in flight:
+	// read in this order, none is missed twice.
+	served := w.Served()
+	return served + uint64(max(w.inflight.Load(), 0))
+}
+
 // Load returns w's last report, or nil.
 func (w *Worker) Load() *Load { return w.load.Load() }
+
+// Believed returns w's last report, or nil if at now it is too old to go by, or
+// there is none.
+func (w *Worker) Believed(now time.Time) *Load {
+	l := w.load.Load()
+	if l == nil {
+		return nil
+	}
+	if age := now.Sub(l.At); age > w.reg.stale || age < -farAhead {
+		return nil
+	}
+	return l
+}
+
+// farAhead is how much younger than a request a report may be: the request may
+// have waited for long since it was received.
+const farAhead = 10 * time.Minute
 
 // Authorization returns the header that requests to w carry: "Bearer k", or
 // "" if it has no key.
@@ -317,6 +354,9 @@ func (l *Lease) Release(now time.Time, o breaker.Outcome) {
 	}
 	w.inflight.Add(-1)
 	w.ended[o].Add(1)
+	if o == breaker.Success && w.veto.Load() != 0 {
+		w.moved()
+	}
 	if w.br.Era() == l.era && (!l.answered || o == breaker.Failure) {
 		w.br.Done(now, o)
 	}
