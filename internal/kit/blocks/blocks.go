@@ -1,0 +1,40 @@
+// Package blocks knows which prompts' beginnings are where.
+//
+// A text is cut into blocks of 512 bytes, and each block is named by a hash of
+// itself and of all that is before it. So a key stands for a whole beginning, and
+// two texts that have a key in common have everything before it in common too. An
+// Index remembers which holder — a worker's cache — has which blocks, how often
+// each is asked for, and forgets what a cache of the holder's size would have
+// forgotten.
+//
+// Everything in it is a hint. Keys are 64 bits wide and not secret, so somebody
+// who wants to can make two texts look the same; a wrong hint costs time, never a
+// wrong answer.
+package blocks
+
+import "github.com/zeebo/xxh3"
+
+// Size is how many bytes a block has: about 128 tokens.
+const Size = 512
+
+// chainSeed makes a chain's first seed. It must never change: gateways that share
+// what they know speak of blocks by their keys.
+const chainSeed = 0x736c75696365_0001
+
+// Seed returns what the chains of a model's texts begin with, the same in every
+// process.
+func Seed(model string) uint64 { return xxh3.HashStringSeed(model, chainSeed) }
+
+// AppendKeys appends the keys of text's whole blocks to dst, of the first most
+// ones. What is left at the end of text has no key. No key is 0.
+func AppendKeys(dst []uint64, text []byte, seed uint64, most int) []uint64 {
+	for ; len(text) >= Size && most > 0; most-- {
+		seed = xxh3.HashSeed(text[:Size], seed)
+		if seed == 0 {
+			seed = 1
+		}
+		dst = append(dst, seed)
+		text = text[Size:]
+	}
+	return dst
+}
