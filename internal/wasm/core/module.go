@@ -242,3 +242,6 @@ const (
 	secDataCount
 	secTag
 )
+
+// Is reports whether b begins as a core module does.
+func Is(b []byte) bool { return bytes.HasPrefix(b, Header) }

@@ -49,12 +49,16 @@ func (w *rewriter) relinked(s section) []byte {
 		r.Name()
 		r.Name()
 		at := r.Pos()
-		if k := Kind(r.Byte()); k == Func {
+		out = appendName(appendName(out, l.Module), l.Name)
+		switch k := Kind(r.Byte()); k {
+		case Func:
 			r.U32()
-		} else {
+		case Memory:
+			out = appendRoomier(append(out, byte(Memory)), r)
+			continue
+		default:
 			skipImport(r, k)
 		}
-		out = appendName(appendName(out, l.Module), l.Name)
 		out = append(out, s.body[at:r.Pos()]...)
 	}
 	return out
@@ -95,7 +99,8 @@ func (w *rewriter) extended(id byte, body, code []byte) []byte {
 			if body == nil {
 				return nil
 			}
-			return body
+			r := NewReader(body, 0)
+			return appendRoomier(appendU32(nil, r.U32()), r)
 		}
 		return list(1, []byte{1, 0, 0}) // to grow by nothing
 	case secGlobal:
@@ -239,4 +244,18 @@ func (w *rewriter) ascend(b []byte, frame uint32) []byte {
 	b = w.get(b, stack)
 	b = append(appendConst(b, int32(frame)), 0x6a)
 	return w.set(b, stack)
+}
+
+// maxPages is how many pages a memory may have.
+const maxPages = 1 << 16
+
+// appendRoomier takes the limits of a memory and appends them with room for one
+// page more, if they have a maximum: who puts a memory back grows it.
+func appendRoomier(b []byte, r *Reader) []byte {
+	flags, least := r.Byte(), r.U32()
+	b = appendU32(append(b, flags), least)
+	if flags&1 != 0 {
+		b = appendU32(b, min(r.U32()+1, maxPages))
+	}
+	return b
 }

@@ -1,0 +1,173 @@
+package wasm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"sluice/internal/wasm/component"
+	"sluice/internal/wasm/core"
+)
+
+const pageSize = 64 << 10 // of WebAssembly
+
+// Limits bound what a guest may use.
+type Limits struct {
+	MemoryPages uint32 // of 64 KiB, all of a component's memories each
+	Stack       uint32 // bytes that nested calls may use
+}
+
+// DefaultLimits are the contract's.
+func DefaultLimits() Limits { return Limits{MemoryPages: 1024, Stack: 1 << 20} }
+
+// code is a component that is compiled: all that its instances share.
+type code struct {
+	plan   *component.Plan
+	world  string
+	hooks  [numHooks]*component.Func
+	limits Limits
+
+	rt       wazero.Runtime
+	parts    []part // by instance of the Plan
+	builtins []*component.Builtin
+	hosts    []hostFunc // by builtin
+	frozen   string     // why instances cannot be put back; "" if they can
+}
+
+// A part is a core instance to be.
+type part struct {
+	compiled wazero.CompiledModule
+	rewrite  *core.Rewritten
+	name     string // that others import it by
+}
+
+// hostModule is what functions of the host are imported from.
+const hostModule = "sluice:host"
+
+// features are what guests' tools use beyond WebAssembly 2.0.
+const features = api.CoreFeaturesV2 | experimental.CoreFeaturesExtendedConst | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExceptionHandling | experimental.CoreFeaturesThreads
+
+// compile reads, checks, rewrites and compiles a component. cache may be nil.
+func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.CompilationCache) (c *code, err error) {
+	plan, err := component.Link(binary)
+	if errors.Is(err, component.ErrNotComponent) && core.Is(binary) {
+		return nil, errors.New("it is a core module; want a component (wasm-tools component new makes one of it)")
+	}
+	if err != nil {
+		return nil, err
+	}
+	c = &code{plan: plan, limits: limits}
+	if c.world, c.hooks, err = hooksOf(plan); err != nil {
+		return nil, err
+	}
+	// One page more than a guest may have: a memory that is to be put back has
+	// to be able to be grown by one.
+	cfg := wazero.NewRuntimeConfigCompiler().WithMemoryLimitPages(limits.MemoryPages + 1).WithCoreFeatures(features)
+	if cache != nil {
+		cfg = cfg.WithCompilationCache(cache)
+	}
+	c.rt = wazero.NewRuntimeWithConfig(ctx, cfg)
+	defer func() {
+		if err != nil {
+			c.close(ctx)
+		}
+	}()
+	if err := c.link(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *code) close(ctx context.Context) { _ = c.rt.Close(ctx) }
+
+// link compiles the core modules as their instances need them, and makes the
+// functions of the host.
+func (c *code) link(ctx context.Context) error {
+	slots := make(map[*component.Builtin]int)
+	for i := range c.plan.Instances {
+		in := &c.plan.Instances[i]
+		m := c.plan.Modules[in.Module]
+		links := make([]core.Link, len(in.Imports))
+		for k := range in.Imports {
+			it := &in.Imports[k]
+			if it.Builtin == nil {
+				links[k] = core.Link{Module: partName(it.Instance), Name: it.Name, Guest: true}
+				continue
+			}
+			slot, known := slots[it.Builtin]
+			if !known {
+				slot = len(c.builtins)
+				slots[it.Builtin] = slot
+				f, err := c.host(it.Builtin)
+				if err != nil {
+					return err
+				}
+				c.builtins, c.hosts = append(c.builtins, it.Builtin), append(c.hosts, f)
+			}
+			links[k] = core.Link{Module: hostModule, Name: slotName(slot), Guest: it.Builtin.Func != nil && it.Builtin.Func.Core != nil}
+		}
+		out, err := core.Rewrite(m, core.Options{Links: links, Stack: c.limits.Stack})
+		if err != nil {
+			return err
+		}
+		if out.Frozen != "" && c.frozen == "" {
+			c.frozen = out.Frozen
+		}
+		compiled, err := c.rt.CompileModule(ctx, out.Binary)
+		if err != nil {
+			return fmt.Errorf("core module at offset %#x: %w", m.Offset, err)
+		}
+		c.parts = append(c.parts, part{compiled: compiled, rewrite: out, name: partName(i)})
+	}
+	return c.hostFunctions(ctx)
+}
+
+func partName(i int) string { return fmt.Sprintf("i%d", i) }
+func slotName(i int) string { return fmt.Sprintf("f%d", i) }
+
+// hostFunctions makes the module of the host. Its functions find the instance
+// that called them in the context, so one module serves all instances.
+func (c *code) hostFunctions(ctx context.Context) error {
+	if len(c.builtins) == 0 {
+		return nil
+	}
+	b := c.rt.NewHostModuleBuilder(hostModule)
+	for slot, f := range c.hosts {
+		t := c.builtins[slot].Type
+		b.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(ctx context.Context, _ api.Module, stack []uint64) {
+			in := ctx.Value(instanceKey{}).(*instance)
+			if in.closed {
+				trap("it cannot call out now")
+			}
+			f(in, stack)
+		}), valueTypes(t.Params), valueTypes(t.Results)).Export(slotName(slot))
+	}
+	if _, err := b.Instantiate(ctx); err != nil {
+		return fmt.Errorf("making the host's functions: %w", err)
+	}
+	return nil
+}
+
+func valueTypes(ts []core.ValType) []api.ValueType {
+	vs := make([]api.ValueType, len(ts))
+	for i, t := range ts {
+		vs[i] = api.ValueType(t)
+	}
+	return vs
+}
+
+// A trapError ends a guest's call: it did what it may not do.
+type trapError struct{ msg string }
+
+func (e *trapError) Error() string { return e.msg }
+
+// trap ends the call of the guest that has called the host. It must be called
+// in a function of the host only: the engine turns the panic into the error of
+// the call.
+func trap(format string, args ...any) {
+	panic(&trapError{fmt.Sprintf(format, args...)})
+}

@@ -1,0 +1,154 @@
+package wasm
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"sluice/internal/wasm/component"
+	"sluice/internal/wasm/core"
+)
+
+// instanceKey is the context key of the *instance that a host function works
+// for.
+type instanceKey struct{}
+
+// An instance is a component that can be called. One goroutine uses it at a
+// time.
+type instance struct {
+	code *code
+	ctx  context.Context // holds the instance; made once, so that calls allocate nothing
+	mods []api.Module    // by instance of the Plan
+
+	memories []*memory    // those that the component defines
+	grow     []api.Memory // the same, as the engine sees them
+	globals  []api.MutableGlobal
+	snap     *snapshot      // what reset restores; nil for an instance that is used once
+	stops    []controls     // one for each part that has code
+	exports  [numHooks]hook // what is called
+	callers  []guest        // by builtin
+	handles  handleTable
+
+	closed bool                            // it may not call the host now
+	stack  [component.MaxFlatParams]uint64 // arguments and results of a call
+	room   [4]uint64                       // those of the allocator
+	out    output                          // what it writes to its standard streams
+}
+
+// controls are the globals by which a part is ruled.
+type controls struct{ fuel, stop, stack, why api.MutableGlobal }
+
+// A hook is a guest's function with what calling it needs.
+type hook struct {
+	call, post, realloc api.Function // post may be nil
+	memory              api.Memory
+}
+
+// newInstance makes an instance of c whose memories come from alloc; nil for the
+// Go heap.
+func (c *code) newInstance(ctx context.Context, alloc *allocator) (in *instance, err error) {
+	in = &instance{code: c, callers: make([]guest, len(c.builtins))}
+	in.ctx = context.WithValue(context.WithoutCancel(ctx), instanceKey{}, in)
+	defer func() {
+		if err != nil {
+			in.close()
+		}
+	}()
+	make := in.ctx
+	if alloc != nil {
+		make = experimental.WithMemoryAllocator(make, alloc)
+	}
+	make = experimental.WithImportResolver(make, func(name string) api.Module {
+		for i, m := range in.mods {
+			if c.parts[i].name == name {
+				return m
+			}
+		}
+		return nil
+	})
+	for i := range c.parts {
+		p := &c.parts[i]
+		before := 0
+		if alloc != nil {
+			before = len(alloc.made)
+		}
+		m, err := c.rt.InstantiateModule(make, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+		if err != nil {
+			return nil, fmt.Errorf("starting it: %w", err)
+		}
+		in.mods = append(in.mods, m)
+		in.control(m, p.rewrite)
+		if alloc != nil && p.rewrite.Memory {
+			in.memories = append(in.memories, alloc.made[before])
+			in.grow = append(in.grow, m.Memory())
+		}
+	}
+	for h, f := range c.hooks {
+		if f != nil {
+			in.exports[h] = in.hook(f)
+		}
+	}
+	return in, nil
+}
+
+// control finds the globals of a part.
+func (in *instance) control(m api.Module, r *core.Rewritten) {
+	global := func(name string) api.MutableGlobal { return m.ExportedGlobal(name).(api.MutableGlobal) }
+	in.stops = append(in.stops, controls{fuel: global(core.FuelGlobal), stop: global(core.StopGlobal), stack: global(core.StackGlobal), why: global(core.WhyGlobal)})
+	for _, name := range r.Globals {
+		in.globals = append(in.globals, global(name))
+	}
+}
+
+func (in *instance) hook(f *component.Func) hook {
+	return hook{call: in.function(f.Core), post: in.function(f.Options.PostReturn), realloc: in.function(f.Options.Realloc), memory: in.memory(f.Options.Memory)}
+}
+
+// function returns the core function that it is, nil for nil.
+func (in *instance) function(it *component.Item) api.Function {
+	if it == nil || it.Builtin != nil {
+		return nil
+	}
+	return in.mods[it.Instance].ExportedFunction(it.Name)
+}
+
+func (in *instance) memory(it *component.Item) api.Memory {
+	if it == nil {
+		return nil
+	}
+	m := in.mods[it.Instance]
+	if mem := m.ExportedMemory(it.Name); mem != nil {
+		return mem
+	}
+	return m.Memory()
+}
+
+// close ends the instance and gives its memory back.
+func (in *instance) close() {
+	for i := len(in.mods) - 1; i >= 0; i-- {
+		_ = in.mods[i].Close(in.ctx)
+	}
+}
+
+// why says why a guest's call ended: one of core.WhyItself and so on.
+func (in *instance) why() int {
+	for _, c := range in.stops {
+		if v := c.why.Get(); v != 0 {
+			return int(v)
+		}
+	}
+	return core.WhyItself
+}
+
+// rearm makes the controls ready for another call.
+func (in *instance) rearm() {
+	for _, c := range in.stops {
+		c.stop.Set(0)
+		c.why.Set(0)
+		c.fuel.Set(core.Slice)
+		c.stack.Set(uint64(in.code.limits.Stack))
+	}
+}

@@ -1,0 +1,291 @@
+package wasm
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+
+	"github.com/tetratelabs/wazero/experimental"
+	"golang.org/x/sys/unix"
+)
+
+// A memory is a guest's linear memory: address space for as much as it may ever
+// have, of which the beginning is an image, mapped so that what is written is
+// the instance's own.
+type memory struct {
+	base  []byte // all of the reservation
+	limit uint64 // bytes that the guest may have
+	open  uint64 // bytes that can be read and written
+	size  uint64 // bytes that the guest has
+	image *image // nil until it is adopted
+	grew  bool   // since the last reset
+	back  bool   // Reallocate is to return the image's length
+}
+
+// Reallocate implements experimental.LinearMemory. It only opens more of what is
+// reserved. While a memory is put back it tells the engine the length that it
+// had: that is how a memory shrinks.
+func (m *memory) Reallocate(size uint64) []byte {
+	if m.back {
+		return m.base[:m.image.size:m.image.size]
+	}
+	if size > m.limit {
+		return nil
+	}
+	if size > m.open {
+		if err := unix.Mprotect(m.base[:size], unix.PROT_READ|unix.PROT_WRITE); err != nil {
+			return nil
+		}
+		m.open = size
+	}
+	m.size, m.grew = size, true
+	return m.base[:size:size]
+}
+
+// Free implements experimental.LinearMemory.
+func (m *memory) Free() {
+	if m.base != nil {
+		_ = unix.Munmap(m.base)
+		m.base = nil
+	}
+}
+
+// An allocator makes memories, and remembers which.
+type allocator struct {
+	limit uint64
+	made  []*memory
+	err   error
+}
+
+// Allocate implements experimental.MemoryAllocator.
+func (a *allocator) Allocate(_, most uint64) experimental.LinearMemory {
+	// A page more than the limit, which the engine asks for when it grows a
+	// memory that is being put back.
+	limit := min(most-min(most, pageSize), a.limit)
+	n := limit + pageSize
+	b, err := unix.Mmap(-1, 0, int(n), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		a.err = fmt.Errorf("reserving memory: %w", err)
+		panic(a.err)
+	}
+	m := &memory{base: b, limit: limit}
+	a.made = append(a.made, m)
+	return m
+}
+
+// An image is what a memory holds in the snapshot. All instances share it.
+type image struct {
+	file *os.File
+	size uint64
+	view []byte
+}
+
+// newImage keeps a copy of mem. Pages of zeros take no memory.
+func newImage(mem []byte) (*image, error) {
+	im := &image{size: uint64(len(mem))}
+	if len(mem) == 0 {
+		return im, nil
+	}
+	fd, err := unix.MemfdCreate("sluice-wasm", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("making an image: %w", err)
+	}
+	im.file = os.NewFile(uintptr(fd), "image")
+	if err := im.fill(mem); err != nil {
+		im.close()
+		return nil, fmt.Errorf("making an image: %w", err)
+	}
+	return im, nil
+}
+
+func (im *image) fill(mem []byte) (err error) {
+	if err := im.file.Truncate(int64(len(mem))); err != nil {
+		return err
+	}
+	for at := 0; at < len(mem); at += osPage {
+		if p := mem[at:min(at+osPage, len(mem))]; !zero(p) {
+			if _, err := im.file.WriteAt(p, int64(at)); err != nil {
+				return err
+			}
+		}
+	}
+	im.view, err = unix.Mmap(int(im.file.Fd()), 0, len(mem), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
+	return err
+}
+
+func (im *image) close() {
+	if im.view != nil {
+		_ = unix.Munmap(im.view)
+	}
+	if im.file != nil {
+		im.file.Close()
+	}
+}
+
+var osPage = os.Getpagesize()
+
+func zero(p []byte) bool {
+	for len(p) >= 8 {
+		if *(*uint64)(unsafe.Pointer(&p[0])) != 0 {
+			return false
+		}
+		p = p[8:]
+	}
+	for _, c := range p {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// adopt makes im the beginning of m.
+func (m *memory) adopt(im *image) error {
+	m.image, m.grew = im, m.size != im.size
+	if im.size == 0 {
+		return nil
+	}
+	if im.size > m.open {
+		return fmt.Errorf("an image of %d bytes for a memory of %d", im.size, m.open)
+	}
+	_, err := unix.MmapPtr(int(im.file.Fd()), 0, unsafe.Pointer(&m.base[0]), uintptr(im.size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED)
+	if err != nil {
+		return fmt.Errorf("mapping an image: %w", err)
+	}
+	return nil
+}
+
+// copyUpTo is how large a memory is copied as a whole; of a larger one the pages
+// are looked for that were written to.
+const copyUpTo = 128 << 10
+
+// shrink begins to make m as short as its image: until shrunk, whatever length
+// the engine asks for, it is told that one.
+func (m *memory) shrink() { m.back = true }
+func (m *memory) shrunk() { m.back, m.grew = false, false }
+
+// reset makes m hold what its image holds. Its length is the image's.
+func (m *memory) reset() error {
+	dirty := max(m.size, m.image.size)
+	m.size = m.image.size
+	if dirty <= copyUpTo {
+		m.copyBack(0, dirty)
+		return nil
+	}
+	return m.restore(dirty)
+}
+
+// pageRegion and scanArg are those of PAGEMAP_SCAN, linux/fs.h; Linux 6.7 has it.
+type pageRegion struct{ start, end, categories uint64 }
+
+type scanArg struct {
+	size, flags, start, end, walkEnd, vec, vecLen, maxPages       uint64
+	categoryInverted, categoryMask, categoryAnyofMask, returnMask uint64
+}
+
+const (
+	pagemapScan = 0xc0606610 // _IOWR('f', 16, struct pm_scan_arg)
+	pageIsFile  = 1 << 2
+	pagePresent = 1 << 3
+	pageSwapped = 1 << 4
+)
+
+// A scanner finds pages that were written to. It is a goroutine's own while it
+// is used.
+type scanner struct {
+	arg scanArg
+	vec [128]pageRegion
+	buf []uint64
+}
+
+var scanners = sync.Pool{New: func() any { return new(scanner) }}
+
+// pagemap is the file that tells of the process's pages; nil if there is none.
+var pagemap = sync.OnceValue(func() *os.File {
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return nil
+	}
+	return f
+})
+
+// restore puts back the pages of the first n bytes that were written to: those
+// that are the process's own instead of the image's file's.
+func (m *memory) restore(n uint64) error {
+	f := pagemap()
+	if f == nil {
+		m.copyBack(0, n)
+		return nil
+	}
+	s := scanners.Get().(*scanner)
+	defer scanners.Put(s)
+	fd := int(f.Fd())
+	if !noScan {
+		err := m.scan(s, fd, n)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINVAL && err != unix.ENOTTY {
+			return fmt.Errorf("looking for written pages: %w", err)
+		}
+	}
+	return m.readPagemap(s, f, n)
+}
+
+// copyBack puts back what is between two addresses.
+func (m *memory) copyBack(from, to uint64) {
+	if from < m.image.size {
+		k := min(to, m.image.size)
+		copy(m.base[from:k], m.image.view[from:k])
+		from = k
+	}
+	if from < to {
+		clear(m.base[from:to])
+	}
+}
+
+// noScan is set by tests.
+var noScan bool
+
+func (m *memory) scan(s *scanner, fd int, n uint64) error {
+	base := uint64(uintptr(unsafe.Pointer(&m.base[0])))
+	for start, end := base, base+n; start < end; {
+		s.arg = scanArg{
+			size: uint64(unsafe.Sizeof(s.arg)), start: start, end: end,
+			vec: uint64(uintptr(unsafe.Pointer(&s.vec[0]))), vecLen: uint64(len(s.vec)),
+			categoryInverted: pageIsFile, categoryMask: pageIsFile, categoryAnyofMask: pagePresent | pageSwapped, returnMask: pageIsFile,
+		}
+		k, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), pagemapScan, uintptr(unsafe.Pointer(&s.arg)))
+		if e != 0 {
+			return e
+		}
+		for _, r := range s.vec[:k] {
+			m.copyBack(r.start-base, r.end-base)
+		}
+		start = s.arg.walkEnd
+	}
+	return nil
+}
+
+// readPagemap does what scan does on older kernels: bit 61 of an entry says that
+// the page is a file's, bits 62 and 63 that there is one (admin-guide/mm/pagemap).
+func (m *memory) readPagemap(s *scanner, f *os.File, n uint64) error {
+	pages := int((n + uint64(osPage) - 1) / uint64(osPage))
+	if cap(s.buf) < pages {
+		s.buf = make([]uint64, pages)
+	}
+	buf := s.buf[:pages]
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&buf[0])), pages*8)
+	base := uint64(uintptr(unsafe.Pointer(&m.base[0])))
+	if _, err := f.ReadAt(raw, int64(base/uint64(osPage)*8)); err != nil {
+		m.copyBack(0, n)
+		return nil
+	}
+	for i, e := range buf {
+		if e>>62 != 0 && e&(1<<61) == 0 {
+			m.copyBack(uint64(i*osPage), min(uint64((i+1)*osPage), n))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+package wasm
+
+import (
+	cryptorand "crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/internal/wasm/component"
+)
+
+// The guests' world outside: WASI preview 2 with nothing in it. There are no
+// files, no network, no environment and no arguments; clocks and chance are
+// real; what is written goes to the log.
+
+// wasiPackages are the packages whose functions a component may import. Of most
+// no function can ever be called, because that takes a handle which nobody
+// gives out; calling one all the same ends the call.
+var wasiPackages = []string{"cli", "io", "clocks", "random", "filesystem", "sockets", "http"}
+
+// imported returns the host's function for f.
+func imported(f *component.Func) (func(g *guest, st []uint64), error) {
+	iface, version, _ := strings.Cut(f.Interface, "@")
+	name := iface + "#" + f.Name
+	if pkg, is := strings.CutPrefix(iface, "wasi:"); is {
+		pkg, _, _ = strings.Cut(pkg, "/")
+		if !compatible(version) {
+			return nil, fmt.Errorf("it imports %s of %s, which is another version than 0.2", f.Name, f.Interface)
+		}
+		if fn := wasi[name]; fn != nil {
+			return fn, nil
+		}
+		for _, p := range wasiPackages {
+			if pkg == p {
+				return func(*guest, []uint64) { trap("it called %s, which the gateway does not have", name) }, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("it imports %.100q of %.100q, which the gateway does not have", f.Name, f.Interface)
+}
+
+// compatible reports whether a version is 0.2 of WASI, whichever its patch.
+func compatible(version string) bool {
+	minor, patch, ok := strings.Cut(strings.TrimPrefix(version, "0."), ".")
+	_, err := strconv.Atoi(patch)
+	return ok && minor == "2" && err == nil && strings.HasPrefix(version, "0.")
+}
+
+// Representations of the streams that guests have.
+const (
+	stdin = iota
+	stdout
+	stderr
+)
+
+var (
+	outputStream = &component.Resource{Name: "wasi:io/streams#output-stream"}
+	inputStream  = &component.Resource{Name: "wasi:io/streams#input-stream"}
+	pollable     = &component.Resource{Name: "wasi:io/poll#pollable"}
+)
+
+// ofHost returns the host's resource that r stands for, or r.
+func ofHost(r *component.Resource) *component.Resource {
+	if r == nil {
+		return nil
+	}
+	iface, name, _ := strings.Cut(r.Name, "#")
+	iface, _, _ = strings.Cut(iface, "@")
+	for _, own := range []*component.Resource{outputStream, inputStream, pollable} {
+		if own.Name == iface+"#"+name {
+			return own
+		}
+	}
+	return r
+}
+
+// wasi is what can be called, by interface without its version, and name.
+var wasi = map[string]func(g *guest, st []uint64){
+	"wasi:cli/environment#get-environment":       emptyList,
+	"wasi:cli/environment#get-arguments":         emptyList,
+	"wasi:cli/environment#initial-cwd":           none,
+	"wasi:filesystem/preopens#get-directories":   emptyList,
+	"wasi:cli/terminal-stdin#get-terminal-stdin": none,
+
+	"wasi:cli/terminal-stdout#get-terminal-stdout": none,
+	"wasi:cli/terminal-stderr#get-terminal-stderr": none,
+
+	"wasi:cli/exit#exit":           func(_ *guest, st []uint64) { trap("it ended itself with exit status %d", st[0]&1) },
+	"wasi:cli/exit#exit-with-code": func(_ *guest, st []uint64) { trap("it ended itself with exit status %d", st[0]&255) },
+
+	"wasi:cli/stdin#get-stdin":   func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(inputStream, stdin, true)) },
+	"wasi:cli/stdout#get-stdout": func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(outputStream, stdout, true)) },
+	"wasi:cli/stderr#get-stderr": func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(outputStream, stderr, true)) },
+
+	"wasi:io/streams#[method]output-stream.check-write":              checkWrite,
+	"wasi:io/streams#[method]output-stream.write":                    write,
+	"wasi:io/streams#[method]output-stream.blocking-write-and-flush": write,
+	"wasi:io/streams#[method]output-stream.flush":                    flush,
+	"wasi:io/streams#[method]output-stream.blocking-flush":           flush,
+	"wasi:io/streams#[method]output-stream.subscribe":                subscribe,
+	"wasi:io/streams#[method]input-stream.subscribe":                 subscribe,
+	"wasi:io/streams#[method]input-stream.read":                      closedStream,
+	"wasi:io/streams#[method]input-stream.blocking-read":             closedStream,
+
+	"wasi:io/poll#[method]pollable.block": func(*guest, []uint64) {},
+	"wasi:io/poll#[method]pollable.ready": func(_ *guest, st []uint64) { st[0] = 1 },
+	"wasi:io/poll#poll":                   poll,
+
+	"wasi:clocks/monotonic-clock#now":                func(_ *guest, st []uint64) { st[0] = uint64(time.Since(started)) },
+	"wasi:clocks/monotonic-clock#resolution":         func(_ *guest, st []uint64) { st[0] = 1 },
+	"wasi:clocks/monotonic-clock#subscribe-duration": func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0, true)) },
+	"wasi:clocks/monotonic-clock#subscribe-instant":  func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0, true)) },
+	"wasi:clocks/wall-clock#now": func(g *guest, st []uint64) {
+		t := time.Now()
+		g.u64(st[0], uint64(t.Unix()))
+		g.u32(st[0]+8, uint32(t.Nanosecond()))
+	},
+	"wasi:clocks/wall-clock#resolution": func(g *guest, st []uint64) {
+		g.u64(st[0], 0)
+		g.u32(st[0]+8, 1)
+	},
+
+	"wasi:random/random#get-random-bytes":            randomBytes,
+	"wasi:random/insecure#get-insecure-random-bytes": randomBytes,
+	"wasi:random/random#get-random-u64":              randomU64,
+	"wasi:random/insecure#get-insecure-random-u64":   randomU64,
+	"wasi:random/insecure-seed#insecure-seed": func(g *guest, st []uint64) {
+		random(g.bytes(st[0], 16))
+	},
+}
+
+// started is where monotonic clocks begin.
+var started = time.Now()
+
+// emptyList returns a list of nothing.
+func emptyList(g *guest, st []uint64) {
+	g.u32(st[0], 4)
+	g.u32(st[0]+4, 0)
+}
+
+// none returns an option that holds nothing.
+func none(g *guest, st []uint64) { g.u8(st[0], 0) }
+
+// mostOutput is how much a guest may write at once, and how much of it is kept
+// for the log in one call.
+const mostOutput = 4 << 10
+
+// checkWrite returns how much may be written.
+func checkWrite(g *guest, st []uint64) {
+	g.in.handles.get(uint32(st[0]), outputStream)
+	g.u8(st[1], 0)
+	g.u64(st[1]+8, mostOutput)
+}
+
+// write takes what a guest writes.
+func write(g *guest, st []uint64) {
+	h := g.in.handles.get(uint32(st[0]), outputStream)
+	g.in.out.write(h.rep, g.bytes(st[1], st[2]))
+	g.u8(st[3], 0)
+}
+
+func flush(g *guest, st []uint64) {
+	g.in.handles.get(uint32(st[0]), outputStream)
+	g.u8(st[1], 0)
+}
+
+func subscribe(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0, true)) }
+
+// closedStream says that a stream has ended.
+func closedStream(g *guest, st []uint64) {
+	g.in.handles.get(uint32(st[0]), inputStream)
+	g.u8(st[2], 1)
+	g.u8(st[2]+4, 1)
+}
+
+// poll says that everything is ready: nothing that guests can wait for takes
+// time.
+func poll(g *guest, st []uint64) {
+	const most = 1 << 10
+	n := uint32(st[1])
+	if n == 0 || n > most {
+		trap("it waits for %d things", n)
+	}
+	at := g.alloc(4, 4*n)
+	for i := range n {
+		g.u32(uint64(at+4*i), i)
+	}
+	g.u32(st[2], at)
+	g.u32(st[2]+4, n)
+}
+
+// mostRandom is how many random bytes a guest may have at once.
+const mostRandom = 64 << 10
+
+func randomBytes(g *guest, st []uint64) {
+	if st[0] > mostRandom {
+		trap("it wants %d random bytes at once", st[0])
+	}
+	n := uint32(st[0])
+	at := g.alloc(1, n)
+	random(g.bytes(uint64(at), uint64(n)))
+	g.u32(st[1], at)
+	g.u32(st[1]+4, n)
+}
+
+func randomU64(_ *guest, st []uint64) {
+	var b [8]byte
+	random(b[:])
+	st[0] = binary.LittleEndian.Uint64(b[:])
+}
+
+func random(b []byte) {
+	if _, err := cryptorand.Read(b); err != nil {
+		trap("no random bytes: %v", err)
+	}
+}
+
+// output is what a guest writes during a call. What is too much is counted.
+type output struct {
+	text []byte
+	lost int
+}
+
+func (o *output) write(_ uint32, b []byte) {
+	n := min(len(b), mostOutput-len(o.text))
+	o.text = append(o.text, b[:n]...)
+	o.lost += len(b) - n
+}
+
+func (o *output) reset() { o.text, o.lost = o.text[:0], 0 }

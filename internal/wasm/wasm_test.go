@@ -1,0 +1,110 @@
+package wasm
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"sluice/internal/infer"
+)
+
+func component_(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile("component/testdata/" + name + ".component.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// request is what the benchmarks call guests with: 12 headers and n bytes.
+func request(n int) *Request {
+	h := new(infer.Header)
+	for _, f := range [][2]string{
+		{"host", "gateway.example.com:8080"}, {"user-agent", "openai-python/1.40.0"}, {"accept", "application/json"},
+		{"content-type", "application/json"}, {"content-length", "2048"}, {"authorization", "Bearer secret-api-key-12345"},
+		{"x-request-id", "req-0123456789abcdef"}, {"x-forwarded-for", "10.1.2.3, 10.4.5.6"}, {"x-real-ip", "10.1.2.3"},
+		{"accept-encoding", "gzip, deflate, br"}, {"connection", "keep-alive"}, {"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+	} {
+		h.AddString(f[0], f[1])
+	}
+	return &Request{Method: "POST", Path: "/v1/chat/completions", Header: h, Body: bytes.Repeat([]byte("x"), n), ID: "req-0123456789abcdef", NowMillis: 1700000000000}
+}
+
+func pooled(t testing.TB, name string) *instance {
+	t.Helper()
+	ctx := context.Background()
+	c, err := compile(ctx, component_(t, name), DefaultLimits(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.close(ctx) })
+	in, err := c.newInstance(ctx, &allocator{limit: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := in.snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	if err := in.adopt(s); err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+var names = []string{"c-auth-smg", "c-auth-sgl", "clibc-auth-smg", "rust-auth-smg", "rust-auth-sgl"}
+
+func TestGuestsLetIn(t *testing.T) {
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			in := pooled(t, name)
+			var a Action
+			for i := range 3 {
+				if err := in.onRequest(request(2048), &a); err != nil || a.Kind != Continue {
+					t.Fatalf("call %d: %v, %v", i, a.Kind, err)
+				}
+				if err := in.reset(); err != nil {
+					t.Fatal(err)
+				}
+				r := request(10)
+				r.Header.Del("authorization")
+				if err := in.onRequest(r, &a); err != nil || a.Kind != Reject || a.Status != 401 {
+					t.Fatalf("call %d without a key: %v %d, %v", i, a.Kind, a.Status, err)
+				}
+				if err := in.reset(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r := request(64 << 10)
+			r.Query = "log"
+			if err := in.onRequest(r, &a); err != nil {
+				t.Fatal(err)
+			}
+			t.Log(a.Kind, a.Add, strings.TrimSpace(string(in.out.text)))
+		})
+	}
+}
+
+func BenchmarkCall(b *testing.B) {
+	for _, name := range names {
+		b.Run(fmt.Sprint(name), func(b *testing.B) {
+			in := pooled(b, name)
+			r := request(2048)
+			var a Action
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := in.onRequest(r, &a); err != nil {
+					b.Fatal(err)
+				}
+				if err := in.reset(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
