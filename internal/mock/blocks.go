@@ -10,6 +10,7 @@ type blocks struct {
 	free     []int32
 	newest   int32 // of those that nobody holds, -1 for none
 	oldest   int32
+	idle     int // how many nobody holds
 	reserved int // room promised to running requests and not yet filled
 }
 
@@ -37,12 +38,14 @@ func (c *blocks) match(hashes []uint64) int {
 	return len(hashes)
 }
 
-// reserve makes room for n more blocks, and reports whether it could.
+// reserve makes room for n more blocks, and reports whether it could. If it
+// cannot, nothing leaves.
 func (c *blocks) reserve(n int) bool {
+	if c.cap-c.used()+c.idle < n {
+		return false
+	}
 	for c.cap-c.used() < n {
-		if !c.evict() {
-			return false
-		}
+		c.evict()
 	}
 	c.reserved += n
 	return true
@@ -93,6 +96,7 @@ func (c *blocks) release(i int32) {
 		c.oldest = i
 	}
 	c.newest = i
+	c.idle++
 }
 
 // flush forgets every block that nobody holds.
@@ -125,4 +129,5 @@ func (c *blocks) unlink(i int32) {
 		c.oldest = b.newer
 	}
 	b.idle, b.newer, b.older = false, -1, -1
+	c.idle--
 }

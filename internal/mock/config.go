@@ -28,16 +28,18 @@ type Config struct {
 	Engine string        `yaml:"engine" flag:"engine" choices:"sglang,vllm,llamacpp" help:"which engine's answers, errors and metrics to imitate"`
 	APIKey secret.String `yaml:"api_key" flag:"api-key" help:"key that callers must send as a bearer token or x-api-key"`
 
-	Speed          float64 `yaml:"speed" flag:"speed" help:"how much faster than real time an engine runs; 0 answers at once, for measurements of what stands before it"`
-	PrefillRate    float64 `yaml:"prefill_rate" flag:"prefill-rate" help:"prompt tokens computed per second"`
-	PrefillChunk   int     `yaml:"prefill_chunk" flag:"prefill-chunk" help:"most prompt tokens in one step; decoding streams wait that long"`
-	DecodeRate     float64 `yaml:"decode_rate" flag:"decode-rate" help:"tokens per second of one stream that runs alone"`
-	DecodeSlowdown float64 `yaml:"decode_slowdown" flag:"decode-slowdown" help:"part by which each further running stream lengthens a step"`
-	MaxRunning     int     `yaml:"max_running" flag:"max-running" help:"requests that run at once; more wait"`
-	QueueLimit     int     `yaml:"queue_limit" flag:"queue-limit" help:"requests that may wait; more are refused"`
-	QueueStatus    int     `yaml:"queue_status" flag:"queue-status" help:"status of the refusal when the queue is full: 503 or 429"`
-	KVTokens       int     `yaml:"kv_tokens" flag:"kv-tokens" help:"tokens that the KV cache holds, running requests and cached prefixes together"`
-	BlockSize      int     `yaml:"block_size" flag:"block-size" help:"tokens in a block of the KV cache"`
+	Speed          float64       `yaml:"speed" flag:"speed" help:"how much faster than real time an engine runs; 0 answers at once, for measurements of what stands before it"`
+	PrefillRate    float64       `yaml:"prefill_rate" flag:"prefill-rate" help:"prompt tokens computed per second"`
+	DoubleContext  int           `yaml:"double_context" flag:"double-context" help:"context, in tokens, at which attention doubles what a prompt's token costs; 0 for never"`
+	PrefillChunk   int           `yaml:"prefill_chunk" flag:"prefill-chunk" help:"most prompt tokens in one step; decoding streams wait that long"`
+	DecodeRate     float64       `yaml:"decode_rate" flag:"decode-rate" help:"tokens per second of one stream that runs alone; no step is shorter than one of these tokens, because each reads all weights"`
+	DecodeSlowdown float64       `yaml:"decode_slowdown" flag:"decode-slowdown" help:"part by which each further running stream lengthens a step"`
+	ContextTime    time.Duration `yaml:"context_time" flag:"context-time" help:"what each token of the running streams' contexts adds to a step"`
+	MaxRunning     int           `yaml:"max_running" flag:"max-running" help:"requests that run at once; more wait"`
+	QueueLimit     int           `yaml:"queue_limit" flag:"queue-limit" help:"requests that may wait; more are refused"`
+	QueueStatus    int           `yaml:"queue_status" flag:"queue-status" help:"status of the refusal when the queue is full: 503 or 429"`
+	KVTokens       int           `yaml:"kv_tokens" flag:"kv-tokens" help:"tokens that the KV cache holds, running requests and cached prefixes together"`
+	BlockSize      int           `yaml:"block_size" flag:"block-size" help:"tokens in a block of the KV cache"`
 
 	ContextLength  int   `yaml:"context_length" flag:"context-length" help:"most tokens of a prompt and its answer together"`
 	OutputTokens   int   `yaml:"output_tokens" flag:"output-tokens" help:"length of an answer for which the request sets no limit"`
@@ -58,7 +60,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Host: "127.0.0.1", Port: 9101, Count: 1, Models: []string{"mock"}, Engine: SGLang,
-		Speed: 1, PrefillRate: 20000, PrefillChunk: 1024, DecodeRate: 100, DecodeSlowdown: 0.01,
+		Speed: 1, PrefillRate: 20000, DoubleContext: 60_000, PrefillChunk: 1024, DecodeRate: 100, DecodeSlowdown: 0.005, ContextTime: 15 * time.Nanosecond,
 		MaxRunning: 64, QueueLimit: 4096, QueueStatus: 503, KVTokens: 200_000, BlockSize: 16,
 		ContextLength: 32768, OutputTokens: 32, EmbeddingSize: 128, EventsPerWrite: 1, MaxBody: 64 << 20,
 		Seed: 1, FaultRate: 1,
@@ -100,6 +102,12 @@ func (c Config) Validate() error {
 	}
 	if !(c.DecodeSlowdown >= 0 && c.DecodeSlowdown <= 1000) {
 		bad("decode-slowdown %v is not between 0 and 1000", c.DecodeSlowdown)
+	}
+	if c.DoubleContext < 0 {
+		bad("double-context must not be negative")
+	}
+	if c.ContextTime < 0 || c.ContextTime > time.Second {
+		bad("context-time %v is not between 0 and 1s", c.ContextTime)
 	}
 	for _, f := range []struct {
 		flag    string

@@ -302,10 +302,13 @@ func (d *scheduler) finishLocked(s *sequence) {
 	d.releaseLocked(s)
 }
 
-// stepLocked begins a step at the given time, if there is work. d.mu must be
-// held.
+// stepLocked begins a step at the given time, if there is work. A step takes as
+// long as its prompt tokens need, or as reading the weights does, and longer for
+// each answer that is decoded in it and for what those have in the cache. d.mu
+// must be held.
 func (d *scheduler) stepLocked(at time.Time) {
 	budget, tokens := d.cfg.PrefillChunk, 0
+	prefill := 0.0 // seconds
 	for k := 0; budget > 0; k++ {
 		if k == len(d.read) && !d.nextLocked() {
 			break
@@ -314,17 +317,38 @@ func (d *scheduler) stepLocked(at time.Time) {
 		s.chunk = min(budget, s.prompt-s.done)
 		budget -= s.chunk
 		tokens += s.chunk
+		prefill += d.cfg.prefillTime(s.done, s.chunk)
 	}
 	d.busy = tokens > 0 || len(d.dec) > 0
 	if !d.busy {
 		return
 	}
-	sec := float64(tokens) / d.cfg.PrefillRate
-	if batch := d.batchLocked(); batch > 0 {
-		sec += (1 + d.cfg.DecodeSlowdown*float64(batch-1)) / d.cfg.DecodeRate
-	}
+	sec := max(prefill, 1/d.cfg.DecodeRate) + d.decodeTimeLocked()
 	d.took = max(minStep, time.Duration(sec/d.cfg.Speed*float64(time.Second)))
 	d.end = at.Add(d.took)
+}
+
+// prefillTime is the seconds that n tokens of a prompt take when done are there.
+func (c *Config) prefillTime(done, n int) float64 {
+	sec := float64(n) / c.PrefillRate
+	if c.DoubleContext > 0 {
+		sec *= 1 + (float64(done)+float64(n)/2)/float64(c.DoubleContext)
+	}
+	return sec
+}
+
+// decodeTimeLocked is the seconds by which the running answers lengthen a step
+// of one. d.mu must be held.
+func (d *scheduler) decodeTimeLocked() float64 {
+	if len(d.dec) == 0 {
+		return 0
+	}
+	n, kv := 0, 0
+	for _, s := range d.dec {
+		n += s.width
+		kv += s.prompt + s.width*int(s.made.Load())
+	}
+	return d.cfg.DecodeSlowdown*float64(n-1)/d.cfg.DecodeRate + d.cfg.ContextTime.Seconds()*float64(kv)
 }
 
 // batchLocked is how many answers are being decoded. d.mu must be held.

@@ -116,7 +116,7 @@ func TestStreamsSurviveRestarts(t *testing.T) {
 		clients, lasts, rate = 1000, time.Minute, "20" // clients and engines share the machine
 	}
 	g, e := program.Fleet(t, 4,
-		[]string{"--model", "m", "--speed", "1", "--decode-rate", rate, "--decode-slowdown", "0", "--max-running", "2000", "--output-tokens", "40", "--events-per-write", "1"},
+		[]string{"--model", "m", "--speed", "1", "--decode-rate", rate, "--decode-slowdown", "0", "--context-time", "0s", "--max-running", "2000", "--output-tokens", "40", "--events-per-write", "1"},
 		[]string{"--enable-pprof", "--upstream-pool-idle-timeout-secs", "1", "--log-level", "info"})
 	was := settled(t, g) // before any request
 
