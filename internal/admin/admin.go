@@ -12,12 +12,14 @@ import (
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
+	"sluice/internal/route"
 )
 
 // Options is what an Admin asks and changes.
 type Options struct {
 	Fleet     *fleet.Registry
-	Models    func() []string // the names that requests may use now, sorted
+	Models    func() []string                                              // the names that requests may use now, sorted
+	Recent    func(n int, match func(*route.Receipt) bool) []route.Receipt // the last decisions that match, newest first
 	Transport http.RoundTripper
 	Draining  func() bool // the gateway is stopping
 	Version   string      // as GET /get_loads says it
@@ -27,6 +29,7 @@ type Options struct {
 type Admin struct {
 	fleet    *fleet.Registry
 	models   func() []string
+	recent   func(n int, match func(*route.Receipt) bool) []route.Receipt
 	client   *http.Client
 	draining func() bool
 	version  string
@@ -35,7 +38,7 @@ type Admin struct {
 // New returns an Admin. It starts nothing.
 func New(o Options) *Admin {
 	return &Admin{
-		fleet: o.Fleet, models: o.Models, draining: o.Draining, version: o.Version,
+		fleet: o.Fleet, models: o.Models, recent: o.Recent, draining: o.Draining, version: o.Version,
 		client: &http.Client{Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 }
@@ -69,6 +72,7 @@ func (a *Admin) Calls() []Call {
 		{"GET", "/engine_metrics", false, f(a.engineMetrics)},
 		{"GET", "/get_loads", false, f(a.loads)},
 		{"POST", "/flush_cache", false, f(a.flushCache)},
+		{"GET", "/routes/recent", false, f(a.listReceipts)},
 		{"GET", "/workers", false, f(a.listWorkers)},
 		{"POST", "/workers", true, f(a.addWorker)},
 		{"GET", "/workers/{id}", false, f(a.getWorker)},

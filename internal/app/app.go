@@ -41,6 +41,8 @@ type App struct {
 	front     *server.Front    // of the API
 	probes    http.Handler     // of the health port
 	tracer    *trace.Tracer    // nil without --enable-trace
+	router    *route.Router
+	recording *recording // nil without --route-log
 	ports
 	draining atomic.Bool
 }
@@ -79,26 +81,34 @@ func (a *App) build() (err error) {
 		Transport: a.transport,
 		Self:      server.IsSelf(a.addrs()...),
 		Log:       log,
-		Events:    wm.events(rm, backend.Forget),
+		Events:    wm.events(backend.Forget),
 	})
-	router := route.New(route.Options{
-		Config: cfg.Retry, Backend: backend, Aliases: cfg.Routing.Aliases(),
-		Policy: newPolicy(cfg.Policy.Name, &policy.Settings{Metrics: pm}), PolicyName: cfg.Policy.Name,
-		BackPressure: relay.BackPressure, Metrics: rm,
+	if a.recording, err = openRecording(cfg.Receipts.Log); err != nil {
+		return err
+	}
+	settings := &policy.Settings{Metrics: pm}
+	a.router = route.New(route.Options{
+		Config: cfg.Retry, Backends: route.Backends{HTTPRegular: backend}, Aliases: cfg.Routing.Aliases(),
+		Policies: route.Policies{
+			New:  func(name string) (policy.Policy, error) { return policy.New(name, settings) },
+			Name: cfg.Policy.Name, Prefill: cfg.Policy.For(fleet.Prefill), Decode: cfg.Policy.For(fleet.Decode),
+		},
+		BackPressure: relay.BackPressure, Metrics: rm, Log: log,
+		Receipts: cfg.Receipts.Keep, Explain: a.explains, Record: a.recording.log(),
 	})
 	if err := a.addWorkers(); err != nil {
 		return err
 	}
-	a.fleet.Watch(router.Publish) // after the first workers: each of them would cost a table
+	a.fleet.Watch(a.router.Publish) // after the first workers: each of them would cost a table
 	wm.watch(a.fleet)
 	adm := admin.New(admin.Options{
-		Fleet: a.fleet, Models: func() []string { return router.Table().Models() }, Transport: a.transport,
+		Fleet: a.fleet, Models: func() []string { return a.router.Table().Models() }, Recent: a.router.Recent, Transport: a.transport,
 		Draining: a.draining.Load, Version: "sluice-" + version.Version,
 	})
 	if err := a.openTraces(); err != nil { // last, so that nothing that fails leaves it open
 		return err
 	}
-	api, probes := a.muxes(router, adm)
+	api, probes := a.muxes(a.router, adm)
 	a.front = server.NewFront(server.Options{Config: cfg.Server, Handler: api, Watch: a.watch, Log: log, Metrics: sm})
 	a.probes = server.HTTPHandler(probes)
 	return nil
@@ -107,20 +117,9 @@ func (a *App) build() (err error) {
 // close closes what New has opened and Run will not.
 func (a *App) close() {
 	a.ports.close()
+	_ = a.recording.close()
 	if a.watch != nil {
 		a.watch.Close()
-	}
-}
-
-// newPolicy makes policies of one name. The name was checked with the rest of
-// the configuration.
-func newPolicy(name string, s *policy.Settings) func() policy.Policy {
-	return func() policy.Policy {
-		p, err := policy.New(name, s)
-		if err != nil {
-			panic("BUG: unchecked policy: " + err.Error())
-		}
-		return p
 	}
 }
 
@@ -160,11 +159,13 @@ func (a *App) Run(ctx context.Context) error {
 	defer a.transport.CloseIdleConnections()
 	a.warnIfOpen()
 	parts := []part{
-		{"log", a.lines.Run},    // first, so that the last request's line is written
+		{"log", a.lines.Run}, // first, so that the last request's line is written
+		{"route log", a.recording.run},
 		{"traces", a.runTraces}, // before all that has spans, so that the last is sent
 		{"memory", a.runMemory},
 		{"connections", a.runConnections},
 		{"certificates", a.ports.watch},
+		{"routes", a.router.Run}, // before all that publishes
 		{"fleet", a.fleet.Run},
 		{"metrics", a.runObserve},
 		{"health", a.runHealth},

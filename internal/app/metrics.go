@@ -6,7 +6,6 @@ import (
 	"sluice/internal/fleet"
 	"sluice/internal/kit/breaker"
 	"sluice/internal/kit/metric"
-	"sluice/internal/route"
 )
 
 // workerMetrics is what is told of each worker. What workers know themselves is
@@ -28,10 +27,10 @@ type workerMetrics struct {
 	CacheHits *metric.GaugeVecFunc `name:"smg_engine_cache_hit_rate" labels:"worker,model,dp_rank" help:"part of prompt tokens found in an engine's prefix cache, 0 to 1 (--engine-metrics)" max:"8192"`
 }
 
-// events are what the registry tells as it happens; rm and forget forget with m.
-func (m *workerMetrics) events(rm *route.Metrics, forget func(*fleet.Worker)) fleet.Events {
+// events are what the registry tells as it happens; forget forgets with m.
+func (m *workerMetrics) events(forget func(*fleet.Worker)) fleet.Events {
 	return fleet.Events{
-		OnForget: m.forget(rm, forget),
+		OnForget: m.forget(forget),
 		OnProbe: func(w *fleet.Worker, ok bool) {
 			result := "failure"
 			if ok {
@@ -109,11 +108,10 @@ func firstModel(w *fleet.Worker) string {
 }
 
 // forget is called when a worker is gone: what was counted for it goes too.
-func (m *workerMetrics) forget(rm *route.Metrics, forget func(*fleet.Worker)) func(*fleet.Worker) {
+func (m *workerMetrics) forget(forget func(*fleet.Worker)) func(*fleet.Worker) {
 	return func(w *fleet.Worker) {
 		forget(w)
 		m.Turns.DeleteLabel("worker", w.Base())
 		m.Readmits.DeleteLabel("worker", w.Base())
-		rm.Forget(w.Base())
 	}
 }

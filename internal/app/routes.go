@@ -31,6 +31,7 @@ var classes = map[string]auth.Class{
 	"/engine_metrics":  auth.Control, // shows workers' addresses
 	"/get_loads":       auth.Control,
 	"/flush_cache":     auth.Control,
+	"/routes/recent":   auth.Control,
 	"/workers":         auth.Control,
 	"/workers/{id}":    auth.Control,
 }

@@ -39,6 +39,7 @@ type Config struct {
 	Policy    policy.Config       `yaml:"policy" help:"Policy"`
 	Routing   Routing             `yaml:"routing" help:"Models"`
 	Retry     route.Config        `yaml:"retry" help:"Time limit and retries"`
+	Receipts  route.ReceiptConfig `yaml:"receipts" help:"Receipts of decisions"`
 	Upstream  upstream.Config     `yaml:"upstream" help:"Connections to workers"`
 	WorkerTLS listen.ClientConfig `yaml:"worker_tls" help:"TLS to workers"`
 	Log       Log                 `yaml:"log" help:"Log"`
@@ -84,6 +85,7 @@ func Default() *Config {
 		Breaker:   breaker.DefaultConfig(),
 		Policy:    policy.DefaultConfig(),
 		Retry:     route.DefaultConfig(),
+		Receipts:  route.DefaultReceiptConfig(),
 		Upstream:  upstream.DefaultConfig(),
 		WorkerTLS: listen.DefaultClientConfig(),
 		Listen:    listen.DefaultConfig(),

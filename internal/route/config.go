@@ -2,6 +2,7 @@ package route
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -44,4 +45,25 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("retry-jitter-factor must be between 0 and 1"))
 	}
 	return errors.Join(errs...)
+}
+
+// ReceiptConfig says what is kept of decisions, and who is shown it.
+type ReceiptConfig struct {
+	Keep   int    `yaml:"keep" flag:"route-receipts" help:"decisions that are remembered for GET /routes/recent; 0 for none"`
+	Header bool   `yaml:"debug_headers" flag:"debug-headers" help:"tell every client that sends x-sluice-debug: route how it was routed, in x-sluice-route; it shows internal addresses. Without it, only those who may use the control plane are told"`
+	Log    string `yaml:"route_log" flag:"route-log" help:"file to which a line is appended for each request that was answered, in the format of Mooncake's traces, to be played by sluice replay"`
+}
+
+// DefaultReceiptConfig returns the defaults.
+func DefaultReceiptConfig() ReceiptConfig { return ReceiptConfig{Keep: 4096} }
+
+// maxReceipts bounds the memory of receipts, to some 256 MiB.
+const maxReceipts = 1 << 20
+
+// Validate reports everything that is wrong with c.
+func (c ReceiptConfig) Validate() error {
+	if c.Keep < 0 || c.Keep > maxReceipts {
+		return fmt.Errorf("route-receipts %d is not between 0 and %d", c.Keep, maxReceipts)
+	}
+	return nil
 }

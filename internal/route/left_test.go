@@ -40,16 +40,14 @@ func TestWhenBodiesNeedNotBeRead(t *testing.T) {
 		{"an alias, and a worker that takes any", []string{""}, map[string]string{"a": "x"}, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			rt := New(Options{Config: DefaultConfig(), Aliases: tt.aliases, Policy: func() policy.Policy {
-				p, err := policy.New("round_robin", policy.DefaultSettings())
-				if err != nil {
-					t.Fatal(err)
+			ps := policies("round_robin")
+			if tt.reads {
+				ps.New = func(name string) (policy.Policy, error) {
+					p, err := policy.New(name, policy.DefaultSettings())
+					return reading{p}, err
 				}
-				if tt.reads {
-					return reading{p}
-				}
-				return p
-			}})
+			}
+			rt := New(Options{Config: DefaultConfig(), Aliases: tt.aliases, Policies: ps, Backends: one(nobody)})
 			reg := registry(t, breaker.DefaultConfig())
 			for i, m := range tt.models {
 				if m == "" {
@@ -104,14 +102,14 @@ func TestBodiesThatWereLeftAreSentOnce(t *testing.T) {
 			cfg := DefaultConfig()
 			cfg.Initial, cfg.Max = time.Millisecond, time.Millisecond
 			reg := registry(t, breaker.DefaultConfig(), "m", "m")
-			rt := New(Options{Config: cfg, Backend: backendFunc(func(_ context.Context, r *infer.Request, _ *infer.Reply, _ fleet.Team) error {
+			rt := New(Options{Config: cfg, Policies: policies("round_robin"), Backends: one(func(_ context.Context, r *infer.Request, _ *infer.Reply, _ fleet.Team) error {
 				if tt.takes {
 					if err := r.PassBody(io.Discard); err != nil {
 						t.Error(err)
 					}
 				}
 				return tt.err
-			}), Policy: func() policy.Policy { p, _ := policy.New("round_robin", policy.DefaultSettings()); return p }})
+			})})
 			reg.Watch(rt.Publish)
 			_, w, err := askLeft(rt)
 			if code(err) != tt.code || w.Served.Tries != tt.tries {

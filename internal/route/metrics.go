@@ -13,9 +13,10 @@ import (
 	"sluice/internal/kit/metric"
 )
 
-// Metrics is what routing counts. The names and labels are the contract's.
-// Label values that are the same for every request here: router_type and
-// connection_mode are "http", backend_type and worker_type "regular".
+// Metrics is what routing counts. The names and labels are the contract's, where
+// they do not begin with sluice. router_type and connection_mode are always
+// "http"; backend_type is regular, pd or external, worker_type regular, prefill,
+// decode or external.
 type Metrics struct {
 	Requests   *metric.CounterVec   `name:"smg_router_requests_total" labels:"router_type,backend_type,connection_mode,model,endpoint,streaming" help:"requests that were routed"`
 	Duration   *metric.HistogramVec `name:"smg_router_request_duration_seconds" labels:"router_type,backend_type,connection_mode,model,endpoint" buckets:"duration" help:"time from the request's arrival to the last byte of its answer"`
@@ -26,22 +27,26 @@ type Metrics struct {
 	Generation *metric.HistogramVec `name:"smg_router_generation_duration_seconds" labels:"router_type,backend_type,model,endpoint" buckets:"duration" help:"time from the request's arrival to the end of its stream"`
 	Tokens     *metric.CounterVec   `name:"smg_router_tokens_total" labels:"router_type,backend_type,model,endpoint,token_type" help:"tokens as workers counted them; token_type is input, cached or output"`
 
-	Selections *metric.CounterVec   `name:"smg_worker_selection_total" labels:"worker_type,connection_mode,model,policy" help:"choices of a worker"`
-	Worker     *metric.CounterVec   `name:"smg_worker_requests_total" labels:"worker,model" help:"attempts sent to a worker"`
-	WorkerErr  *metric.CounterVec   `name:"smg_worker_errors_total" labels:"worker_type,connection_mode,error_type" help:"attempts that failed"`
-	Retries    *metric.CounterVec   `name:"smg_worker_retries_total" labels:"worker_type,endpoint" help:"attempts after the first"`
-	Exhausted  *metric.CounterVec   `name:"smg_worker_retries_exhausted_total" labels:"worker_type,endpoint" help:"requests for which no further worker was left to try"`
-	Backoff    *metric.HistogramVec `name:"smg_worker_retry_backoff_seconds" labels:"attempt" buckets:"duration" help:"pauses before further attempts"`
+	Selections *metric.CounterVec     `name:"smg_worker_selection_total" labels:"worker_type,connection_mode,model,policy" help:"choices of a worker"`
+	Worker     *metric.CounterVecFunc `name:"smg_worker_requests_total" labels:"worker,model" help:"attempts sent to a worker" max:"16384"`
+	WorkerErr  *metric.CounterVec     `name:"smg_worker_errors_total" labels:"worker_type,connection_mode,error_type" help:"attempts that failed"`
+	Retries    *metric.CounterVec     `name:"smg_worker_retries_total" labels:"worker_type,endpoint" help:"attempts after the first"`
+	Exhausted  *metric.CounterVec     `name:"smg_worker_retries_exhausted_total" labels:"worker_type,endpoint" help:"requests for which no further worker was left to try"`
+	Backoff    *metric.HistogramVec   `name:"smg_worker_retry_backoff_seconds" labels:"attempt" buckets:"duration" help:"pauses before further attempts"`
 
 	Outcomes *metric.CounterVecFunc `name:"smg_worker_cb_outcomes_total" labels:"worker,outcome" help:"what attempts told a worker's circuit breaker: success, failure or neutral" max:"24576"`
 
-	policy string
-	good   [600]atomic.Pointer[metric.Counter] // of Upstream, by the status of answers without an error
+	Prompt     *metric.CounterVec   `name:"sluice_route_prompt_tokens_total" labels:"model" help:"tokens of the prompts that were routed, as the policy estimates them; policies that do not look at prompts count none"`
+	Hit        *metric.CounterVec   `name:"sluice_route_hit_tokens_total" labels:"model" help:"of those, tokens that the chosen worker was thought to have in its cache"`
+	Imbalance  *metric.GaugeVecFunc `name:"sluice_route_imbalance_ratio" labels:"model,worker_type,of" help:"the busiest worker's share of a model's load against the mean, 1 if all have the same; of is requests or prefill_tokens"`
+	Decisions  *metric.HistogramVec `name:"sluice_route_decision_seconds" labels:"policy" buckets:"0.0000001,0.00000025,0.0000005,0.000001,0.0000025,0.000005,0.00001,0.000025,0.00005,0.0001,0.00025,0.0005,0.001,0.01" help:"time that the choice of a worker took; one in 64 is timed"`
+	Unrecorded *metric.Counter      `name:"sluice_route_log_dropped_total" help:"lines of --route-log that could not be written fast enough, or not at all"`
+
+	good [600]atomic.Pointer[metric.Counter] // of Upstream, by the status of answers without an error
 }
 
 const (
 	routerType = "http"
-	regular    = "regular"
 	httpMode   = "http"
 )
 
@@ -51,14 +56,9 @@ type modelMetrics struct {
 	of    *Metrics
 	model string
 	used  atomic.Bool // something was counted
-	calls [infer.NumEndpoints][2]atomic.Pointer[callMetrics]
+	calls [numFamilies][infer.NumEndpoints][2]atomic.Pointer[callMetrics]
 
-	selections atomic.Pointer[metric.Counter]
-}
-
-// A member is a worker of a model, with what is counted of it there.
-type member struct {
-	requests atomic.Pointer[metric.Counter]
+	prompt, hit atomic.Pointer[metric.Counter]
 }
 
 // callMetrics are the metrics of one model, endpoint and way of answering.
@@ -68,6 +68,7 @@ type callMetrics struct {
 	generation            *metric.Histogram
 	input, cached, output *metric.Counter
 	model, endpoint       string
+	family                Family
 }
 
 // of returns the metrics of a model, with nothing counted.
@@ -84,34 +85,34 @@ func (mm *modelMetrics) forget() {
 	}
 	m := mm.of
 	for _, v := range []interface{ DeleteLabel(name, value string) }{
-		m.Requests, m.Duration, m.Errors, m.TTFT, m.TPOT, m.Generation, m.Tokens, m.Selections, m.Worker,
+		m.Requests, m.Duration, m.Errors, m.TTFT, m.TPOT, m.Generation, m.Tokens, m.Selections, m.Prompt, m.Hit,
 	} {
 		v.DeleteLabel("model", mm.model)
 	}
 }
 
-// bound returns the metrics of r's call.
-func (mm *modelMetrics) bound(r *infer.Request) *callMetrics {
+// bound returns the metrics of r's call to a family.
+func (mm *modelMetrics) bound(f Family, r *infer.Request) *callMetrics {
 	s := 0
 	if r.Stream {
 		s = 1
 	}
-	slot := &mm.calls[r.Endpoint][s]
+	slot := &mm.calls[f][r.Endpoint][s]
 	if c := slot.Load(); c != nil {
 		return c
 	}
 	mm.used.Store(true)
-	m, e := mm.of, r.Endpoint.Label()
+	m, e, b := mm.of, r.Endpoint.Label(), f.label()
 	c := &callMetrics{
-		requests:   m.Requests.With(routerType, regular, httpMode, mm.model, e, strconv.FormatBool(r.Stream)),
-		duration:   m.Duration.With(routerType, regular, httpMode, mm.model, e),
-		ttft:       m.TTFT.With(routerType, regular, mm.model, e),
-		tpot:       m.TPOT.With(routerType, regular, mm.model, e),
-		generation: m.Generation.With(routerType, regular, mm.model, e),
-		input:      m.Tokens.With(routerType, regular, mm.model, e, "input"),
-		cached:     m.Tokens.With(routerType, regular, mm.model, e, "cached"),
-		output:     m.Tokens.With(routerType, regular, mm.model, e, "output"),
-		model:      mm.model, endpoint: e,
+		requests:   m.Requests.With(routerType, b, httpMode, mm.model, e, strconv.FormatBool(r.Stream)),
+		duration:   m.Duration.With(routerType, b, httpMode, mm.model, e),
+		ttft:       m.TTFT.With(routerType, b, mm.model, e),
+		tpot:       m.TPOT.With(routerType, b, mm.model, e),
+		generation: m.Generation.With(routerType, b, mm.model, e),
+		input:      m.Tokens.With(routerType, b, mm.model, e, "input"),
+		cached:     m.Tokens.With(routerType, b, mm.model, e, "cached"),
+		output:     m.Tokens.With(routerType, b, mm.model, e, "output"),
+		model:      mm.model, endpoint: e, family: f,
 	}
 	slot.Store(c) // a second goroutine binds the same ones
 	return c
@@ -138,34 +139,110 @@ func (m *Metrics) served(c *callMetrics, r *infer.Request, w *infer.Reply, err e
 	}
 	t.Give()
 	if err != nil {
-		m.Errors.With(routerType, regular, httpMode, c.model, c.endpoint, errorType(err)).Inc()
+		m.Errors.With(routerType, c.family.label(), httpMode, c.model, c.endpoint, errorType(err)).Inc()
 	}
 }
 
 // unrouted records a request that no route was found for. Its model is not a
 // label: anybody can invent names.
 func (m *Metrics) unrouted(r *infer.Request, err error) {
-	m.Errors.With(routerType, regular, httpMode, "unknown", r.Endpoint.Label(), errorType(err)).Inc()
+	m.Errors.With(routerType, HTTPRegular.label(), httpMode, "unknown", r.Endpoint.Label(), errorType(err)).Inc()
 }
 
-// selected records that w was chosen.
-func (rt *Route) selected(w *fleet.Worker) {
-	mm, m := rt.metrics, rt.members[w]
-	selections, requests := mm.selections.Load(), m.requests.Load()
+// selected records that t's team was chosen, for which attempt.
+func (rt *Route) selected(w *way, t *trip, try int) {
+	k := metric.Take()
+	rt.chosen(w.lead, t.team.Lead).AddWith(k, 1)
+	c := &t.lead.choice
+	if t.paired {
+		rt.chosen(w.prefill, t.team.Prefill).AddWith(k, 1)
+		c = &t.prefill.choice
+	}
+	if c.Prompt > 0 && try == 1 {
+		mm := rt.metrics
+		mm.counter(&mm.prompt, mm.of.Prompt).AddWith(k, float64(c.Prompt))
+		mm.counter(&mm.hit, mm.of.Hit).AddWith(k, float64(c.Prompt-c.Uncached))
+	}
+	k.Give()
+}
+
+// chosen counts an attempt of w, and returns where choices are counted.
+func (rt *Route) chosen(s *side, w *fleet.Worker) *metric.Counter {
+	rt.members[w.Slot()].requests.Add(1)
+	selections := s.selections.Load()
 	if selections == nil {
-		selections = mm.of.Selections.With(regular, httpMode, mm.model, mm.of.policy)
-		mm.selections.Store(selections)
+		mm := rt.metrics
+		selections = mm.of.Selections.With(s.place.label(), httpMode, mm.model, s.name)
+		s.selections.Store(selections)
 	}
-	// A worker that drains is soon forgotten, or is: what began now would stay
-	// for ever.
-	if requests == nil && w.Status() != fleet.Draining {
-		requests = mm.of.Worker.With(w.Base(), mm.model)
-		m.requests.Store(requests)
+	return selections
+}
+
+// counter returns the model's counter of v, which it keeps in slot.
+func (mm *modelMetrics) counter(slot *atomic.Pointer[metric.Counter], v *metric.CounterVec) *metric.Counter {
+	c := slot.Load()
+	if c == nil {
+		c = v.With(mm.model)
+		slot.Store(c)
 	}
-	t := metric.Take()
-	selections.AddWith(t, 1)
-	requests.AddWith(t, 1)
-	t.Give()
+	return c
+}
+
+// routes calls yield with each route that there is.
+func (t *Table) routes(yield func(*Route) bool) {
+	if t.wild != nil && !yield(t.wild) {
+		return
+	}
+	for name, rt := range t.models {
+		if name == rt.Model && !yield(rt) { // not an alias
+			return
+		}
+	}
+}
+
+// requests yields how many attempts the workers that there are were sent.
+func (rt *Router) requests(yield func(value float64, labels ...string)) {
+	for r := range rt.table.Load().routes {
+		for _, w := range r.claimed {
+			if n := r.members[w.Slot()].requests.Load(); n > 0 {
+				yield(float64(n), w.Base(), r.metrics.model)
+			}
+		}
+	}
+}
+
+// imbalances yields how unevenly models' workers are busy. Of models that have
+// nothing to do there is nothing to say.
+func (rt *Router) imbalances(yield func(value float64, labels ...string)) {
+	for r := range rt.table.Load().routes {
+		for i := range r.ways {
+			for s := range r.ways[i].sides {
+				if len(s.workers) < 2 {
+					continue
+				}
+				for of, load := range loads {
+					if v := imbalance(s.workers, load); v > 0 {
+						yield(v, r.metrics.model, s.place.label(), of)
+					}
+				}
+			}
+		}
+	}
+}
+
+var loads = map[string]func(*fleet.Worker) int64{"requests": (*fleet.Worker).InFlight, "prefill_tokens": (*fleet.Worker).Prefill}
+
+// imbalance is the greatest load against the mean, 0 if there is no load.
+func imbalance(ws []*fleet.Worker, load func(*fleet.Worker) int64) float64 {
+	most, sum := int64(0), int64(0)
+	for _, w := range ws {
+		n := max(load(w), 0)
+		most, sum = max(most, n), sum+n
+	}
+	if sum == 0 {
+		return 0
+	}
+	return float64(most) * float64(len(ws)) / float64(sum)
 }
 
 // outcomes yields what requests showed of the workers that there are. They
@@ -183,11 +260,11 @@ func (rt *Router) outcomes(yield func(value float64, labels ...string)) {
 }
 
 // answered records an attempt's end.
-func (m *Metrics) answered(w *infer.Reply, err error) {
+func (m *Metrics) answered(way *way, w *infer.Reply, err error) {
 	if err != nil {
 		e := infer.AsError(err)
 		m.Upstream.With(routerType, strconv.Itoa(e.Status), e.Code).Inc()
-		m.WorkerErr.With(regular, httpMode, errorType(err)).Inc()
+		m.WorkerErr.With(way.lead.place.label(), httpMode, errorType(err)).Inc()
 		return
 	}
 	status := w.Status()
@@ -203,18 +280,13 @@ func (m *Metrics) answered(w *infer.Reply, err error) {
 	c.Inc()
 }
 
-func (m *Metrics) retry(r *infer.Request, n int, d time.Duration) {
-	m.Retries.With(regular, r.Endpoint.Label()).Inc()
+func (m *Metrics) retry(way *way, r *infer.Request, n int, d time.Duration) {
+	m.Retries.With(way.lead.place.label(), r.Endpoint.Label()).Inc()
 	m.Backoff.With(strconv.Itoa(min(n, 10))).Observe(d.Seconds())
 }
 
-func (m *Metrics) exhausted(r *infer.Request) {
-	m.Exhausted.With(regular, r.Endpoint.Label()).Inc()
-}
-
-// Forget drops the metrics of workers that have left.
-func (m *Metrics) Forget(worker string) {
-	m.Worker.DeleteLabel("worker", worker)
+func (m *Metrics) exhausted(way *way, r *infer.Request) {
+	m.Exhausted.With(way.lead.place.label(), r.Endpoint.Label()).Inc()
 }
 
 // errorType is err in the contract's few words.
@@ -226,7 +298,7 @@ func errorType(err error) string {
 	switch {
 	case e.Status == infer.StatusClientGone:
 		return "client_closed"
-	case e.Code == "no_workers" || e.Code == "no_available_workers" || e.Code == "model_not_found":
+	case e.Code == "no_workers" || e.Code == "no_available_workers" || e.Code == "model_not_found" || e.Code == errShed.Code:
 		return "no_workers"
 	case e.Status == 504 && e.Answer == nil:
 		return "timeout"

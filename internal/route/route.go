@@ -8,6 +8,7 @@ package route
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/linelog"
 	"sluice/internal/kit/peek"
 	"sluice/internal/policy"
 )
@@ -27,30 +29,72 @@ type Backend interface {
 	Serve(ctx context.Context, r *infer.Request, w *infer.Reply, t fleet.Team) error
 }
 
+// Backends are how workers are spoken to, by family. A worker of a family that
+// has none is not asked for anything.
+type Backends struct{ HTTPRegular, HTTPPD, External Backend }
+
+// Policies makes the policies of models.
+type Policies struct {
+	New func(name string) (policy.Policy, error) // of names that Suits takes
+
+	Name, Prefill, Decode string // by what the workers do; the last two "" for Name
+}
+
+// of returns the name for workers at p.
+func (ps *Policies) of(p place) string {
+	switch {
+	case p == prefill && ps.Prefill != "":
+		return ps.Prefill
+	case p == decode && ps.Decode != "":
+		return ps.Decode
+	}
+	return ps.Name
+}
+
+// check reports what keeps a policy from choosing the workers at p.
+func (ps *Policies) check(p place, name string) error {
+	return policy.Suits(name, [...]fleet.Role{regular: fleet.Regular, prefill: fleet.Prefill, decode: fleet.Decode, provider: fleet.Regular}[p])
+}
+
 // Options is what a Router is made of.
 type Options struct {
 	Config       Config
-	Backend      Backend
-	Policy       func() policy.Policy // makes the policy of a model
-	PolicyName   string               // for metrics
-	Aliases      map[string]string    // further names of models
-	BackPressure func(err error) bool // says that a worker is fine and has enough to do
-	Metrics      *Metrics             // nil for none
+	Backends     Backends
+	Policies     Policies
+	Aliases      map[string]string           // further names of models
+	BackPressure func(err error) bool        // says that a worker is fine and has enough to do
+	Shed         bool                        // requests that only vetoed workers could serve are refused
+	Receipts     int                         // decisions that are remembered
+	Explain      func(r *infer.Request) bool // says that r's client is to be told how it was routed; nil for never
+	Record       *linelog.Log                // for a line of a trace a request; nil for none
+	Metrics      *Metrics                    // nil for none
+	Log          *slog.Logger                // nil for none
 }
 
 // A Router is the infer.Handler that stands before all Backends.
 type Router struct {
 	cfg          Config
-	backend      Backend
-	newPolicy    func() policy.Policy
+	backends     [numFamilies]Backend
+	policies     Policies
 	aliases      map[string]string
 	backPressure func(error) bool
+	shed         bool
+	receipts     *ring // nil for none
+	explains     func(*infer.Request) bool
+	recording    *linelog.Log
 	metrics      *Metrics
+	log          *slog.Logger
+	placeOf      func(*fleet.Worker) (place, bool)
 
-	table atomic.Pointer[Table] // never nil
+	table   atomic.Pointer[Table]          // never nil
+	pending atomic.Pointer[fleet.Snapshot] // what the next table is made of, nil for none
+	running atomic.Bool                    // Run makes the tables
+	wake    chan struct{}                  // tells Run of pending; holds at most one word
 
-	mu     sync.Mutex        // held while a table is built
-	models map[string]*model // guarded by mu; those of the present table
+	mu            sync.Mutex        // held while a table is built
+	models        map[string]*model // guarded by mu; those of the present table
+	told, telling map[refused]bool  // guarded by mu; labels that were not followed, in the table before and in the one that is being built
+	said          []refusal         // guarded by mu; to be logged when mu is free
 }
 
 // New returns a Router with an empty Table.
@@ -58,22 +102,21 @@ func New(o Options) *Router {
 	if o.Metrics == nil {
 		o.Metrics = new(Metrics)
 	}
-	o.Metrics.policy = o.PolicyName
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	rt := &Router{
-		cfg: o.Config, backend: o.Backend, newPolicy: o.Policy, aliases: o.Aliases,
-		backPressure: o.BackPressure, metrics: o.Metrics,
+		cfg: o.Config, backends: [...]Backend{HTTPRegular: o.Backends.HTTPRegular, HTTPPD: o.Backends.HTTPPD, External: o.Backends.External},
+		policies: o.Policies, aliases: o.Aliases, backPressure: o.BackPressure, shed: o.Shed,
+		receipts: newRing(o.Receipts), explains: o.Explain, recording: o.Record, metrics: o.Metrics, log: o.Log,
+		placeOf: placeOf, wake: make(chan struct{}, 1),
 	}
 	rt.table.Store(&Table{})
 	o.Metrics.Outcomes.Set(rt.outcomes)
+	o.Metrics.Worker.Set(rt.requests)
+	o.Metrics.Imbalance.Set(rt.imbalances)
+	o.Record.OnDrop(func(lines int) { o.Metrics.Unrecorded.Add(float64(lines)) })
 	return rt
-}
-
-// Publish makes a Table of snap the one of the requests that follow. Calls of
-// Publish must come in the order of the snapshots.
-func (rt *Router) Publish(snap *fleet.Snapshot) {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	rt.table.Store(rt.build(snap))
 }
 
 // Table returns the present Table.
@@ -100,10 +143,14 @@ func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) e
 	now := time.Now()
 	t := begin(ctx, now.Add(rt.cfg.Timeout))
 	defer t.end()
-	m := route.metrics.bound(r)
+	way := route.draw(r)
+	m := route.metrics.bound(way.family, r)
 	m.requests.Inc()
-	end, err := rt.try(t, now, route, r, w)
+	end, err := rt.try(t, now, route, way, r, w)
 	rt.metrics.served(m, r, w, err, end)
+	if rt.recording != nil && err == nil && w.Served.Tries > 0 {
+		rt.record(t, r, w)
+	}
 	return err
 }
 
@@ -121,75 +168,134 @@ var errBusy = &infer.Error{
 	Msg: "No worker takes requests now.", RetryAfter: retryLater,
 }
 
+// errShed is the error of a request that only vetoed workers could serve.
+var errShed = &infer.Error{
+	Status: http.StatusServiceUnavailable, Code: "worker_overload_protection_shed",
+	Msg: "All workers of the model have enough to do.", RetryAfter: retryLater,
+}
+
+// maxUnwilling bounds how many workers that turn out to take nothing are passed
+// over for one request.
+const maxUnwilling = 64
+
 // try makes the attempts, and returns when the last ended. When all have failed
 // it returns the last worker's word. After a pause it chooses anew, among the
 // workers that there are then.
-func (rt *Router) try(ctx *trip, now time.Time, route *Route, r *infer.Request, w *infer.Reply) (time.Time, error) {
+func (rt *Router) try(t *trip, now time.Time, route *Route, way *way, r *infer.Request, w *infer.Reply) (time.Time, error) {
 	var room [8]*fleet.Worker
 	tried := room[:0] // asked, or found unwilling
 	err := error(errBusy)
+	if way.shed() {
+		err = errShed
+	}
 	most := rt.cfg.MaxRetries
 	if rt.cfg.Disabled {
 		most = 1
 	}
-	for attempts, paused := 0, 0; attempts < most; {
-		lead := route.next(r, tried, &ctx.choice)
-		if lead == nil {
-			break
-		}
-		if paused < attempts {
-			if now = rt.pause(ctx, r, attempts); ctx.Err() != nil {
-				return now, infer.Ended(ctx, err)
+	for attempts, paused := 0, 0; attempts < most && len(tried) < most+maxUnwilling; {
+		if attempts > paused {
+			if route, way = rt.again(r, route, way); route.pick(t, way, r, tried, now) == nil {
+				break // nobody to wait for
+			}
+			if now = rt.pause(t, way, r, attempts); t.Err() != nil {
+				return now, infer.Ended(t, err)
 			}
 			paused = attempts
-			if another, err := rt.table.Load().Find(r); err == nil {
-				route = another
-			}
+			route, way = rt.again(r, route, way)
+		}
+		on := rt.decide(t, route, way, r, tried, now)
+		if on == nil {
+			break
+		}
+		if unwilling := t.acquire(now); unwilling != nil {
+			tried = append(tried, unwilling)
 			continue
 		}
-		tried = append(tried, lead)
-		lease, ok := lead.Acquire(now)
-		if !ok {
-			continue
+		if tried = append(tried, t.team.Lead); t.paired {
+			tried = append(tried, t.team.Prefill)
 		}
 		attempts++
-		w.Served.Worker, w.Served.Tries = lead.Base(), attempts
-		if now, err = rt.attempt(ctx, route, lease, r, w); err == nil {
+		w.Served.Worker, w.Served.Tries = t.team.Lead.Base(), attempts
+		if now, err = rt.attempt(t, route, on, r, w, now); err == nil {
 			return now, nil
 		}
-		if w.Committed() || r.Gone() || ctx.Err() != nil || !infer.Retryable(err) {
+		if w.Committed() || r.Gone() || t.Err() != nil || !infer.Retryable(err) {
 			return now, err
 		}
 	}
 	if w.Served.Tries > 1 {
-		rt.metrics.exhausted(r)
+		rt.metrics.exhausted(way, r)
 	}
 	return now, err
 }
 
-// attempt serves r once, at the place that lease is, and gives that back with
-// an outcome. It returns when that was.
-func (rt *Router) attempt(t *trip, route *Route, lease fleet.Lease, r *infer.Request, w *infer.Reply) (time.Time, error) {
-	lead := lease.Worker()
-	route.selected(lead)
-	t.depart(route, lease, r, w)
+// again returns the route and the way that serve r now, or those given if none
+// do.
+func (rt *Router) again(r *infer.Request, route *Route, on *way) (*Route, *way) {
+	if now, err := rt.table.Load().Find(r); err == nil {
+		return now, now.draw(r)
+	}
+	return route, on
+}
+
+// untimed is how many decisions there are for one whose time is taken: asking the
+// clock twice costs as much as many a decision.
+const untimed = 64
+
+// decide is route.pick, which it times now and then.
+func (rt *Router) decide(t *trip, route *Route, way *way, r *infer.Request, tried []*fleet.Worker, now time.Time) *way {
+	if t.decisions++; t.decisions%untimed != 0 || len(tried) > 0 {
+		return route.pick(t, way, r, tried, now)
+	}
+	begin := time.Now()
+	on := route.pick(t, way, r, tried, now)
+	if on != nil {
+		on.lead.decisions.Observe(time.Since(begin).Seconds())
+	}
+	return on
+}
+
+// attempt serves r once, with the places that t has, and gives them back with an
+// outcome. It returns when that was.
+func (rt *Router) attempt(t *trip, route *Route, way *way, r *infer.Request, w *infer.Reply, now time.Time) (time.Time, error) {
 	done := false
 	defer func() {
 		if !done {
 			t.arrive(w, breaker.Neutral, errPanic, time.Now())
 		}
 	}()
+	rt.note(t, route, way, r, w, now)
+	t.depart(way, r, w)
+	lead := t.team.Lead
 	fails := lead.Breaker().Failures()
-	err := route.Backend.Serve(t, r, w, fleet.Team{Lead: lead})
+	err := way.backend.Serve(t, r, w, t.team)
 	done = true
-	o := rt.outcome(t, lead, r, w, err)
+	o := rt.outcome(t, t.team, r, w, err)
 	if o == breaker.Failure && lost(err) && lead.Breaker().Failures() > fails {
 		o = breaker.Neutral
 	}
-	now := time.Now()
+	now = time.Now()
 	t.arrive(w, o, err, now)
-	rt.metrics.answered(w, err)
+	rt.metrics.answered(way, w, err)
 	return now, err
+}
+
+// note counts the decision for an attempt, and makes its receipt.
+func (rt *Router) note(t *trip, route *Route, way *way, r *infer.Request, w *infer.Reply, now time.Time) {
+	try := w.Served.Tries
+	route.selected(way, t, try)
+	t.lead.receipt = rt.receipts.open(&t.lead, way.lead.part, r, try, now)
+	if t.paired {
+		t.prefill.receipt = rt.receipts.open(t.prefill, way.prefill.part, r, try, now)
+	}
+	if rt.explains != nil && rt.explains(r) {
+		l, p := &t.lead, way.lead.part
+		if text := explain(p, t.team.Lead, &l.choice, try); t.paired {
+			w.Header().Set(headerRoute, text+", "+explain(way.prefill.part, t.team.Prefill, &t.prefill.choice, try))
+		} else {
+			w.Header().Set(headerRoute, text)
+		}
+	}
 }
 
 // errPanic is what an attempt came to that a panic passes by.
@@ -198,7 +304,7 @@ var errPanic = errors.New("serving panicked")
 // outcome says what err tells of the worker. A client that left, too long a
 // queue, a bad request, or an answer that was still coming when the request's
 // time was up is no failure of its.
-func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, r *infer.Request, w *infer.Reply, err error) breaker.Outcome {
+func (rt *Router) outcome(ctx context.Context, team fleet.Team, r *infer.Request, w *infer.Reply, err error) breaker.Outcome {
 	if err == nil {
 		return breaker.Success
 	}
@@ -218,7 +324,10 @@ func (rt *Router) outcome(ctx context.Context, lead *fleet.Worker, r *infer.Requ
 		return breaker.Success // a bad request, or a call that the worker does not have
 	}
 	if e.Answer == nil {
-		lead.Suspect() // no HTTP answer: perhaps it is gone
+		team.Lead.Suspect() // no HTTP answer: perhaps it is gone
+		if team.Prefill != nil && !w.Committed() {
+			team.Prefill.Suspect()
+		}
 	}
 	return breaker.Failure
 }
@@ -235,9 +344,9 @@ func lost(err error) bool {
 
 // pause waits before attempt n+1, or until there is nobody left to wait for.
 // It returns the time.
-func (rt *Router) pause(ctx context.Context, r *infer.Request, n int) time.Time {
+func (rt *Router) pause(ctx context.Context, way *way, r *infer.Request, n int) time.Time {
 	d := rt.cfg.backoff(n, rand.Float64())
-	rt.metrics.retry(r, n, d)
+	rt.metrics.retry(way, r, n, d)
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -56,17 +56,23 @@ func registry(t testing.TB, br breaker.Config, models ...string) *fleet.Registry
 	return reg
 }
 
+// policies makes the built-in ones, of one name where nothing else is said.
+func policies(name string) Policies {
+	return Policies{Name: name, New: func(name string) (policy.Policy, error) { return policy.New(name, policy.DefaultSettings()) }}
+}
+
+// one returns a backend for workers that serve requests from end to end.
+func one(f backendFunc) Backends { return Backends{HTTPRegular: f} }
+
+// nobody is a backend that is not asked.
+func nobody(context.Context, *infer.Request, *infer.Reply, fleet.Team) error {
+	panic("a worker was asked")
+}
+
 func router(t testing.TB, cfg Config, reg *fleet.Registry, b Backend) *Router {
 	t.Helper()
 	rt := New(Options{
-		Config: cfg, Backend: b, PolicyName: "round_robin", Aliases: map[string]string{"gpt": "m"},
-		Policy: func() policy.Policy {
-			p, err := policy.New("round_robin", policy.DefaultSettings())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return p
-		},
+		Config: cfg, Backends: Backends{HTTPRegular: b}, Policies: policies("round_robin"), Aliases: map[string]string{"gpt": "m"},
 		BackPressure: func(err error) bool { return strings.Contains(err.Error(), "queue full") },
 	})
 	reg.Watch(rt.Publish)
@@ -379,7 +385,7 @@ func TestAClientThatLeavesBetweenTries(t *testing.T) {
 
 func TestNoReadyWorkerIsNoUnknownModel(t *testing.T) {
 	reg := registry(t, breaker.Config{Failures: 1, Successes: 1, Rest: time.Hour}, "m")
-	rt := New(Options{Config: DefaultConfig(), Policy: func() policy.Policy { p, _ := policy.New("random", policy.DefaultSettings()); return p }})
+	rt := New(Options{Config: DefaultConfig(), Policies: policies("random"), Backends: one(nobody)})
 	rt.Publish(&fleet.Snapshot{All: reg.Snapshot().All}) // known, none ready
 	_, _, err := ask(rt, "m")
 	if e := infer.AsError(err); e.Status != http.StatusServiceUnavailable || e.RetryAfter == 0 {
@@ -395,13 +401,13 @@ func TestNoReadyWorkerIsNoUnknownModel(t *testing.T) {
 // lookup, pick, lease and release.
 func BenchmarkDecide(b *testing.B) {
 	for _, name := range policy.Names() {
-		for _, n := range []int{4, 64, 4096} {
+		for _, n := range []int{1, 64, 4096} {
 			models := make([]string, n)
 			for i := range models {
 				models[i] = "m"
 			}
 			reg := registry(b, breaker.DefaultConfig(), models...)
-			rt := New(Options{Config: DefaultConfig(), Policy: func() policy.Policy { p, _ := policy.New(name, policy.DefaultSettings()); return p }})
+			rt := New(Options{Config: DefaultConfig(), Policies: policies(name), Backends: one(nobody)})
 			reg.Watch(rt.Publish)
 			b.Run(fmt.Sprintf("lookup and pick/%s/%d", name, n), func(b *testing.B) {
 				b.ReportAllocs()
@@ -409,7 +415,7 @@ func BenchmarkDecide(b *testing.B) {
 					r, c := &infer.Request{Model: "m"}, new(policy.Choice)
 					for pb.Next() {
 						route, _ := rt.table.Load().Find(r)
-						if route.next(r, nil, c) == nil {
+						if route.draw(r).lead.next(r, nil, time.Time{}, c) == nil {
 							b.Fail()
 						}
 					}
@@ -420,11 +426,11 @@ func BenchmarkDecide(b *testing.B) {
 }
 
 func TestLookupAndPickAllocateNothing(t *testing.T) {
-	rt := router(t, DefaultConfig(), registry(t, breaker.DefaultConfig(), "m", "m"), nil)
+	rt := router(t, DefaultConfig(), registry(t, breaker.DefaultConfig(), "m", "m"), backendFunc(nobody))
 	r, c := &infer.Request{Model: "m"}, new(policy.Choice)
 	if got := testing.AllocsPerRun(1000, func() {
 		route, _ := rt.table.Load().Find(r)
-		route.next(r, nil, c)
+		route.draw(r).lead.next(r, nil, time.Time{}, c)
 	}); got != 0 {
 		t.Errorf("a decision allocates %v times, want 0", got)
 	}

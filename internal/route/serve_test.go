@@ -10,7 +10,6 @@ import (
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
 	"sluice/internal/kit/metric"
-	"sluice/internal/policy"
 )
 
 // nowhere is a client that takes everything.
@@ -32,15 +31,8 @@ func counted(t testing.TB, n int) *Router {
 		models[i] = "m"
 	}
 	rt := New(Options{
-		Config: DefaultConfig(), PolicyName: "round_robin", Metrics: m,
-		Policy: func() policy.Policy {
-			p, err := policy.New("round_robin", policy.DefaultSettings())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return p
-		},
-		Backend: backendFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply, _ fleet.Team) error {
+		Config: DefaultConfig(), Policies: policies("round_robin"), Metrics: m, Receipts: 4096,
+		Backends: one(func(ctx context.Context, r *infer.Request, w *infer.Reply, _ fleet.Team) error {
 			if _, ok := ctx.Deadline(); !ok {
 				t.Error("the backend does not know until when it may take")
 			}

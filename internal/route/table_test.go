@@ -16,7 +16,6 @@ import (
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
 	"sluice/internal/kit/metric"
-	"sluice/internal/policy"
 )
 
 // fleetOf returns a fleet of ready workers. Each is written as its models, and
@@ -84,8 +83,8 @@ func TestNamesOfModels(t *testing.T) {
 			if listed := strings.Join(rt.Table().Models(), " "); listed != tt.listed {
 				t.Errorf("listed are %q, want %q", listed, tt.listed)
 			}
-			if route, err := rt.Table().Find(&infer.Request{Model: tt.ask}); err == nil && len(route.Workers) != tt.serve {
-				t.Errorf("%d workers serve it, want %d", len(route.Workers), tt.serve)
+			if route, err := rt.Table().Find(&infer.Request{Model: tt.ask}); err == nil && len(route.draw(new(infer.Request)).lead.workers) != tt.serve {
+				t.Errorf("%d workers serve it, want %d", len(route.draw(new(infer.Request)).lead.workers), tt.serve)
 			}
 		})
 	}
@@ -138,13 +137,11 @@ func TestWhatIsToldOfAWorkerGoesWithIt(t *testing.T) {
 	metric.Fill(set, m)
 	health := fleet.DefaultHealthConfig()
 	health.Disabled = true
-	reg := fleet.New(fleet.DefaultConfig(), health, breaker.DefaultConfig(), fleet.Options{
-		Events: fleet.Events{OnForget: func(w *fleet.Worker) { m.Forget(w.Base()) }},
-	})
+	reg := fleet.New(fleet.DefaultConfig(), health, breaker.DefaultConfig(), fleet.Options{})
 	rt := New(Options{
 		Config: DefaultConfig(), Metrics: m,
-		Policy: func() policy.Policy { p, _ := policy.New("random", policy.DefaultSettings()); return p },
-		Backend: backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
+		Policies: policies("random"),
+		Backends: one(func(_ context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
 			_, err := w.Write([]byte("ok"))
 			return err
 		}),

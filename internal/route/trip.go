@@ -13,17 +13,28 @@ import (
 )
 
 // A trip is one request's way through the Router: its deadline, the decision
-// for the present attempt, and the place on a worker that this attempt has. It
+// for the present attempt, and the places on workers that this attempt has. It
 // is used again for other requests, unless somebody holds its deadline.
 type trip struct {
 	deadline
-	choice policy.Choice
+	team    fleet.Team // chosen for the present attempt
+	lead    leg
+	prefill *leg // nil until a team has two workers
+	paired  bool // the present attempt's has, and both are at work
+	reply   *infer.Reply
 
-	// Of the present attempt.
-	lease   fleet.Lease
-	learner policy.Learner // was told of it; nil for none
+	decisions uint // made with this trip, by all requests; one in some is timed
 
 	commits func(status int) // t.committed, made once so that it costs nothing
+}
+
+// A leg is what one worker of a team does in the present attempt.
+type leg struct {
+	choice  policy.Choice
+	lease   fleet.Lease
+	learner policy.Learner // was told of it; nil for none
+	receipt receipt
+	policy  string // that chose
 }
 
 var trips = sync.Pool{New: func() any {
@@ -49,48 +60,119 @@ func (t *trip) end() {
 		d.cancel()
 		return // somebody may still look at it
 	}
-	t.parent, t.at = nil, time.Time{}
-	t.choice.Reset()
+	t.parent, t.at, t.team = nil, time.Time{}, fleet.Team{}
+	t.lead.empty()
+	if t.prefill != nil {
+		t.prefill.empty()
+	}
 	trips.Put(t)
 }
 
-// depart gives the attempt at r the place that lease is, and tells who learns
-// from it.
-func (t *trip) depart(route *Route, lease fleet.Lease, r *infer.Request, w *infer.Reply) {
-	t.lease, t.learner = lease, route.learner
-	if t.learner != nil {
-		t.learner.Sent(r, lease.Worker(), &t.choice)
+// maxKeys bounds the memory of hashes that a trip keeps for its next request:
+// that of a prompt of half a million tokens.
+const maxKeys = 4096
+
+func (l *leg) empty() {
+	if cap(l.choice.Keys) > maxKeys {
+		l.choice.Keys = nil
 	}
-	t.lease.Charge(t.choice.Uncached, t.choice.Prompt)
+	l.choice.Reset()
+}
+
+// acquire takes places on the workers of t's team, or reports that one of them
+// takes no requests now, and which.
+func (t *trip) acquire(now time.Time) (unwilling *fleet.Worker) {
+	t.paired = t.team.Prefill != nil
+	if t.paired && !t.team.Prefill.Available(now) {
+		return t.team.Prefill
+	}
+	var ok bool
+	if t.lead.lease, ok = t.team.Lead.Acquire(now); !ok {
+		return t.team.Lead
+	}
+	if t.paired {
+		if t.prefill.lease, ok = t.team.Prefill.Acquire(now); !ok {
+			t.lead.lease.Release(now, breaker.Neutral)
+			t.lead.lease = fleet.Lease{}
+			return t.team.Prefill
+		}
+	}
+	return nil
+}
+
+// depart begins the attempt at r with the places that t has: it charges them, and
+// tells who learns from it.
+func (t *trip) depart(w *way, r *infer.Request, reply *infer.Reply) {
+	l := &t.lead
+	l.sent(w.lead, r)
+	if t.paired {
+		p := t.prefill
+		p.sent(w.prefill, r)
+		p.lease.Charge(p.choice.Uncached, p.choice.Prompt)
+		l.lease.Charge(0, max(l.choice.Prompt, p.choice.Prompt))
+	} else {
+		l.lease.Charge(l.choice.Uncached, l.choice.Prompt)
+	}
 	r.DropText()
-	if t.learner != nil || t.lease.Trial() || t.choice.Uncached > 0 {
-		w.OnCommit(t.commits)
+	t.reply = reply
+	if t.paired || l.learner != nil || l.lease.Trial() || l.choice.Uncached > 0 {
+		reply.OnCommit(t.commits)
 	}
 }
 
-// committed tells that the answer has begun. That is a trial's success.
+// sent tells who learns from it that r is about to be sent to a worker of s.
+func (l *leg) sent(s *side, r *infer.Request) {
+	l.policy = s.name
+	if l.learner = s.learner; l.learner != nil {
+		l.learner.Sent(r, l.lease.Worker(), &l.choice)
+	}
+}
+
+// committed tells that the answer has begun. That is a trial's success, and the
+// end of what computes a prompt for another worker.
 func (t *trip) committed(status int) {
 	if status >= http.StatusInternalServerError {
 		return
 	}
-	t.lease.Began()
-	if t.learner == nil && !t.lease.Trial() {
+	l := &t.lead
+	l.lease.Began()
+	if !t.paired && l.learner == nil && !l.lease.Trial() {
 		return
 	}
 	now := time.Now()
-	t.lease.Answered(now)
-	if t.learner != nil && status < http.StatusBadRequest {
-		t.learner.Began(t.lease.Worker(), &t.choice, now)
+	l.began(status, now)
+	if t.paired {
+		t.paired = false
+		t.prefill.began(status, now)
+		t.prefill.ended(t.reply, breaker.Success, nil, now)
 	}
 }
 
-// arrive gives the place back with an outcome: the attempt has ended with err.
+func (l *leg) began(status int, now time.Time) {
+	l.lease.Began()
+	l.lease.Answered(now)
+	if l.learner != nil && status < http.StatusBadRequest {
+		l.learner.Began(l.lease.Worker(), &l.choice, now)
+	}
+}
+
+// arrive gives the places back with an outcome: the attempt has ended with err.
 func (t *trip) arrive(w *infer.Reply, o breaker.Outcome, err error, now time.Time) {
 	w.OnCommit(nil)
-	lead, learner := t.lease.Worker(), t.learner
-	t.lease.Release(now, o)
-	t.lease, t.learner = fleet.Lease{}, nil
-	if learner != nil {
-		learner.Ended(lead, &t.choice, &w.Served, err, now)
+	t.reply = nil
+	t.lead.ended(w, o, err, now)
+	if t.paired {
+		t.paired = false
+		t.prefill.ended(w, o, err, now)
 	}
+}
+
+func (l *leg) ended(w *infer.Reply, o breaker.Outcome, err error, now time.Time) {
+	worker, learner := l.lease.Worker(), l.learner
+	l.lease.Release(now, o)
+	l.lease, l.learner = fleet.Lease{}, nil
+	if learner != nil {
+		learner.Ended(worker, &l.choice, &w.Served, err, now)
+	}
+	l.receipt.close(w, err, now)
 }

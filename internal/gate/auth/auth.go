@@ -35,22 +35,31 @@ func Gate(cfg Config, class func(*infer.Request) Class) infer.Gate {
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
 			c := class(r)
-			var refused *infer.Error
-			switch {
-			case c == Public:
-			case !cfg.APIKey.Empty():
-				if refused = checkKey(cfg.APIKey, r); refused != nil {
+			if refused := check(cfg, c, r); refused != nil {
+				if refused.Status == http.StatusUnauthorized {
 					w.Header().Set("WWW-Authenticate", `Bearer realm="`+c.realm()+`"`)
 				}
-			case c != Data:
-				refused = checkLocal(r)
-			}
-			if refused != nil {
 				return refused
 			}
 			return next.Serve(ctx, r, w)
 		})
 	}
+}
+
+// May reports whether r's sender may make calls of class c.
+func May(cfg Config, c Class, r *infer.Request) bool { return check(cfg, c, r) == nil }
+
+// check returns why r is refused as a call of class c, nil if it is not.
+func check(cfg Config, c Class, r *infer.Request) *infer.Error {
+	switch {
+	case c == Public:
+		return nil
+	case !cfg.APIKey.Empty():
+		return checkKey(cfg.APIKey, r)
+	case c != Data:
+		return checkLocal(r)
+	}
+	return nil
 }
 
 func (c Class) realm() string {

@@ -155,6 +155,11 @@ func (e *Line) Addr(key string, a netip.Addr) {
 	e.buf = append(e.buf, '"')
 }
 
+// AppendString appends v as a JSON string, as a Line has it.
+func AppendString(b []byte, v string) []byte {
+	return append(appendEscaped(append(b, '"'), v), '"')
+}
+
 // appendEscaped is the inside of a JSON string.
 func appendEscaped(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"

@@ -117,6 +117,17 @@ func (l *Log) OnDrop(f func(lines int)) {
 	}
 }
 
+// Put leaves a copy of line, which is whole and ends with a line feed, to be
+// written as it is. A nil Log drops it.
+func (l *Log) Put(line []byte) {
+	if l == nil {
+		return
+	}
+	e := l.idle.Get().(*Line)
+	l.add(e.stripe, line)
+	l.idle.Put(e)
+}
+
 func (l *Log) drop(lines int) {
 	l.lost.Add(int64(lines))
 	if f := l.onDrop.Load(); f != nil {
