@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"sluice/internal/config"
 	"sluice/internal/kit/secret"
 )
 
@@ -70,7 +72,17 @@ func define(fs *pflag.FlagSet, name, help string, f reflect.StructField, p any) 
 // parse reads args into what fs was made of.
 func parse(fs *pflag.FlagSet, args []string) error {
 	if err := fs.Parse(args); err != nil {
-		return err
+		var unknown *pflag.NotExistError
+		if !errors.As(err, &unknown) {
+			return err
+		}
+		var names []string
+		fs.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		hint := ""
+		if n := config.Nearest(strings.ReplaceAll(unknown.GetSpecifiedName(), "_", "-"), names); n != "" {
+			hint = "; did you mean --" + n + "?"
+		}
+		return fmt.Errorf("unknown flag --%s%s", unknown.GetSpecifiedName(), hint)
 	}
 	if fs.NArg() > 0 {
 		return fmt.Errorf("%q is not a flag; flags begin with --", fs.Arg(0))

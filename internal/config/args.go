@@ -212,7 +212,7 @@ func (p *argParser) unknown(name, norm string, long bool) {
 	if p.faults.full() {
 		return
 	}
-	if n := nearest(norm, flagNames()); n != "" {
+	if n := Nearest(norm, flagNames()); n != "" {
 		hint = "; did you mean --" + n + "?"
 	}
 	p.faults.addf("unknown flag %s%s", plain(name), hint)

@@ -78,7 +78,7 @@ func unknownEnv(name string, faults *Faults) {
 	}
 	hint := ""
 	norm := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "_", "-"))
-	if n := nearest(norm, flagNames()); n != "" {
+	if n := Nearest(norm, flagNames()); n != "" {
 		hint = "; did you mean " + envName(flagNamed()[n].name) + "?"
 	}
 	faults.addf("unknown variable %s%s", plain(name), hint)

@@ -261,11 +261,11 @@ func nearestKey(section, key string) string {
 		for _, s := range sections() {
 			here = append(here, s.name)
 		}
-		if n := nearest(key, here); n != "" {
+		if n := Nearest(key, here); n != "" {
 			return n
 		}
-	} else if n := nearest(key, here); n != "" {
+	} else if n := Nearest(key, here); n != "" {
 		return section + "." + n
 	}
-	return paths[nearest(key, all)]
+	return paths[Nearest(key, all)]
 }

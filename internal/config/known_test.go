@@ -146,7 +146,7 @@ func TestNearest(t *testing.T) {
 	names := []string{"port", "prometheus-port", "prometheus-host", "host", "worker-urls", "retry-max-retries"}
 	f := func(in, want string) {
 		t.Helper()
-		if got := nearest(in, names); got != want {
+		if got := Nearest(in, names); got != want {
 			t.Errorf("nearest to %q: %q, want %q", in, got, want)
 		}
 	}

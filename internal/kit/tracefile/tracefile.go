@@ -62,7 +62,7 @@ type Session []Turn
 type Turn struct {
 	Input  int           // tokens, at least 1
 	Output int           // tokens
-	Gap    time.Duration // from the end of the answer before to this request
+	Gap    time.Duration // from the end of its answer to the next turn
 	Blocks []int64       // as in Row
 }
 

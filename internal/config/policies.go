@@ -1,0 +1,56 @@
+package config
+
+import (
+	"reflect"
+
+	"sluice/internal/policy"
+)
+
+// PolicySettings returns what policies are made with under c, with metrics that
+// nobody reads: a section whose type is that of a field of policy.Settings is
+// that field's value.
+func (c *Config) PolicySettings() *policy.Settings {
+	s := policy.DefaultSettings()
+	to, from := reflect.ValueOf(s).Elem(), reflect.ValueOf(c).Elem()
+	for i := range from.NumField() {
+		if f, ok := settingsField(from.Field(i).Type()); ok {
+			to.FieldByIndex(f.Index).Set(from.Field(i))
+		}
+	}
+	return s
+}
+
+// settingsField returns the field of policy.Settings that has a section's type.
+func settingsField(section reflect.Type) (reflect.StructField, bool) {
+	t := reflect.TypeFor[policy.Settings]()
+	for i := range t.NumField() {
+		if t.Field(i).Type == section {
+			return t.Field(i), true
+		}
+	}
+	return reflect.StructField{}, false
+}
+
+// LoadPolicySettings makes what policies are made with of flags, and of nothing
+// else. Flags of other things are refused. The error is a *Faults.
+func LoadPolicySettings(args []string) (*policy.Settings, error) {
+	l := newLoader()
+	p := parseArgs(args, &l.faults)
+	if p.given {
+		l.faults.addf("--%s is not a setting of a policy", flagConfig)
+	}
+	own := p.out[:0]
+	for _, s := range p.out {
+		if _, ok := settingsField(reflect.TypeFor[Config]().Field(s.field.index[0]).Type); !ok {
+			l.faults.addf("%s is not a setting of a policy", s.where)
+			continue
+		}
+		own = append(own, s)
+	}
+	l.apply(own)
+	cfg, _, err := l.done()
+	if err != nil {
+		return nil, err
+	}
+	return cfg.PolicySettings(), nil
+}
