@@ -86,7 +86,8 @@ func (a *App) build() (err error) {
 	if a.recording, err = openRecording(cfg.Receipts.Log); err != nil {
 		return err
 	}
-	settings := &policy.Settings{Metrics: pm}
+	settings := cfg.PolicySettings()
+	settings.Metrics = pm
 	a.router = route.New(route.Options{
 		Config: cfg.Retry, Backends: route.Backends{HTTPRegular: backend}, Aliases: cfg.Routing.Aliases(),
 		Policies: route.Policies{

@@ -28,23 +28,25 @@ import (
 // set a bool to false; unit, what an integer means for a time.Duration (s or
 // ms); choices, the values allowed; help, what it means.
 type Config struct {
-	Server    server.Config       `yaml:"server" help:"Listener"`
-	Listen    listen.Config       `yaml:"listen" help:"Sockets and TLS"`
-	Access    access.Config       `yaml:"access" help:"Request ids and access log"`
-	Auth      auth.Config         `yaml:"auth" help:"Authentication"`
-	CORS      cors.Config         `yaml:"cors" help:"Web pages"`
-	Workers   fleet.Config        `yaml:"workers" help:"Workers"`
-	Health    fleet.HealthConfig  `yaml:"health" help:"Health checks"`
-	Breaker   breaker.Config      `yaml:"breaker" help:"Circuit breaker"`
-	Policy    policy.Config       `yaml:"policy" help:"Policy"`
-	Routing   Routing             `yaml:"routing" help:"Models"`
-	Retry     route.Config        `yaml:"retry" help:"Time limit and retries"`
-	Receipts  route.ReceiptConfig `yaml:"receipts" help:"Receipts of decisions"`
-	Upstream  upstream.Config     `yaml:"upstream" help:"Connections to workers"`
-	WorkerTLS listen.ClientConfig `yaml:"worker_tls" help:"TLS to workers"`
-	Log       Log                 `yaml:"log" help:"Log"`
-	Metrics   Metrics             `yaml:"metrics" help:"Metrics"`
-	Trace     Trace               `yaml:"trace" help:"Traces"`
+	Server     server.Config           `yaml:"server" help:"Listener"`
+	Listen     listen.Config           `yaml:"listen" help:"Sockets and TLS"`
+	Access     access.Config           `yaml:"access" help:"Request ids and access log"`
+	Auth       auth.Config             `yaml:"auth" help:"Authentication"`
+	CORS       cors.Config             `yaml:"cors" help:"Web pages"`
+	Workers    fleet.Config            `yaml:"workers" help:"Workers"`
+	Health     fleet.HealthConfig      `yaml:"health" help:"Health checks"`
+	Breaker    breaker.Config          `yaml:"breaker" help:"Circuit breaker"`
+	Policy     policy.Config           `yaml:"policy" help:"Policy"`
+	RoutingKey policy.RoutingKeyConfig `yaml:"routing_key" help:"Routing keys"`
+	PrefixHash policy.PrefixHashConfig `yaml:"prefix_hash" help:"Policy prefix_hash"`
+	Routing    Routing                 `yaml:"routing" help:"Models"`
+	Retry      route.Config            `yaml:"retry" help:"Time limit and retries"`
+	Receipts   route.ReceiptConfig     `yaml:"receipts" help:"Receipts of decisions"`
+	Upstream   upstream.Config         `yaml:"upstream" help:"Connections to workers"`
+	WorkerTLS  listen.ClientConfig     `yaml:"worker_tls" help:"TLS to workers"`
+	Log        Log                     `yaml:"log" help:"Log"`
+	Metrics    Metrics                 `yaml:"metrics" help:"Metrics"`
+	Trace      Trace                   `yaml:"trace" help:"Traces"`
 }
 
 // Log says where the log goes and how much of it there is.
@@ -76,21 +78,23 @@ type Routing struct {
 // Default returns the settings that hold where nobody says otherwise.
 func Default() *Config {
 	return &Config{
-		Server:    server.DefaultConfig(),
-		Access:    access.DefaultConfig(),
-		Auth:      auth.DefaultConfig(),
-		CORS:      cors.DefaultConfig(),
-		Workers:   fleet.DefaultConfig(),
-		Health:    fleet.DefaultHealthConfig(),
-		Breaker:   breaker.DefaultConfig(),
-		Policy:    policy.DefaultConfig(),
-		Retry:     route.DefaultConfig(),
-		Receipts:  route.DefaultReceiptConfig(),
-		Upstream:  upstream.DefaultConfig(),
-		WorkerTLS: listen.DefaultClientConfig(),
-		Listen:    listen.DefaultConfig(),
-		Log:       Log{Level: "info"},
-		Metrics:   Metrics{Port: 29000},
-		Trace:     Trace{Endpoint: "localhost:4317"},
+		Server:     server.DefaultConfig(),
+		Access:     access.DefaultConfig(),
+		Auth:       auth.DefaultConfig(),
+		CORS:       cors.DefaultConfig(),
+		Workers:    fleet.DefaultConfig(),
+		Health:     fleet.DefaultHealthConfig(),
+		Breaker:    breaker.DefaultConfig(),
+		Policy:     policy.DefaultConfig(),
+		RoutingKey: policy.DefaultRoutingKeyConfig(),
+		PrefixHash: policy.DefaultPrefixHashConfig(),
+		Retry:      route.DefaultConfig(),
+		Receipts:   route.DefaultReceiptConfig(),
+		Upstream:   upstream.DefaultConfig(),
+		WorkerTLS:  listen.DefaultClientConfig(),
+		Listen:     listen.DefaultConfig(),
+		Log:        Log{Level: "info"},
+		Metrics:    Metrics{Port: 29000},
+		Trace:      Trace{Endpoint: "localhost:4317"},
 	}
 }

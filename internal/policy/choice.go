@@ -23,6 +23,8 @@ type Choice struct {
 	slot  int32  // the worker's number with the Learner; its own business
 	fresh int32  // index in Keys of the first that the worker was newly given
 	era   uint32 // of the slot
+
+	pin pinRef // where the request's routing key is remembered
 }
 
 // Reset makes c empty and keeps the memory of Keys.

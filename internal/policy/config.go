@@ -72,6 +72,9 @@ func Suits(name string, role fleet.Role) error {
 type Settings struct {
 	Metrics *Metrics // never nil
 
+	RoutingKey RoutingKeyConfig
+	PrefixHash PrefixHashConfig
+
 	// Rand is what chance comes from; nil is the runtime's source. A simulation
 	// that is to run the same way again gives its own, which only one goroutine
 	// may use.
@@ -80,4 +83,10 @@ type Settings struct {
 
 // DefaultSettings returns the defaults of every policy, with metrics that
 // nobody reads.
-func DefaultSettings() *Settings { return &Settings{Metrics: new(Metrics)} }
+func DefaultSettings() *Settings {
+	return &Settings{
+		Metrics:    new(Metrics),
+		RoutingKey: DefaultRoutingKeyConfig(),
+		PrefixHash: DefaultPrefixHashConfig(),
+	}
+}

@@ -66,10 +66,13 @@ func NeedsText(p Policy) bool {
 
 // builtin holds the policies by the name that configuration uses.
 var builtin = map[string]func(*Settings) Policy{
-	"least_load":   func(s *Settings) Policy { return leastLoad{s.dice()} },
-	"power_of_two": func(s *Settings) Policy { return powerOfTwo{s.dice()} },
-	"random":       func(s *Settings) Policy { return random{s.dice()} },
-	"round_robin":  func(s *Settings) Policy { return newRoundRobin(s.dice()) },
+	"consistent_hashing": func(s *Settings) Policy { return newConsistentHashing(s) },
+	"manual":             func(s *Settings) Policy { return newSticky(s, nil) },
+	"prefix_hash":        func(s *Settings) Policy { return newPrefixHash(s) },
+	"least_load":         func(s *Settings) Policy { return leastLoad{s.dice()} },
+	"power_of_two":       func(s *Settings) Policy { return powerOfTwo{s.dice()} },
+	"random":             func(s *Settings) Policy { return random{s.dice()} },
+	"round_robin":        func(s *Settings) Policy { return newRoundRobin(s.dice()) },
 }
 
 // New returns the policy of that name, made with s.
@@ -78,8 +81,15 @@ func New(name string, s *Settings) (Policy, error) {
 	if !ok {
 		return nil, fmt.Errorf("unknown policy %q; want one of %s", name, strings.Join(Names(), ", "))
 	}
-	return f(s), nil
+	p := f(s)
+	if s.RoutingKey.Override && !goesByKeys(name) {
+		p = newSticky(s, p)
+	}
+	return p, nil
 }
+
+// goesByKeys reports whether a policy asks for the routing key itself.
+func goesByKeys(name string) bool { return name == "manual" || name == "consistent_hashing" }
 
 // Names returns the names that New knows, sorted.
 func Names() []string { return slices.Sorted(maps.Keys(builtin)) }

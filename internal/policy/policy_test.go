@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -148,7 +149,7 @@ func TestBusyWorkersAreAvoided(t *testing.T) {
 
 func TestAnUnknownPolicyIsNamed(t *testing.T) {
 	_, err := New("best_effort", DefaultSettings())
-	if want := `unknown policy "best_effort"; want one of least_load, power_of_two, random, round_robin`; err == nil || err.Error() != want {
+	if want := `unknown policy "best_effort"; want one of ` + strings.Join(Names(), ", "); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
