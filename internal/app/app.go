@@ -94,7 +94,7 @@ func (a *App) build() (err error) {
 			New:  func(name string) (policy.Policy, error) { return policy.New(name, settings) },
 			Name: cfg.Policy.Name, Prefill: cfg.Policy.For(fleet.Prefill), Decode: cfg.Policy.For(fleet.Decode),
 		},
-		BackPressure: relay.BackPressure, Metrics: rm, Log: log,
+		BackPressure: relay.BackPressure, Shed: cfg.Workers.OverShed, Metrics: rm, Log: log,
 		Receipts: cfg.Receipts.Keep, Explain: a.explains, Record: a.recording.log(),
 	})
 	if err := a.addWorkers(); err != nil {

@@ -64,12 +64,11 @@ type claims struct {
 type claim struct {
 	workers []*fleet.Worker            // ready or not
 	first   [numPlaces]*fleet.Worker   // of those, by place
-	ready   [numPlaces][]*fleet.Worker // that may be chosen, unless others are vetoed
-	vetoed  [numPlaces][]*fleet.Worker // ready too, and have enough to do
+	ready   [numPlaces][]*fleet.Worker // of those, by place
 }
 
 // add notes that w claims the model, once: claims of one worker come together.
-func (c *claim) add(w *fleet.Worker, p place, ready, vetoed bool) {
+func (c *claim) add(w *fleet.Worker, p place, ready bool) {
 	if n := len(c.workers); n > 0 && c.workers[n-1] == w {
 		return
 	}
@@ -77,11 +76,7 @@ func (c *claim) add(w *fleet.Worker, p place, ready, vetoed bool) {
 	if c.first[p] == nil {
 		c.first[p] = w
 	}
-	switch {
-	case !ready:
-	case vetoed:
-		c.vetoed[p] = append(c.vetoed[p], w)
-	default:
+	if ready {
 		c.ready[p] = append(c.ready[p], w)
 	}
 }
@@ -106,9 +101,9 @@ func (rt *Router) claimsOf(snap *fleet.Snapshot) claims {
 			continue
 		}
 		c.joined++
-		info, vetoed := w.Info(), ready && w.Vetoed()
+		info := w.Info()
 		if info.Wildcard {
-			c.wild.add(w, p, ready, vetoed)
+			c.wild.add(w, p, ready)
 			continue
 		}
 		for i := range info.Models {
@@ -116,7 +111,7 @@ func (rt *Router) claimsOf(snap *fleet.Snapshot) claims {
 			if last == nil || m.ID != lastID {
 				last, lastID = c.of(m.ID), m.ID
 			}
-			last.add(w, p, ready, vetoed)
+			last.add(w, p, ready)
 			for _, a := range m.Aliases {
 				if was, ok := c.aliases[a]; ok && was != m.ID {
 					several[a] = true
@@ -153,7 +148,7 @@ func (rt *Router) claimAliases(c *claims, names map[string]bool, snap *fleet.Sna
 		for _, m := range models {
 			for _, a := range m.Aliases {
 				if names[a] && !slices.ContainsFunc(models, func(o fleet.ModelCard) bool { return o.ID == a }) {
-					c.of(a).add(w, p, ready[w], w.Vetoed())
+					c.of(a).add(w, p, ready[w])
 				}
 			}
 		}
@@ -270,8 +265,7 @@ func joined(a, b []*fleet.Worker) []*fleet.Worker {
 }
 
 // side returns the side of m at p, without a picker, and whether any worker is
-// there, ready or not. Vetoed workers are left out, unless all of the model's are
-// and they are not to be spared.
+// there, ready or not.
 func (rt *Router) side(m *model, p place, own, others *claim) (s *side, claimed bool) {
 	first := own.first[p]
 	if first == nil {
@@ -283,13 +277,9 @@ func (rt *Router) side(m *model, p place, own, others *claim) (s *side, claimed 
 	} else {
 		s.part = rt.part(m, p, first)
 	}
-	if s.workers = joined(own.ready[p], others.ready[p]); len(s.workers) == 0 {
-		vetoed := joined(own.vetoed[p], others.vetoed[p])
-		if rt.shed {
-			s.shed = len(vetoed) > 0
-		} else {
-			s.workers = vetoed
-		}
+	offered, full := fleet.Offered(joined(own.ready[p], others.ready[p]))
+	if s.shed = full && rt.shed; !s.shed {
+		s.workers = offered
 	}
 	return s, first != nil
 }

@@ -63,7 +63,7 @@ type Options struct {
 	Policies     Policies
 	Aliases      map[string]string           // further names of models
 	BackPressure func(err error) bool        // says that a worker is fine and has enough to do
-	Shed         bool                        // requests that only vetoed workers could serve are refused
+	Shed         bool                        // requests that only overloaded workers could serve are refused
 	Receipts     int                         // decisions that are remembered
 	Explain      func(r *infer.Request) bool // says that r's client is to be told how it was routed; nil for never
 	Record       *linelog.Log                // for a line of a trace a request; nil for none
@@ -168,7 +168,7 @@ var errBusy = &infer.Error{
 	Msg: "No worker takes requests now.", RetryAfter: retryLater,
 }
 
-// errShed is the error of a request that only vetoed workers could serve.
+// errShed is the error of a request that only overloaded workers could serve.
 var errShed = &infer.Error{
 	Status: http.StatusServiceUnavailable, Code: "worker_overload_protection_shed",
 	Msg: "All workers of the model have enough to do.", RetryAfter: retryLater,

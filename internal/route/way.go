@@ -87,7 +87,7 @@ type side struct {
 	workers []*fleet.Worker // that may be chosen
 	picker  policy.Picker   // nil if workers is empty
 	learner policy.Learner  // picker, if it is one
-	shed    bool            // others are ready, and are not to be given more
+	shed    bool            // all that are ready are overloaded, and are not to be given more
 }
 
 // draw returns the way that serves r. Where several can, chance decides by how
