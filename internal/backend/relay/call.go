@@ -84,6 +84,7 @@ func (c *call) Answer(h *h1.ResponseHead) error {
 		c.length = 0
 	}
 	c.unproven = h.Framing == h1.FramingClose
+	kind := h.Get("content-type")
 	switch {
 	case h.Status >= 300 && h.Status < 400:
 		// Following it would hand the request, key and all, to whoever the
@@ -96,14 +97,14 @@ func (c *call) Answer(h *h1.ResponseHead) error {
 		}
 	case h.Status == http.StatusOK && c.r.Endpoint == infer.Rerank:
 		c.way, c.most = wayRerank, maxRanked
-	case isType(h, "text/event-stream"):
+	case isType(kind, "text/event-stream"):
 		// A length that the worker does not keep to would leave no room for
 		// the event that says so.
 		c.way, c.most, c.length = wayEvents, maxEvent, -1
 		if c.r.Left() {
 			c.r.Stream = true // as is seen only now
 		}
-	case c.length > maxHeld, c.length < 0 && !isType(h, "application/json"):
+	case c.length > maxHeld, c.length < 0 && !isType(kind, "application/json"):
 		c.way = wayThrough
 	default:
 		c.way, c.most = wayWhole, maxHeld

@@ -150,7 +150,11 @@ func keepHeader(dst *infer.Header, h *h1.ResponseHead) {
 	}
 }
 
-func isType(h *h1.ResponseHead, lower string) bool {
-	t, _, _ := bytes.Cut(h.Get("content-type"), []byte(";"))
-	return h1.EqualFold(bytes.TrimSpace(t), lower)
+// isType reports whether a Content-Type is lower, with whatever parameters.
+func isType(t []byte, lower string) bool {
+	if len(t) < len(lower) || !h1.EqualFold(t[:len(lower)], lower) {
+		return false // values have no space around them
+	}
+	t = bytes.TrimLeft(t[len(lower):], " \t")
+	return len(t) == 0 || t[0] == ';'
 }

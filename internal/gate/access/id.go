@@ -3,7 +3,6 @@ package access
 import (
 	"math/rand/v2"
 	"strings"
-	"sync"
 
 	"sluice/internal/infer"
 )
@@ -16,13 +15,13 @@ const (
 
 // requestID returns the id that the client gave in one of headers, or a new
 // one if there is none that is 1 to 128 visible ASCII characters.
-func requestID(r *infer.Request, headers []string) string {
+func requestID(r *infer.Request, headers []string, in *block) string {
 	for _, name := range headers {
 		if v := r.Header.Get(name); isID(v) {
-			return keep(v)
+			return in.keep(v)
 		}
 	}
-	return newID(r.Endpoint.IDPrefix())
+	return in.newID(r.Endpoint.IDPrefix())
 }
 
 func isID(v []byte) bool {
@@ -36,7 +35,7 @@ func isID(v []byte) bool {
 
 // newID returns prefix and 24 random characters, 143 bits, from the runtime's
 // ChaCha8: ids cannot be guessed from others, and asking takes no lock.
-func newID(prefix string) string {
+func (b *block) newID(prefix string) string {
 	const tenDigits = 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 // as many as a uint64 holds
 	var buf [48]byte
 	id := append(buf[:0], prefix...)
@@ -48,27 +47,22 @@ func newID(prefix string) string {
 			n /= 62 * 62
 		}
 	}
-	return keep(id)
+	return b.keep(id)
 }
 
 // A block is memory that ids are cut from. It is written to once, so that an id
-// lives as long as somebody has it.
+// lives as long as somebody has it. It must not be copied.
 type block struct{ text strings.Builder }
 
 const blockSize = 4 << 10 // some 120 ids
 
-var blocks = sync.Pool{New: func() any { return new(block) }}
-
 // keep returns id as a string that shares its memory with others.
-func keep(id []byte) string {
-	b := blocks.Get().(*block)
+func (b *block) keep(id []byte) string {
 	if b.text.Cap()-b.text.Len() < len(id) {
 		b.text.Reset() // leaves what is there to those who have it
 		b.text.Grow(blockSize)
 	}
 	n := b.text.Len()
 	b.text.Write(id)
-	s := b.text.String()[n:]
-	blocks.Put(b)
-	return s
+	return b.text.String()[n:]
 }

@@ -2,6 +2,7 @@ package access
 
 import (
 	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -74,36 +75,64 @@ func knownMethod(method string) string {
 // methods, or statuses times error codes.
 const maxTable = 1024
 
+// few is how many entries of a table are found without hashing.
+const few = 8
+
 // A table is a map that is read without a lock and only grows. It is copied
 // when it does, which ends once every call has been seen.
 type table[K comparable, V any] struct {
-	m atomic.Pointer[map[K]V] // immutable
+	now atomic.Pointer[entries[K, V]]
 
-	mu sync.Mutex // held while m is replaced
+	mu sync.Mutex // held while now is replaced
+}
+
+// entries are those of a table at one moment. They are immutable.
+type entries[K comparable, V any] struct {
+	first []entry[K, V] // few, those that were seen first
+	all   map[K]V
+}
+
+type entry[K comparable, V any] struct {
+	k K
+	v V
+}
+
+func (e *entries[K, V]) find(k K) (v V, ok bool) {
+	if e == nil {
+		return v, false
+	}
+	for i := range e.first {
+		if e.first[i].k == k {
+			return e.first[i].v, true
+		}
+	}
+	v, ok = e.all[k]
+	return v, ok
 }
 
 // get returns the value of k, which create makes the first time. A table that
 // is full makes it every time.
 func (t *table[K, V]) get(k K, create func() V) V {
-	if m := t.m.Load(); m != nil {
-		if v, ok := (*m)[k]; ok {
-			return v
-		}
+	if v, ok := t.now.Load().find(k); ok {
+		return v
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	grown := map[K]V{}
-	if m := t.m.Load(); m != nil {
-		if v, ok := (*m)[k]; ok {
+	grown := &entries[K, V]{all: map[K]V{}}
+	if e := t.now.Load(); e != nil {
+		if v, ok := e.find(k); ok {
 			return v
 		}
-		if len(*m) >= maxTable {
+		if len(e.all) >= maxTable {
 			return create()
 		}
-		grown = maps.Clone(*m)
+		grown.first, grown.all = slices.Clip(e.first), maps.Clone(e.all)
 	}
 	v := create()
-	grown[k] = v
-	t.m.Store(&grown)
+	grown.all[k] = v
+	if len(grown.first) < few {
+		grown.first = append(grown.first, entry[K, V]{k, v})
+	}
+	t.now.Store(grown)
 	return v
 }

@@ -17,6 +17,11 @@ type Line struct {
 	json   bool
 
 	buf []byte
+
+	second int64          // which began is text
+	place  *time.Location // where it was told
+	begun  []byte         // date and time of that second, as it was told last
+	zone   []byte
 }
 
 // maxKept is the capacity up to which a Line's memory is used again.
@@ -34,7 +39,7 @@ func (l *Log) Begin(t time.Time, level slog.Level, msg string) *Line {
 		e.buf = append(e.buf, '"')
 	} else {
 		e.buf = append(e.buf[:0], "time="...)
-		e.buf = appendMillis(e.buf, t)
+		e.millis(t)
 		e.buf = append(e.buf, " level="...)
 		e.buf = append(e.buf, level.String()...)
 	}
@@ -42,14 +47,19 @@ func (l *Log) Begin(t time.Time, level slog.Level, msg string) *Line {
 	return e
 }
 
-// appendMillis is RFC 3339 with three digits of a second, always.
-func appendMillis(b []byte, t time.Time) []byte {
-	const digits = len("2006-01-02T15:04:05.000")
-	n := len(b)
-	// RFC3339Nano is the fast one, but leaves trailing zeros out; a tenth of a
-	// millisecond more makes sure of a fourth digit, which goes.
-	b = t.Truncate(time.Millisecond).Add(time.Millisecond/10).AppendFormat(b, time.RFC3339Nano)
-	return append(b[:n+digits], b[n+digits+1:]...)
+// millis is RFC 3339 with three digits of a second, always. All but these
+// digits is the same for a second.
+func (e *Line) millis(t time.Time) {
+	if s := t.Unix(); s != e.second || t.Location() != e.place || len(e.begun) == 0 {
+		const digits = len("2006-01-02T15:04:05")
+		text := t.AppendFormat(e.begun[:0], time.RFC3339)
+		e.begun, e.zone = text[:digits], append(e.zone[:0], text[digits:]...)
+		e.second, e.place = s, t.Location()
+	}
+	ms := t.Nanosecond() / int(time.Millisecond)
+	e.buf = append(e.buf, e.begun...)
+	e.buf = append(e.buf, '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10))
+	e.buf = append(e.buf, e.zone...)
 }
 
 // End leaves the line to be written. e must not be used after it.
@@ -203,6 +213,39 @@ func appendEscaped(b []byte, s string) []byte {
 
 // needsQuotes reports whether s would not be read as one value in a text line.
 func needsQuotes(s string) bool {
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		if odd(eight(s[i:])) {
+			return oddText(s[i:])
+		}
+	}
+	if i == len(s) {
+		return s == ""
+	}
+	if len(s) >= 8 {
+		i = len(s) - 8
+		return odd(eight(s[i:])) && oddText(s[i:])
+	}
+	return oddText(s)
+}
+
+// eight returns the eight bytes that s begins with as a number.
+func eight(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// odd reports whether a byte of x is a control character, a space, a quote, an
+// equals sign, or no ASCII; or one of few others beside such a byte.
+func odd(x uint64) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	quote, equals := x^'"'*ones, x^'='*ones
+	return (x|(x-('!'*ones))|(quote-ones)&^quote|(equals-ones)&^equals)&highs != 0
+}
+
+// oddText is needsQuotes, character by character.
+func oddText(s string) bool {
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c < utf8.RuneSelf {
@@ -218,5 +261,5 @@ func needsQuotes(s string) bool {
 		}
 		i += n
 	}
-	return s == ""
+	return false
 }

@@ -11,23 +11,24 @@ import (
 // scheduler: below it the announcement costs more than the copying.
 const blocking = 64 << 10
 
-// rawRead reads from a socket that does not block.
+// rawRead reads from a socket that does not block. What is for sockets only goes
+// past the kernel's layer for files, which costs a tenth of a microsecond.
 func rawRead(fd uintptr, p []byte) (int, syscall.Errno) {
-	call := syscall.RawSyscall
+	call := syscall.RawSyscall6
 	if len(p) > blocking {
-		call = syscall.Syscall
+		call = syscall.Syscall6
 	}
-	n, _, errno := call(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	n, _, errno := call(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 	return int(n), errno
 }
 
 // rawWrite writes to a socket that does not block.
 func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) {
-	call := syscall.RawSyscall
+	call := syscall.RawSyscall6
 	if len(p) > blocking {
-		call = syscall.Syscall
+		call = syscall.Syscall6
 	}
-	n, _, errno := call(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	n, _, errno := call(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), syscall.MSG_NOSIGNAL, 0, 0)
 	return int(n), errno
 }
 

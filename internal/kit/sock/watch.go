@@ -73,6 +73,9 @@ func (w *Watch) Close() { w.hang.discard() }
 // load, where the clock costs a call.
 func (w *Watch) Now() time.Duration { return time.Duration(w.now.Load()) }
 
+// Time returns t in the Watch's time, which Now reaches up to a Tick late.
+func (w *Watch) Time(t time.Time) time.Duration { return t.Sub(w.start) }
+
 // in returns the time that is d from now, or up to a Tick later: the last tick
 // may be that long ago, and no deadline may pass early.
 func (w *Watch) in(d time.Duration) int64 { return w.now.Load() + int64(d+Tick) }

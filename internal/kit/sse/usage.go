@@ -13,9 +13,45 @@ const maxTail = 64 << 10
 // SGLang's /generate has it, in a whole JSON answer. It looks at the answer's
 // last 64 KiB and reports false if there are none.
 func UsageOf(body []byte) (u Usage, ok bool) {
-	c := tailCounts(body, maxTail)
+	c := endCounts(body[max(0, len(body)-nearEnd):])
+	if c.has == 0 {
+		c = tailCounts(body, maxTail)
+	}
 	c.update(&u)
 	return u, c.has != 0
+}
+
+// nearEnd is how far from an answer's end usage mostly begins, at most.
+const nearEnd = 192
+
+// endCounts is lastCounts, backwards: for a short b that usage stands in.
+func endCounts(b []byte) counts {
+	const usage, meta = `"usage`, `"meta_info`
+	for i := len(b) - 1; i >= len(usage); i-- {
+		if b[i] != '"' {
+			continue
+		}
+		if string(b[i-len(usage):i]) != usage && (i < len(meta) || string(b[i-len(meta):i]) != meta) {
+			continue
+		}
+		if c, behind := countsAt(b, i+1); behind >= 0 && c.has != 0 {
+			return c
+		}
+	}
+	return counts{}
+}
+
+// countsAt reads the object behind a name that ends at i, and returns where that
+// ends; -1 if there is none, or not all of it.
+func countsAt(b []byte, i int) (c counts, end int) {
+	i = space(b, i)
+	if i == len(b) || b[i] != ':' {
+		return c, -1
+	}
+	if i = space(b, i+1); i == len(b) || b[i] != '{' {
+		return c, -1
+	}
+	return readCounts(b, i)
 }
 
 // tailCounts is lastCounts of b's last limit bytes. It looks at the last few

@@ -35,6 +35,7 @@ func TestUsageOfAnswers(t *testing.T) {
 	f(`{"usage":{"prompt_tokens":-3,"completion_tokens":1.5,"cached_tokens":1e3}}`, Usage{}, false)
 	f(`{"usage":{"prompt_tokens":"3","completion_tokens":99999999999999999999}}`, Usage{}, false)
 	f(`{"content":"\"usage\":{\"prompt_tokens\":3}"}`, Usage{}, false)
+	f(`{"usage":{"prompt_tokens":3},"a":{"usage":{"prompt_tokens":4`, Usage{Input: 3}, true)
 	f(`{"xusage":{"prompt_tokens":3},"usages":{"prompt_tokens":3}}`, Usage{}, false)
 	f(strings.Repeat(`"usage":{`, 10000), Usage{}, false)
 }

@@ -122,11 +122,11 @@ func (h *Host) total(ctx context.Context) (time.Duration, error) {
 	if !ok {
 		return 0, nil
 	}
-	left := time.Until(at)
-	if left <= 0 {
+	total := h.client.watch.Time(at)
+	if total <= h.client.watch.Now() {
 		return 0, &Error{Op: "wait", Timeout: true, Err: context.DeadlineExceeded}
 	}
-	return h.client.watch.Now() + left, nil
+	return total, nil
 }
 
 // receive sends x and receives its answer on x.c.
