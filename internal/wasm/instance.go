@@ -3,6 +3,8 @@ package wasm
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -27,15 +29,17 @@ type instance struct {
 	grow     []api.Memory // the same, as the engine sees them
 	globals  []api.MutableGlobal
 	snap     *snapshot      // what reset restores; nil for an instance that is used once
-	stops    []controls     // one for each part that has code
+	mu       sync.Mutex     // guards stops, which grows while parts are started
+	stops    []controls     // one for each part
 	exports  [numHooks]hook // what is called
 	callers  []guest        // by builtin
 	handles  handleTable
 
+	word   atomic.Int64                    // of its call, see begin
 	closed bool                            // it may not call the host now
 	stack  [component.MaxFlatParams]uint64 // arguments and results of a call
 	room   [4]uint64                       // those of the allocator
-	out    output                          // what it writes to its standard streams
+	out    Output                          // what it writes to its standard streams
 }
 
 // controls are the globals by which a part is ruled.
@@ -49,19 +53,30 @@ type hook struct {
 
 // newInstance makes an instance of c whose memories come from alloc; nil for the
 // Go heap.
-func (c *code) newInstance(ctx context.Context, alloc *allocator) (in *instance, err error) {
-	in = &instance{code: c, callers: make([]guest, len(c.builtins))}
-	in.ctx = context.WithValue(context.WithoutCancel(ctx), instanceKey{}, in)
-	defer func() {
-		if err != nil {
-			in.close()
-		}
-	}()
-	make := in.ctx
-	if alloc != nil {
-		make = experimental.WithMemoryAllocator(make, alloc)
+func (c *code) newInstance(ctx context.Context, alloc *allocator) (*instance, error) {
+	in := c.blank(ctx)
+	if err := in.make(alloc); err != nil {
+		in.close()
+		return nil, err
 	}
-	make = experimental.WithImportResolver(make, func(name string) api.Module {
+	return in, nil
+}
+
+// blank returns an instance that has no parts yet.
+func (c *code) blank(ctx context.Context) *instance {
+	in := &instance{code: c, callers: make([]guest, len(c.builtins))}
+	in.ctx = context.WithValue(context.WithoutCancel(ctx), instanceKey{}, in)
+	return in
+}
+
+// make makes the parts of in, and runs what they run when they start.
+func (in *instance) make(alloc *allocator) error {
+	c := in.code
+	ctx := in.ctx
+	if alloc != nil {
+		ctx = experimental.WithMemoryAllocator(ctx, alloc)
+	}
+	ctx = experimental.WithImportResolver(ctx, func(name string) api.Module {
 		for i, m := range in.mods {
 			if c.parts[i].name == name {
 				return m
@@ -75,9 +90,9 @@ func (c *code) newInstance(ctx context.Context, alloc *allocator) (in *instance,
 		if alloc != nil {
 			before = len(alloc.made)
 		}
-		m, err := c.rt.InstantiateModule(make, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+		m, err := c.rt.InstantiateModule(ctx, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 		if err != nil {
-			return nil, fmt.Errorf("starting it: %w", err)
+			return fmt.Errorf("making an instance: %w", err)
 		}
 		in.mods = append(in.mods, m)
 		in.control(m, p.rewrite)
@@ -85,19 +100,26 @@ func (c *code) newInstance(ctx context.Context, alloc *allocator) (in *instance,
 			in.memories = append(in.memories, alloc.made[before])
 			in.grow = append(in.grow, m.Memory())
 		}
+		if start := m.ExportedFunction(core.StartFunction); start != nil {
+			if err := start.CallWithStack(in.ctx, nil); err != nil {
+				return fmt.Errorf("starting it: %w", in.fault(err))
+			}
+		}
 	}
 	for h, f := range c.hooks {
 		if f != nil {
 			in.exports[h] = in.hook(f)
 		}
 	}
-	return in, nil
+	return nil
 }
 
 // control finds the globals of a part.
 func (in *instance) control(m api.Module, r *core.Rewritten) {
 	global := func(name string) api.MutableGlobal { return m.ExportedGlobal(name).(api.MutableGlobal) }
+	in.mu.Lock()
 	in.stops = append(in.stops, controls{fuel: global(core.FuelGlobal), stop: global(core.StopGlobal), stack: global(core.StackGlobal), why: global(core.WhyGlobal)})
+	in.mu.Unlock()
 	for _, name := range r.Globals {
 		in.globals = append(in.globals, global(name))
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/tetratelabs/wazero/experimental"
@@ -14,13 +15,14 @@ import (
 // have, of which the beginning is an image, mapped so that what is written is
 // the instance's own.
 type memory struct {
-	base  []byte // all of the reservation
-	limit uint64 // bytes that the guest may have
-	open  uint64 // bytes that can be read and written
-	size  uint64 // bytes that the guest has
-	image *image // nil until it is adopted
-	grew  bool   // since the last reset
-	back  bool   // Reallocate is to return the image's length
+	base  []byte        // all of the reservation
+	limit uint64        // bytes that the guest may have
+	open  uint64        // bytes that can be read and written
+	high  atomic.Uint64 // the same, for those who only look
+	size  uint64        // bytes that the guest has
+	image *image        // nil until it is adopted
+	grew  bool          // since the last reset
+	back  bool          // Reallocate is to return the image's length
 }
 
 // Reallocate implements experimental.LinearMemory. It only opens more of what is
@@ -38,6 +40,7 @@ func (m *memory) Reallocate(size uint64) []byte {
 			return nil
 		}
 		m.open = size
+		m.high.Store(size)
 	}
 	m.size, m.grew = size, true
 	return m.base[:size:size]

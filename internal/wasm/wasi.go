@@ -156,8 +156,8 @@ func checkWrite(g *guest, st []uint64) {
 
 // write takes what a guest writes.
 func write(g *guest, st []uint64) {
-	h := g.in.handles.get(uint32(st[0]), outputStream)
-	g.in.out.write(h.rep, g.bytes(st[1], st[2]))
+	g.in.handles.get(uint32(st[0]), outputStream)
+	g.in.out.write(g.bytes(st[1], st[2]))
 	g.u8(st[3], 0)
 }
 
@@ -217,16 +217,21 @@ func random(b []byte) {
 	}
 }
 
-// output is what a guest writes during a call. What is too much is counted.
-type output struct {
-	text []byte
-	lost int
+// An Output is what a guest wrote to its standard streams during a call.
+type Output struct {
+	Text []byte // at most 4 KiB
+	Lost int    // bytes that were more than that
 }
 
-func (o *output) write(_ uint32, b []byte) {
-	n := min(len(b), mostOutput-len(o.text))
-	o.text = append(o.text, b[:n]...)
-	o.lost += len(b) - n
+func (o *Output) write(b []byte) {
+	n := min(len(b), mostOutput-len(o.Text))
+	o.Text = append(o.Text, b[:n]...)
+	o.Lost += len(b) - n
 }
 
-func (o *output) reset() { o.text, o.lost = o.text[:0], 0 }
+func (o *Output) reset() { o.Text, o.Lost = o.Text[:0], 0 }
+
+// take copies what from has.
+func (o *Output) take(from *Output) {
+	o.Text, o.Lost = append(o.Text[:0], from.Text...), from.Lost
+}

@@ -3,10 +3,14 @@ package wasm
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"sluice/internal/infer"
 )
@@ -32,6 +36,100 @@ func request(n int) *Request {
 		h.AddString(f[0], f[1])
 	}
 	return &Request{Method: "POST", Path: "/v1/chat/completions", Header: h, Body: bytes.Repeat([]byte("x"), n), ID: "req-0123456789abcdef", NowMillis: 1700000000000}
+}
+
+func load(t testing.TB, name string, set Settings) *Module {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	e, err := NewEngine("", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- e.Run(ctx) }()
+	m, err := e.Load(ctx, component_(t, name), set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		m.Close()
+		cancel()
+		<-done
+		if n := m.count.Load(); n < 0 {
+			t.Errorf("%d instances", n)
+		}
+	})
+	return m
+}
+
+func TestNoCallSeesAnother(t *testing.T) {
+	for _, name := range []string{"c-count-smg", "clibc-count-smg"} {
+		for iso, want := range map[Isolation]int{Snapshot: 1, Fresh: 1, Shared: 3} {
+			t.Run(name+"/"+string(iso), func(t *testing.T) {
+				set := DefaultSettings()
+				set.Isolation = iso
+				m := load(t, name, set)
+				var a Action
+				for range 3 {
+					if err := m.OnRequest(t.Context(), request(100), &a, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if a.Status != want {
+					t.Errorf("the third call counts %d, want %d", a.Status, want)
+				}
+			})
+		}
+	}
+}
+
+func TestWhoMisbehavesIsStopped(t *testing.T) {
+	for _, name := range []string{"c-spin-smg", "clibc-spin-smg"} {
+		set := DefaultSettings()
+		set.Time = 50 * time.Millisecond
+		m := load(t, name, set)
+		for range 3 {
+			for _, tt := range []struct{ query, kind string }{{"spin", "timeout"}, {"trap", "trap"}, {"recu", "stack"}, {"grow", ""}, {"", ""}} {
+				r := request(100)
+				r.Query = tt.query
+				var a Action
+				begin := time.Now()
+				err := m.OnRequest(t.Context(), r, &a, nil)
+				took := time.Since(begin)
+				var c *CallError
+				if tt.kind == "" && err != nil || tt.kind != "" && (!errors.As(err, &c) || c.Kind != tt.kind) {
+					t.Errorf("%s, %q: %v, want %q", name, tt.query, err, tt.kind)
+				}
+				t.Logf("%s %q: %v after %s, %v", name, tt.query, err, took, a.Status)
+			}
+		}
+		if s := m.Stats(); s.Instances != 1 || s.Idle != 1 || s.Made != 1 {
+			t.Errorf("%s: %+v, want one instance that was made once", name, s)
+		}
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	set := DefaultSettings()
+	set.Instances = 4
+	m := load(t, "c-auth-smg", set)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			r := request(2048)
+			var a Action
+			for range 500 {
+				if err := m.OnRequest(t.Context(), r, &a, nil); err != nil || a.Kind != Continue {
+					t.Error(a.Kind, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if s := m.Stats(); s.Instances > 4 || s.Idle != s.Instances {
+		t.Errorf("%+v, want at most four, all idle", s)
+	}
 }
 
 func pooled(t testing.TB, name string) *instance {
@@ -85,7 +183,7 @@ func TestGuestsLetIn(t *testing.T) {
 			if err := in.onRequest(r, &a); err != nil {
 				t.Fatal(err)
 			}
-			t.Log(a.Kind, a.Add, strings.TrimSpace(string(in.out.text)))
+			t.Log(a.Kind, a.Add, strings.TrimSpace(string(in.out.Text)))
 		})
 	}
 }

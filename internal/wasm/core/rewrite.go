@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// The names under which a rewritten module exports what was added to it. All of
-// them are globals of type i32 but those of Rewritten.Globals.
+// The names under which a rewritten module exports what was added to it.
+// Globals of them are of type i32, but those of Rewritten.Globals.
 const (
 	reserved = "sluice:" // what they begin with; a module may not use it
 
@@ -15,6 +15,10 @@ const (
 	StopGlobal  = reserved + "stop"  // not 0: the guest is to end
 	StackGlobal = reserved + "stack" // bytes of stack that calls may still use
 	WhyGlobal   = reserved + "why"   // why a guest was ended, see WhyStopped
+
+	// StartFunction is the module's start function, which does not run by
+	// itself any more: whoever runs it can stop it.
+	StartFunction = reserved + "start"
 )
 
 // What WhyGlobal holds after a trap.
@@ -65,7 +69,7 @@ type Rewritten struct {
 // pay for their frame from a stack of bounded size. Mutable globals are
 // exported. Nothing that the module had changes its index.
 func Rewrite(m *Module, o Options) (*Rewritten, error) {
-	w := &rewriter{m: m, opt: o, out: &Rewritten{}}
+	w := &rewriter{m: m, opt: o, out: &Rewritten{}, start: -1}
 	for _, e := range m.Exports {
 		if strings.HasPrefix(e.Name, reserved) {
 			return nil, &Error{Offset: m.Offset, Msg: fmt.Sprintf("an export is named %.64q, which is the gateway's", e.Name)}
@@ -94,6 +98,7 @@ type rewriter struct {
 	foreign  bool // the memory is imported
 	globals  int
 	mutable  []uint32 // globals that the module defines
+	start    int64    // a function, -1 for none
 	elems    int
 	datas    int
 	funcs    []body
@@ -227,7 +232,7 @@ func (w *rewriter) scanSection(id byte, p *Reader) {
 			}
 		})
 	case secStart:
-		index(p, len(w.sigs), "function")
+		w.start = int64(index(p, len(w.sigs), "function"))
 	case secElement:
 		each(1, func() { w.scanElement(p) })
 	case secDataCount:

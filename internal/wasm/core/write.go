@@ -28,6 +28,7 @@ func (w *rewriter) write() {
 		}
 		missing(rank(s.id))
 		switch {
+		case s.id == secStart:
 		case s.id == secImport && w.opt.Links != nil:
 			emit(s.id, w.relinked(s))
 		case len(added) > 0 && added[0] == s.id:
@@ -124,7 +125,12 @@ func (w *rewriter) extended(id byte, body, code []byte) []byte {
 			w.out.Globals = append(w.out.Globals, name)
 			export(name, g)
 		}
-		return list(uint32(addedGlobals+len(w.mutable)), items)
+		n := addedGlobals + len(w.mutable)
+		if w.start >= 0 {
+			items = appendU32(append(appendName(items, StartFunction), byte(Func)), uint32(w.start))
+			n++
+		}
+		return list(uint32(n), items)
 	case secCode:
 		return code
 	}

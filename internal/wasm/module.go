@@ -1,0 +1,355 @@
+package wasm
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An Isolation is what one call sees of others.
+type Isolation string
+
+// The isolations.
+const (
+	Snapshot Isolation = "snapshot" // nothing: an instance is put back after each call
+	Fresh    Isolation = "fresh"    // nothing: each call has an instance of its own, made for it
+	Shared   Isolation = "shared"   // what earlier calls left in the instance it happens to get
+)
+
+// Settings say how a Module is run.
+type Settings struct {
+	Limits    Limits
+	Time      time.Duration // that a call may take
+	Isolation Isolation     // "" for Snapshot
+	Instances int           // at most so many at once; 0 for 64
+}
+
+// DefaultSettings are the contract's.
+func DefaultSettings() Settings {
+	return Settings{Limits: DefaultLimits(), Time: time.Second, Isolation: Snapshot, Instances: 64}
+}
+
+// Stats is what is known of a Module now. Counters only grow.
+type Stats struct {
+	Instances int    // there are
+	Idle      int    // of those, stand ready
+	Made      uint64 // so far
+	Memory    int64  // bytes that they have, shared pages counted for each
+}
+
+// A Module is a component that can be called, by any number of goroutines at
+// once.
+type Module struct {
+	engine *Engine
+	code   *code
+	snap   *snapshot // nil unless instances are put back
+	set    Settings
+
+	slots   []atomic.Pointer[instance] // those that stand ready
+	count   atomic.Int32               // instances that there are, or are being made
+	made    atomic.Uint64
+	waiting atomic.Int32  // goroutines
+	freed   chan struct{} // something has become free; never closed
+	closed  atomic.Bool
+	calls   atomic.Int64 // that hold an instance
+
+	mu  sync.Mutex  // guards all
+	all []*instance // those that there are
+}
+
+// newModule compiles binary.
+func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m *Module, err error) {
+	if set.Instances <= 0 {
+		set.Instances = DefaultSettings().Instances
+	}
+	if set.Isolation == "" {
+		set.Isolation = Snapshot
+	}
+	c, err := compile(ctx, binary, set.Limits, e.cache)
+	if err != nil {
+		return nil, err
+	}
+	if set.Isolation == Snapshot && (c.frozen != "" || e.unsafe != "") {
+		set.Isolation = Fresh
+	}
+	m = &Module{engine: e, code: c, set: set, slots: make([]atomic.Pointer[instance], set.Instances), freed: make(chan struct{}, set.Instances)}
+	e.add(m) // starting it is a call too
+	m.count.Store(1)
+	in, err := m.instance(context.WithoutCancel(ctx))
+	if err != nil {
+		e.forget(m)
+		m.release()
+		return nil, err
+	}
+	m.put(in)
+	return m, nil
+}
+
+// instance makes another instance. It has been counted.
+func (m *Module) instance(ctx context.Context) (*instance, error) {
+	in := m.code.blank(ctx)
+	m.mu.Lock()
+	m.all = append(m.all, in)
+	m.mu.Unlock()
+	in.begin(m.engine.now.Load())
+	err := in.make(&allocator{limit: uint64(m.set.Limits.MemoryPages) * pageSize})
+	if in.end() && err == nil {
+		err = failed(errTimeout, "it did not start in time")
+	}
+	if err == nil && m.set.Isolation == Snapshot {
+		if m.snap == nil {
+			m.snap, err = in.snapshot()
+		}
+		if err == nil {
+			err = in.adopt(m.snap)
+		}
+	}
+	if err != nil {
+		m.discard(in)
+		return nil, err
+	}
+	m.made.Add(1)
+	return in, nil
+}
+
+// discard ends an instance that is nobody's.
+func (m *Module) discard(in *instance) {
+	m.mu.Lock()
+	m.all = slices.DeleteFunc(m.all, func(x *instance) bool { return x == in })
+	m.mu.Unlock()
+	in.close()
+	m.count.Add(-1)
+	m.wake()
+}
+
+// get returns an instance for a call. It waits if there are as many as there may
+// be, for as long as a call may take.
+func (m *Module) get(ctx context.Context) (*instance, error) {
+	m.calls.Add(1)
+	if m.closed.Load() {
+		m.left()
+		return nil, failed(errBusy, "it was removed")
+	}
+	if in := m.take(); in != nil {
+		return in, nil
+	}
+	in, err := m.wait(ctx)
+	if err != nil {
+		m.left()
+	}
+	return in, err
+}
+
+// take takes an instance that stands ready, nil if there is none. The first
+// places are tried first: their memory is still in the processor's caches.
+func (m *Module) take() *instance {
+	n := min(int(m.count.Load()), len(m.slots))
+	for i := range m.slots[:n] {
+		if in := m.slots[i].Load(); in != nil && m.slots[i].CompareAndSwap(in, nil) {
+			return in
+		}
+	}
+	return nil
+}
+
+func (m *Module) wait(ctx context.Context) (*instance, error) {
+	m.waiting.Add(1)
+	defer m.waiting.Add(-1)
+	late := time.NewTimer(m.set.Time)
+	defer late.Stop()
+	for {
+		for n := m.count.Load(); int(n) < len(m.slots); n = m.count.Load() {
+			if m.count.CompareAndSwap(n, n+1) {
+				in, err := m.instance(context.WithoutCancel(ctx))
+				if err != nil {
+					return nil, failed(errTrap, "%w", err)
+				}
+				return in, nil
+			}
+		}
+		if in := m.takeAny(); in != nil {
+			return in, nil
+		}
+		select {
+		case <-m.freed:
+		case <-ctx.Done():
+			return nil, failed(errBusy, "the request ended while it waited for one of %d instances", len(m.slots))
+		case <-late.C:
+			return nil, failed(errBusy, "all %d instances were busy for %s", len(m.slots), m.set.Time)
+		}
+	}
+}
+
+func (m *Module) takeAny() *instance {
+	for i := range m.slots {
+		if in := m.slots[i].Swap(nil); in != nil {
+			return in
+		}
+	}
+	return nil
+}
+
+// put lets an instance stand ready.
+func (m *Module) put(in *instance) {
+	for i := range m.slots {
+		if m.slots[i].Load() == nil && m.slots[i].CompareAndSwap(nil, in) {
+			m.wake()
+			return
+		}
+	}
+	m.discard(in) // there are as many places as instances
+}
+
+// wake tells one who waits that something has become free.
+func (m *Module) wake() {
+	if m.waiting.Load() > 0 {
+		select {
+		case m.freed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// left notes that a call is over, and ends the Module if it was the last.
+func (m *Module) left() {
+	if m.calls.Add(-1) == 0 && m.closed.Load() {
+		m.end()
+	}
+}
+
+// Close ends the Module once the calls that it has are over. Calls that come
+// later fail.
+func (m *Module) Close() {
+	m.calls.Add(1)
+	if m.closed.Swap(true) {
+		m.calls.Add(-1)
+		return
+	}
+	m.engine.forget(m)
+	m.left()
+}
+
+// end gives everything back. It is called once no call can hold an instance any
+// more; one that comes now sees that the Module is closed.
+func (m *Module) end() {
+	m.mu.Lock()
+	all := m.all
+	m.all = nil
+	m.mu.Unlock()
+	if all == nil {
+		return // a call that was turned away has been here too
+	}
+	for _, in := range all {
+		in.close()
+	}
+	m.release()
+}
+
+func (m *Module) release() {
+	if m.snap != nil {
+		m.snap.close()
+	}
+	m.code.close(context.Background())
+}
+
+// Hooks reports whether the component has the hook.
+func (m *Module) Has(h Hook) bool { return m.code.hooks[h] != nil }
+
+// World is the package of the world that it is made for.
+func (m *Module) World() string { return m.code.world }
+
+// Isolation is how it is run, and why it is not as Settings asked for; "" if it
+// is.
+func (m *Module) Isolation() (is Isolation, why string) {
+	if m.set.Isolation == Fresh {
+		why = m.code.frozen
+		if why == "" {
+			why = m.engine.unsafe
+		}
+	}
+	return m.set.Isolation, why
+}
+
+// Stats tells how the Module is.
+func (m *Module) Stats() Stats {
+	s := Stats{Instances: int(m.count.Load()), Made: m.made.Load()}
+	for i := range m.slots {
+		if m.slots[i].Load() != nil {
+			s.Idle++
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, in := range m.all {
+		for _, mem := range in.memories {
+			s.Memory += int64(mem.high.Load())
+		}
+	}
+	return s
+}
+
+// OnRequest calls the hook. a is filled if there is no error; an error is a
+// *CallError. out, if it is not nil, gets what the guest wrote to its standard
+// streams.
+func (m *Module) OnRequest(ctx context.Context, r *Request, a *Action, out *Output) error {
+	return m.call(ctx, a, out, func(in *instance) error { return in.onRequest(r, a) })
+}
+
+// OnResponse calls the hook.
+func (m *Module) OnResponse(ctx context.Context, r *Response, a *Action, out *Output) error {
+	return m.call(ctx, a, out, func(in *instance) error { return in.onResponse(r, a) })
+}
+
+// call lends f an instance.
+func (m *Module) call(ctx context.Context, a *Action, out *Output, f func(*instance) error) error {
+	in, err := m.get(ctx)
+	if err != nil {
+		return err
+	}
+	defer m.left()
+	in.begin(m.engine.now.Load())
+	err = f(in)
+	if stopped := in.end(); stopped && err == nil {
+		err = failed(errTimeout, "it did not end in time") // it did, a moment before it was told to
+	}
+	if out != nil {
+		out.take(&in.out)
+	}
+	m.giveBack(in, err)
+	return err
+}
+
+// giveBack makes an instance ready for another call, or ends it.
+func (m *Module) giveBack(in *instance, err error) {
+	switch {
+	case m.set.Isolation == Fresh, m.closed.Load():
+		m.discard(in)
+		return
+	case err != nil:
+		var c *CallError
+		overflow := errors.As(err, &c) && c.Kind == string(errTrap) && isOverflow(c.Err)
+		if overflow || m.set.Isolation == Shared {
+			m.discard(in)
+			return
+		}
+		in.rearm()
+	}
+	if m.set.Isolation == Snapshot {
+		if err := in.reset(); err != nil {
+			m.discard(in)
+			return
+		}
+	}
+	m.put(in)
+}
+
+// isOverflow reports whether the engine itself ran out of stack, which it keeps.
+func isOverflow(err error) bool { return err != nil && err.Error() == "stack overflow" }
+
+// Sum is the name of a component's bytes.
+func Sum(binary []byte) string { return fmt.Sprintf("%x", sha256.Sum256(binary)) }

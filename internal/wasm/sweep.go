@@ -1,0 +1,149 @@
+package wasm
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+)
+
+// An Engine compiles components and sees to it that calls of them end.
+type Engine struct {
+	log    *slog.Logger
+	cache  wazero.CompilationCache
+	unsafe string       // why instances cannot be put back on this machine; "" if they can
+	now    atomic.Int64 // in ticks, from 1
+
+	mu      sync.Mutex // guards modules while it is replaced
+	modules atomic.Pointer[[]*Module]
+	some    chan struct{} // there is a module; holds at most one word
+}
+
+// tick is how often it is looked whether calls take too long.
+const tick = 5 * time.Millisecond
+
+// NewEngine returns an Engine that keeps compiled code in dir, so that a restart
+// need not compile; "" for nowhere. Run has to run while there are calls.
+func NewEngine(dir string, log *slog.Logger) (*Engine, error) {
+	e := &Engine{log: log, cache: wazero.NewCompilationCache(), some: make(chan struct{}, 1)}
+	if dir != "" {
+		c, err := wazero.NewCompilationCacheWithDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		e.cache = c
+	}
+	e.now.Store(1)
+	e.modules.Store(new([]*Module))
+	return e, nil
+}
+
+// Load compiles a component. It may take seconds for a large one.
+func (e *Engine) Load(ctx context.Context, binary []byte, set Settings) (*Module, error) {
+	return e.newModule(ctx, binary, set)
+}
+
+// add lets calls of m be watched.
+func (e *Engine) add(m *Module) {
+	e.change(func(ms []*Module) []*Module { return append(ms, m) })
+	select {
+	case e.some <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Engine) forget(m *Module) {
+	e.change(func(ms []*Module) []*Module {
+		return slices.DeleteFunc(ms, func(x *Module) bool { return x == m })
+	})
+}
+
+func (e *Engine) change(f func([]*Module) []*Module) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ms := f(slices.Clone(*e.modules.Load()))
+	e.modules.Store(&ms)
+}
+
+// Close gives the compiled code back. No Module may be used any more.
+func (e *Engine) Close(ctx context.Context) error { return e.cache.Close(ctx) }
+
+// Run ends calls that take too long, until ctx is done.
+func (e *Engine) Run(ctx context.Context) error {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		if len(*e.modules.Load()) == 0 {
+			t.Stop()
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-e.some:
+				t.Reset(tick)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			e.sweep(e.now.Add(1))
+		}
+	}
+}
+
+// sweep stops the calls that have taken too long at now.
+func (e *Engine) sweep(now int64) {
+	for _, m := range *e.modules.Load() {
+		limit := int64((m.set.Time + tick - 1) / tick)
+		m.mu.Lock()
+		for _, in := range m.all {
+			in.stopIfLate(now, limit)
+		}
+		m.mu.Unlock()
+	}
+}
+
+// The state of an instance's call, in the low bits of its word; above them is
+// the tick at which the call began. A word of 0 is no call.
+const (
+	running  = 1
+	stopping = 2 // the sweeper is about to stop it: who called it waits for that
+	stopped  = 3
+	stateOf  = 3
+)
+
+// begin notes that a call begins at a tick.
+func (in *instance) begin(now int64) { in.word.Store(now<<2 | running) }
+
+// end notes that the call is over, and reports whether it was stopped. It
+// returns when the sweeper has its hands off the instance.
+func (in *instance) end() bool {
+	w := in.word.Load()
+	if w&stateOf == running && in.word.CompareAndSwap(w, 0) {
+		return false
+	}
+	for in.word.Load()&stateOf != stopped {
+		runtime.Gosched()
+	}
+	in.word.Store(0)
+	return true
+}
+
+// stopIfLate stops the call if it has run for more than limit ticks.
+func (in *instance) stopIfLate(now, limit int64) {
+	w := in.word.Load()
+	if w&stateOf != running || now-w>>2 <= limit || !in.word.CompareAndSwap(w, w&^stateOf|stopping) {
+		return
+	}
+	in.mu.Lock()
+	for _, c := range in.stops {
+		c.stop.Set(1)
+	}
+	in.mu.Unlock()
+	in.word.Store(w&^stateOf | stopped)
+}
