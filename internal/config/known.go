@@ -86,6 +86,9 @@ var knownFlags = sync.OnceValue(func() []*knownFlag {
 			k.arity = any0
 		}
 		delete(table, k.name)
+		for _, n := range k.aliases { // the contract may have a row for the opposite of a flag
+			delete(table, n)
+		}
 		l = append(l, k)
 	}
 	for _, r := range rows() {
