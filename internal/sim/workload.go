@@ -32,8 +32,8 @@ type request struct {
 // newWorkload brings a trace to a fleet at a speed. The trace of a few workers
 // becomes one of many by copies of it that have prompts of their own.
 func newWorkload(t *tracefile.Trace, c *Config, speed float64) (*workload, error) {
-	b := &builder{cfg: c, speed: speed, block: t.BlockTokens, rng: rand.New(rand.NewPCG(uint64(c.Seed), chanceOfTrace))}
-	b.w = &workload{block: t.BlockTokens}
+	b := &builder{cfg: c, speed: speed, block: blockOf(t), rng: rand.New(rand.NewPCG(uint64(c.Seed), chanceOfTrace))}
+	b.w = &workload{block: b.block}
 	var err error
 	if t.Sessions != nil {
 		err = b.sessions(t)
@@ -45,6 +45,24 @@ func newWorkload(t *tracefile.Trace, c *Config, speed float64) (*workload, error
 	}
 	b.w.blocks = int(b.fresh)
 	return b.w, nil
+}
+
+// blockOf returns how many tokens a block of t has. A recording's are 512 bytes
+// of text, which the recorder takes for 128 tokens; how many they were is seen
+// from the lengths that the engines told.
+func blockOf(t *tracefile.Trace) int {
+	var tokens, blocks float64
+	for _, r := range t.Rows {
+		if t.Told && len(r.Blocks) > 0 {
+			tokens += float64(r.Input)
+			blocks += float64(len(r.Blocks)) + 0.5 // of a prompt's end there is no block
+		}
+	}
+	if blocks == 0 {
+		return t.BlockTokens
+	}
+	told := float64(t.BlockTokens)
+	return max(1, int(min(4*told, max(told/4, tokens/blocks))+.5))
 }
 
 // Streams of chance: each purpose has its own.

@@ -30,7 +30,8 @@ const (
 	maxLines       = 1 << 22 // empty ones too
 	maxRows        = 1 << 20 // requests, or turns in all sessions together
 	maxIDs         = 1 << 24 // in all rows together: 128 MiB
-	maxTime        = 1 << 35 // ms: over a year
+	maxTime        = 1 << 53 // ms: a recording's are since 1970
+	maxSpan        = 1 << 35 // ms from the first row to the last: over a year
 	maxGap         = 1 << 20 // s
 )
 
@@ -263,6 +264,9 @@ func (p *parser) done() (*Trace, error) {
 		return t, nil
 	}
 	first := slices.Min(p.times)
+	if span := slices.Max(p.times) - first; span > maxSpan {
+		return nil, fmt.Errorf("from its first timestamp to its last it takes %v ms; want at most %d: cut it", span, int64(maxSpan))
+	}
 	for i, at := range p.times {
 		t.Rows[i].At = time.Duration(math.Round((at - first) * float64(time.Millisecond)))
 	}

@@ -40,7 +40,7 @@ func TestRequestsAreSorted(t *testing.T) {
 }
 
 func TestARecordingSaysHowLongItsBlocksAre(t *testing.T) {
-	got, err := Read(strings.NewReader(`{"timestamp":0,"input_length":300,"output_length":6,"hash_ids":[18446744073709551615, 9223372036854775807,-1],"block_tokens":128}`))
+	got, err := Read(strings.NewReader(`{"timestamp":1763726400123,"input_length":300,"output_length":6,"hash_ids":[18446744073709551615, 9223372036854775807,-1],"block_tokens":128}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +89,7 @@ func TestFaultsNameTheLineAndTheValue(t *testing.T) {
 	f(ok+`{"timestamp":1,"input_length":2}`, "line 2: timestamp, input_length or output_length is missing")
 	f(`{"timestamp":-1,"input_length":2,"output_length":3}`, "timestamp -1")
 	f(`{"timestamp":1e300,"input_length":2,"output_length":3}`, "timestamp 1e+300")
+	f(ok+`{"timestamp":35000000000,"input_length":2,"output_length":3}`, "takes 3.4999999999e+10 ms")
 	f(`{"timestamp":1,"input_length":0,"output_length":3}`, "input_length 0")
 	f(`{"timestamp":1,"input_length":1e99,"output_length":3}`, "line 1")
 	f(`{"timestamp":1,"input_length":1,"output_length":-3}`, "output_length -3")
