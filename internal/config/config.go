@@ -39,6 +39,7 @@ type Config struct {
 	Policy     policy.Config           `yaml:"policy" help:"Policy"`
 	RoutingKey policy.RoutingKeyConfig `yaml:"routing_key" help:"Routing keys"`
 	PrefixHash policy.PrefixHashConfig `yaml:"prefix_hash" help:"Policy prefix_hash"`
+	Bucket     policy.BucketConfig     `yaml:"bucket" help:"Policy bucket"`
 	Routing    Routing                 `yaml:"routing" help:"Models"`
 	Retry      route.Config            `yaml:"retry" help:"Time limit and retries"`
 	Receipts   route.ReceiptConfig     `yaml:"receipts" help:"Receipts of decisions"`
@@ -88,6 +89,7 @@ func Default() *Config {
 		Policy:     policy.DefaultConfig(),
 		RoutingKey: policy.DefaultRoutingKeyConfig(),
 		PrefixHash: policy.DefaultPrefixHashConfig(),
+		Bucket:     policy.DefaultBucketConfig(),
 		Retry:      route.DefaultConfig(),
 		Receipts:   route.DefaultReceiptConfig(),
 		Upstream:   upstream.DefaultConfig(),

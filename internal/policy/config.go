@@ -74,6 +74,7 @@ type Settings struct {
 
 	RoutingKey RoutingKeyConfig
 	PrefixHash PrefixHashConfig
+	Bucket     BucketConfig
 
 	// Rand is what chance comes from; nil is the runtime's source. A simulation
 	// that is to run the same way again gives its own, which only one goroutine
@@ -88,5 +89,6 @@ func DefaultSettings() *Settings {
 		Metrics:    new(Metrics),
 		RoutingKey: DefaultRoutingKeyConfig(),
 		PrefixHash: DefaultPrefixHashConfig(),
+		Bucket:     DefaultBucketConfig(),
 	}
 }
