@@ -1,7 +1,6 @@
 package wasm
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/tetratelabs/wazero/api"
@@ -30,7 +29,7 @@ func (c *code) host(b *component.Builtin) (hostFunc, error) {
 		return func(in *instance, st []uint64) { st[0] = uint64(in.handles.get(uint32(st[0]), r).rep) }, nil
 	}
 	if b.Func.Core != nil {
-		return adapter(b, slot)
+		return func(in *instance, st []uint64) { in.caller(slot).cross(b, st) }, nil
 	}
 	f, err := imported(b.Func)
 	if err != nil {
@@ -66,6 +65,8 @@ type guest struct {
 	in      *instance
 	memory  api.Memory
 	realloc api.Function
+	callee  *hook // whom it calls, if that is another component
+	busy    bool  // the callee is running
 }
 
 func (g *guest) mem() api.Memory {
@@ -167,11 +168,4 @@ func (t *handleTable) clone() handleTable {
 func (t *handleTable) restore(from *handleTable) {
 	t.all = append(t.all[:0], from.all...)
 	t.free = append(t.free[:0], from.free...)
-}
-
-// adapter makes the call of one component's function by another: values are
-// moved from memory to memory. What guests call each other with is supported,
-// which is numbers, texts, and records and variants of them.
-func adapter(b *component.Builtin, slot int) (hostFunc, error) {
-	return nil, fmt.Errorf("calls between components are not supported yet: %s", b.Func.Type)
 }
