@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -13,18 +14,19 @@ import (
 // build binds what snap holds into a Table. It runs off the request path. What
 // has not changed is taken from the present table. rt.mu must be held.
 func (rt *Router) build(snap *fleet.Snapshot) *Table {
-	t := &Table{Epoch: snap.Epoch, models: make(map[string]*Route, len(rt.models)), workers: snap.All}
+	rt.round++
 	c := rt.claimsOf(snap)
-	t.joined = c.joined
-	old := rt.models
-	rt.models = make(map[string]*model, len(c.models)+1)
-	for m, own := range c.models {
-		t.models[m] = rt.bind(old, m, own, &c.wild)
-		t.own = append(t.own, m)
+	t := &Table{Epoch: snap.Epoch, models: make(map[string]*Route, len(rt.models)+len(c.aliases)), workers: snap.All, joined: c.joined}
+	for name, m := range rt.models {
+		if m.round == rt.round && name != "" {
+			t.models[name] = rt.bind(name, m, c.wild)
+		}
 	}
-	slices.Sort(t.own)
-	if len(c.wild.workers) > 0 {
-		t.wild = rt.bind(old, "", &c.wild, nil)
+	if t.own = rt.table.Load().own; !names(t.own, t.models) {
+		t.own = slices.Sorted(maps.Keys(t.models))
+	}
+	if c.wild != nil {
+		t.wild = rt.bind("", c.wild, nil)
 	}
 	for alias, m := range c.aliases {
 		t.models[alias] = t.models[m]
@@ -35,7 +37,11 @@ func (rt *Router) build(snap *fleet.Snapshot) *Table {
 		case t.models[m] != nil:
 			t.models[alias] = t.models[m]
 		case t.wild != nil:
-			t.models[alias] = rt.bind(old, m, &c.wild, nil)
+			if mm := rt.models[m]; mm != nil && mm.round == rt.round { // another alias of it
+				t.models[alias] = mm.route
+			} else {
+				t.models[alias] = rt.bind(m, rt.claimed(m), c.wild)
+			}
 		}
 	}
 	t.names = t.own
@@ -43,21 +49,30 @@ func (rt *Router) build(snap *fleet.Snapshot) *Table {
 		t.names = slices.Sorted(maps.Keys(t.models))
 	}
 	t.blind = t.isBlind()
-	for name, m := range old {
-		if rt.models[name] == nil {
+	for name, m := range rt.models {
+		if m.round != rt.round {
 			m.metrics.forget()
+			delete(rt.models, name)
 		}
 	}
 	rt.told, rt.telling = rt.telling, nil
 	return t
 }
 
-// claims is what the workers of a snapshot say that they serve.
-type claims struct {
-	models  map[string]*claim // by what workers call them; a model is here even if nobody is ready
-	aliases map[string]string // models by their further names
-	wild    claim             // of workers that name no model
-	joined  int
+// names reports whether list has the keys of models, and no other.
+func names(list []string, models map[string]*Route) bool {
+	return len(list) == len(models) && !slices.ContainsFunc(list, func(n string) bool { return models[n] == nil })
+}
+
+// A model is what lives on from table to table.
+type model struct {
+	round int    // of the last table that has it
+	now   claim  // in the table that is being built; its memory is used again
+	was   claim  // in the route
+	route *Route // of the present table; not written to; nil at first
+
+	parts   [numPlaces]*part
+	metrics *modelMetrics
 }
 
 // A claim is the workers that claim one model.
@@ -65,10 +80,18 @@ type claim struct {
 	workers []*fleet.Worker            // ready or not
 	first   [numPlaces]*fleet.Worker   // of those, by place
 	ready   [numPlaces][]*fleet.Worker // of those, by place
+	vetoed  bool                       // one that is ready is
+}
+
+func (c *claim) empty() {
+	c.workers, c.first, c.vetoed = c.workers[:0], [numPlaces]*fleet.Worker{}, false
+	for p := range c.ready {
+		c.ready[p] = c.ready[p][:0]
+	}
 }
 
 // add notes that w claims the model, once: claims of one worker come together.
-func (c *claim) add(w *fleet.Worker, p place, ready bool) {
+func (c *claim) add(w *fleet.Worker, p place, ready, vetoed bool) {
 	if n := len(c.workers); n > 0 && c.workers[n-1] == w {
 		return
 	}
@@ -78,17 +101,58 @@ func (c *claim) add(w *fleet.Worker, p place, ready bool) {
 	}
 	if ready {
 		c.ready[p] = append(c.ready[p], w)
+		c.vetoed = c.vetoed || vetoed
 	}
+}
+
+// join adds those of o.
+func (c *claim) join(o *claim) {
+	c.workers = append(c.workers, o.workers...)
+	for p := range c.ready {
+		c.first[p] = cmp.Or(c.first[p], o.first[p])
+		c.ready[p] = append(c.ready[p], o.ready[p]...)
+	}
+	c.vetoed = c.vetoed || o.vetoed
+}
+
+func (c *claim) equal(o *claim) bool {
+	if !slices.Equal(c.workers, o.workers) || c.first != o.first {
+		return false
+	}
+	for p := range c.ready {
+		if !slices.Equal(c.ready[p], o.ready[p]) {
+			return false
+		}
+	}
+	return true
+}
+
+// clone returns a copy that shares no memory.
+func (c *claim) clone() claim {
+	o := *c
+	o.workers = slices.Clone(c.workers)
+	for p := range c.ready {
+		o.ready[p] = slices.Clone(c.ready[p])
+	}
+	return o
+}
+
+// claims is what the workers of a snapshot say that they serve: the claims of the
+// Router's models of this round, and this.
+type claims struct {
+	aliases map[string]string // models by their further names
+	wild    *model            // of workers that name no model; nil without such
+	joined  int
 }
 
 // claimsOf reads the claims. Requests that use an alias are for the model. A
 // name that is also another worker's model, or that stands for several, is a
 // model of its own: its workers are asked by that name. A worker that no backend
-// speaks to claims nothing.
+// speaks to claims nothing. rt.mu must be held.
 func (rt *Router) claimsOf(snap *fleet.Snapshot) claims {
-	c := claims{models: make(map[string]*claim, len(rt.models)), aliases: make(map[string]string)}
+	c := claims{aliases: make(map[string]string)}
 	several := make(map[string]bool)
-	var last *claim // most workers serve what their neighbours do
+	var last *model // most workers serve what their neighbours do
 	lastID := ""
 	next := 0 // in Ready, which has the order of All
 	for _, w := range snap.All {
@@ -101,17 +165,20 @@ func (rt *Router) claimsOf(snap *fleet.Snapshot) claims {
 			continue
 		}
 		c.joined++
-		info := w.Info()
+		info, vetoed := w.Info(), w.Vetoed()
 		if info.Wildcard {
-			c.wild.add(w, p, ready)
+			if c.wild == nil {
+				c.wild = rt.claimed("")
+			}
+			c.wild.now.add(w, p, ready, vetoed)
 			continue
 		}
 		for i := range info.Models {
 			m := &info.Models[i]
 			if last == nil || m.ID != lastID {
-				last, lastID = c.of(m.ID), m.ID
+				last, lastID = rt.claimed(m.ID), m.ID
 			}
-			last.add(w, p, ready)
+			last.now.add(w, p, ready, vetoed)
 			for _, a := range m.Aliases {
 				if was, ok := c.aliases[a]; ok && was != m.ID {
 					several[a] = true
@@ -121,7 +188,7 @@ func (rt *Router) claimsOf(snap *fleet.Snapshot) claims {
 		}
 	}
 	for a := range c.aliases {
-		if c.models[a] != nil || several[a] {
+		if m := rt.models[a]; m != nil && m.round == rt.round || several[a] {
 			delete(c.aliases, a)
 			several[a] = true
 		}
@@ -148,27 +215,109 @@ func (rt *Router) claimAliases(c *claims, names map[string]bool, snap *fleet.Sna
 		for _, m := range models {
 			for _, a := range m.Aliases {
 				if names[a] && !slices.ContainsFunc(models, func(o fleet.ModelCard) bool { return o.ID == a }) {
-					c.of(a).add(w, p, ready[w])
+					rt.claimed(a).now.add(w, p, ready[w], w.Vetoed())
 				}
 			}
 		}
 	}
 }
 
-func (c *claims) of(model string) *claim {
-	m := c.models[model]
+// claimed returns the model of that name, for claims of this round.
+func (rt *Router) claimed(name string) *model {
+	m := rt.models[name]
 	if m == nil {
-		m = new(claim)
-		c.models[model] = m
+		m = &model{metrics: rt.metrics.of(name)}
+		rt.models[name] = m
+	}
+	if m.round != rt.round {
+		m.round = rt.round
+		m.now.empty()
 	}
 	return m
 }
 
-// A model is what lives on from table to table.
-type model struct {
-	route   *Route // of the present table; not written to
-	parts   [numPlaces]*part
-	metrics *modelMetrics
+// bind returns the Route of a model for the claims of this round, and those of
+// wild, which may be nil. rt.mu must be held.
+func (rt *Router) bind(name string, m, wild *model) *Route {
+	now := &m.now
+	if wild != nil {
+		now.join(&wild.now)
+	}
+	if m.route != nil && now.equal(&m.was) && !now.vetoed && !m.was.vetoed && rt.keepsPolicies(m) {
+		return m.route
+	}
+	stayed := m.route != nil && slices.Equal(now.workers, m.was.workers)
+	m.was = now.clone()
+	r := &Route{Model: name, metrics: m.metrics, claimed: m.was.workers}
+	if stayed {
+		r.members = m.route.members
+	} else {
+		r.members = membersOf(r.claimed, m.route)
+	}
+	for f := range Family(numFamilies) {
+		if w, ok := rt.way(m, f); ok {
+			r.ways = append(r.ways, w)
+			r.weight += w.weight
+		}
+	}
+	for i := range r.ways {
+		if w := &r.ways[i]; w.weight > 0 && w.weight == r.weight {
+			r.only = w
+		}
+	}
+	if r.weight == 0 {
+		r.only = &r.ways[0]
+	}
+	m.route = r
+	return r
+}
+
+// way returns how a family serves a model, or reports that none of its workers
+// claims it.
+func (rt *Router) way(m *model, f Family) (w way, claimed bool) {
+	w = way{family: f, backend: rt.backends[f]}
+	switch f {
+	case HTTPPD:
+		w.lead, w.prefill = rt.side(m, decode), rt.side(m, prefill)
+		if n, p := len(w.lead.workers), len(w.prefill.workers); n > 0 && p > 0 {
+			w.weight = n + p
+		}
+		return w, w.lead.part != nil || w.prefill.part != nil
+	case External:
+		w.lead = rt.side(m, provider)
+	default:
+		w.lead = rt.side(m, regular)
+	}
+	w.weight = len(w.lead.workers)
+	return w, w.lead.part != nil
+}
+
+// side returns the workers of m at p with their picker: that of the present route
+// if they are the same. Its part is nil if no worker is there, ready or not.
+func (rt *Router) side(m *model, p place) *side {
+	s := new(side)
+	if m.was.first[p] == nil {
+		m.parts[p] = nil
+		return s
+	}
+	s.part = rt.part(m, p)
+	offered, full := fleet.Offered(m.was.ready[p])
+	if s.shed = full && rt.shed; s.shed || len(offered) == 0 {
+		return s
+	}
+	s.workers = offered
+	if m.route != nil {
+		for i := range m.route.ways {
+			for was := range m.route.ways[i].sides {
+				if was.picker != nil && was.part == s.part && slices.Equal(was.workers, s.workers) {
+					return was
+				}
+			}
+		}
+	}
+	s.picker = s.policy.Bind(s.workers)
+	s.learner, _ = s.picker.(policy.Learner)
+	return s
 }
 
 // A part is what lives on of a side: what its policy has learned, and what was
@@ -190,153 +339,39 @@ type member struct {
 	_        [48]byte // it is written to by every request: nothing else lies beside it
 }
 
-// bind makes the Route for a model that own and others claim; others may be nil.
-// rt.mu must be held.
-func (rt *Router) bind(old map[string]*model, name string, own, others *claim) *Route {
-	if others == nil {
-		others = new(claim)
-	}
-	m := rt.models[name]
-	if m == nil {
-		if m = old[name]; m == nil {
-			m = &model{metrics: rt.metrics.of(name)}
-		}
-		rt.models[name] = m
-	}
-	r := &Route{Model: name, metrics: m.metrics, claimed: joined(own.workers, others.workers)}
-	changed := m.route == nil || !slices.Equal(m.route.claimed, r.claimed)
-	if changed {
-		r.members = membersOf(r.claimed, m.route)
-	} else {
-		r.claimed, r.members = m.route.claimed, m.route.members
-	}
-	for f := range Family(numFamilies) {
-		w := way{family: f, backend: rt.backends[f]}
-		var got bool
-		switch f {
-		case HTTPPD:
-			var prefills bool
-			w.prefill, prefills = rt.side(m, prefill, own, others)
-			w.lead, got = rt.side(m, decode, own, others)
-			got = got || prefills
-		case External:
-			w.lead, got = rt.side(m, provider, own, others)
-		default:
-			w.lead, got = rt.side(m, regular, own, others)
-		}
-		if !got {
-			continue
-		}
-		if n := len(w.lead.workers); w.prefill == nil {
-			w.weight = n
-		} else if p := len(w.prefill.workers); n > 0 && p > 0 {
-			w.weight = n + p
-		}
-		r.ways = append(r.ways, w)
-		r.weight += w.weight
-	}
-	if !changed && m.route.same(r) {
-		return m.route
-	}
-	for i := range r.ways {
-		for s := range r.ways[i].sides {
-			rt.choose(s, m.route)
-		}
-		if w := &r.ways[i]; w.weight > 0 && w.weight == r.weight {
-			r.only = w
-		}
-	}
-	if r.weight == 0 {
-		r.only = &r.ways[0]
-	}
-	m.route = r
-	return r
-}
-
-// joined returns the workers of both, without copying what is there already.
-func joined(a, b []*fleet.Worker) []*fleet.Worker {
-	switch {
-	case len(b) == 0:
-		return a
-	case len(a) == 0:
-		return b
-	}
-	return append(slices.Clip(a), b...)
-}
-
-// side returns the side of m at p, without a picker, and whether any worker is
-// there, ready or not.
-func (rt *Router) side(m *model, p place, own, others *claim) (s *side, claimed bool) {
-	first := own.first[p]
-	if first == nil {
-		first = others.first[p]
-	}
-	s = new(side)
-	if first == nil {
-		m.parts[p] = nil
-	} else {
-		s.part = rt.part(m, p, first)
-	}
-	offered, full := fleet.Offered(joined(own.ready[p], others.ready[p]))
-	if s.shed = full && rt.shed; !s.shed {
-		s.workers = offered
-	}
-	return s, first != nil
-}
-
-// same reports whether r would serve as o does.
-func (r *Route) same(o *Route) bool {
-	if len(r.ways) != len(o.ways) {
-		return false
-	}
-	for i := range r.ways {
-		a, b := &r.ways[i], &o.ways[i]
-		if a.family != b.family || !a.lead.same(b.lead) || a.prefill != nil && !a.prefill.same(b.prefill) {
-			return false
-		}
-	}
-	return true
-}
-
-func (s *side) same(o *side) bool {
-	return s.part == o.part && s.shed == o.shed && slices.Equal(s.workers, o.workers)
-}
-
-// choose gives s its picker: that of old if the workers are the same.
-func (rt *Router) choose(s *side, old *Route) {
-	if len(s.workers) == 0 {
-		return
-	}
-	if old != nil {
-		for i := range old.ways {
-			for was := range old.ways[i].sides {
-				if was.picker != nil && was.same(s) {
-					*s = *was
-					return
-				}
-			}
-		}
-	}
-	s.picker = s.policy.Bind(s.workers)
-	s.learner, _ = s.picker.(policy.Learner)
-}
-
 // labelPolicy is the label with which a model's first worker names its policy.
 const labelPolicy = "policy"
 
-// part returns what lives on of m at p, whose policy is the one that first's
-// label names, or that of the settings.
-func (rt *Router) part(m *model, p place, first *fleet.Worker) *part {
+// policyOf returns the name of m's policy at p: the one that the label of the
+// first worker there has, or that of the settings.
+func (rt *Router) policyOf(first *fleet.Worker, p place) string {
 	name := rt.policies.of(p)
-	if first != nil {
-		if l := first.Info().Labels[labelPolicy]; l != "" && l != name {
-			if err := rt.policies.check(p, l); err != nil {
-				rt.refuse(first, p, l, name, err)
-			} else {
-				name = l
-			}
+	label := first.Info().Labels[labelPolicy]
+	if label == "" || label == name {
+		return name
+	}
+	if err := rt.policies.check(p, label); err != nil {
+		rt.refuse(first, p, label, name, err)
+		return name
+	}
+	return label
+}
+
+// keepsPolicies reports whether m's policies are still the ones that its workers'
+// labels name.
+func (rt *Router) keepsPolicies(m *model) bool {
+	same := true
+	for p, first := range m.now.first {
+		if first != nil && rt.policyOf(first, place(p)) != m.parts[p].name {
+			same = false
 		}
 	}
+	return same
+}
+
+// part returns what lives on of m at p, where a worker is.
+func (rt *Router) part(m *model, p place) *part {
+	name := rt.policyOf(m.was.first[p], p)
 	if was := m.parts[p]; was != nil && was.name == name {
 		return was
 	}

@@ -92,7 +92,8 @@ type Router struct {
 	wake    chan struct{}                  // tells Run of pending; holds at most one word
 
 	mu            sync.Mutex        // held while a table is built
-	models        map[string]*model // guarded by mu; those of the present table
+	models        map[string]*model // guarded by mu; those of the present table, "" for that of unclaimed names
+	round         int               // guarded by mu; how many tables were built
 	told, telling map[refused]bool  // guarded by mu; labels that were not followed, in the table before and in the one that is being built
 	said          []refusal         // guarded by mu; to be logged when mu is free
 }
@@ -109,7 +110,7 @@ func New(o Options) *Router {
 		cfg: o.Config, backends: [...]Backend{HTTPRegular: o.Backends.HTTPRegular, HTTPPD: o.Backends.HTTPPD, External: o.Backends.External},
 		policies: o.Policies, aliases: o.Aliases, backPressure: o.BackPressure, shed: o.Shed,
 		receipts: newRing(o.Receipts), explains: o.Explain, recording: o.Record, metrics: o.Metrics, log: o.Log,
-		placeOf: placeOf, wake: make(chan struct{}, 1),
+		placeOf: placeOf, wake: make(chan struct{}, 1), models: make(map[string]*model),
 	}
 	rt.table.Store(&Table{})
 	o.Metrics.Outcomes.Set(rt.outcomes)
