@@ -24,6 +24,9 @@ const (
 func (r *Result) WritePlot(out io.Writer, p Plot) error {
 	var b strings.Builder
 	d := &drawing{r: r, order: r.byMean()}
+	for i := range r.Rows {
+		d.names = append(d.names, printable(r.Rows[i].Policy))
+	}
 	switch p {
 	case HTML:
 		d.page(&b)
@@ -56,6 +59,7 @@ func (r *Result) byMean() []int {
 type drawing struct {
 	r     *Result
 	order []int
+	names []string // of the rows
 	b     strings.Builder
 	low   float64 // of the time axis, in seconds
 	high  float64
@@ -203,7 +207,7 @@ func (d *drawing) curves() {
 			break
 		}
 		d.line(hitLeft-16, y-4, hitLeft+8, y-4, `stroke-width="3" `+stroke(n))
-		d.text(hitLeft+16, y, "t", short(d.r.Rows[i].Policy, 30))
+		d.text(hitLeft+16, y, "t", short(d.names[i], 30))
 	}
 }
 
@@ -223,13 +227,13 @@ func (d *drawing) ranges(top float64) {
 	for n, i := range d.order {
 		w := &d.r.Rows[i]
 		y := top + float64(n*rowH) + rowH/2
-		d.text(axisLeft-14, y+4, "t e", short(w.Policy, 26))
+		d.text(axisLeft-14, y+4, "t e", short(d.names[i], 26))
 		c := colours[n%len(colours)]
 		d.line(d.x(w.TTFTP50), y, d.x(w.TTFTP99), y, `stroke-width="4" stroke-linecap="round" `+stroke(n))
 		d.line(d.x(w.TTFTP90), y-8, d.x(w.TTFTP90), y+8, `stroke-width="2.5" stroke="`+c+`"`)
 		m := d.x(w.TTFTMean)
 		fmt.Fprintf(&d.b, `<path d="M%s %s l7 7 -7 7 -7 -7z" fill="%s" class="k"><title>%s: mean %s s, p50 %s, p90 %s, p99 %s</title></path>`+"\n",
-			px(m), px(y-7), c, html.EscapeString(w.Policy), figures(w.TTFTMean), figures(w.TTFTP50), figures(w.TTFTP90), figures(w.TTFTP99))
+			px(m), px(y-7), c, html.EscapeString(d.names[i]), figures(w.TTFTMean), figures(w.TTFTP50), figures(w.TTFTP90), figures(w.TTFTP99))
 		fmt.Fprintf(&d.b, `<rect x="%d" y="%s" width="%d" height="14" class="n"/><rect x="%d" y="%s" width="%s" height="14" fill="%s"/>`+"\n",
 			hitLeft, px(y-7), hitRight-hitLeft, hitLeft, px(y-7), px(w.Hit*(hitRight-hitLeft)), c)
 		d.text(hitRight+46, y+4, "t s e", percent(w.Hit))

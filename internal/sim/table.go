@@ -53,7 +53,7 @@ func (r *Result) columns() []column {
 // each of its columns which cells are the best.
 func (r *Result) cells(cs []column) (lines [][]string, best [][]bool) {
 	for i := range r.Rows {
-		line := []string{r.Rows[i].Policy}
+		line := []string{printable(r.Rows[i].Policy)}
 		for _, c := range cs {
 			line = append(line, c.show(c.value(&r.Rows[i])))
 		}
@@ -170,7 +170,7 @@ func heads(cs []column, widths []int) string {
 func (r *Result) about() [][2]string {
 	trace := fmt.Sprintf("%s requests in %s s, %s tokens in, %s out", grouped(r.Requests), grouped(int(r.Time+.5)), grouped(int(r.Input+.5)), grouped(int(r.Output+.5)))
 	if r.Trace != "" {
-		trace = r.Trace + ": " + trace
+		trace = printable(r.Trace) + ": " + trace
 	}
 	fleet := fmt.Sprintf("%s workers, %s tokens of KV cache each", grouped(r.Workers), grouped(r.KVTokens))
 	if r.Gateways > 1 {
@@ -183,18 +183,28 @@ func (r *Result) about() [][2]string {
 func (r *Result) notes() []string {
 	var ns []string
 	for i := range r.Rows {
-		w := &r.Rows[i]
+		w, name := &r.Rows[i], printable(r.Rows[i].Policy)
 		if w.Refused > 0 {
-			ns = append(ns, fmt.Sprintf("%s let nobody serve %s of %s requests", w.Policy, grouped(w.Refused), grouped(w.Requests)))
+			ns = append(ns, fmt.Sprintf("%s let nobody serve %s of %s requests", name, grouped(w.Refused), grouped(w.Requests)))
 		}
 		if w.Unfinished > 0 {
-			ns = append(ns, fmt.Sprintf("under %s, %s of %s requests had not ended half the trace's time after it: the fleet does not keep up", w.Policy, grouped(w.Unfinished), grouped(w.Requests)))
+			ns = append(ns, fmt.Sprintf("under %s, %s of %s requests had not ended half the trace's time after it: the fleet does not keep up", name, grouped(w.Unfinished), grouped(w.Requests)))
 		}
 		if w.Capacity != nil && w.Capacity.Speed == 0 {
-			ns = append(ns, fmt.Sprintf("%s has no capacity: p90 was above the bound at every speed that was tried", w.Policy))
+			ns = append(ns, fmt.Sprintf("%s has no capacity: p90 was above the bound at every speed that was tried", name))
 		}
 	}
 	return ns
+}
+
+// printable makes a name safe for a terminal and for a drawing.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
 }
 
 // pad fills s up to n columns at its right, left at its left.
