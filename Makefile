@@ -10,7 +10,7 @@ TOOLS    := $(CURDIR)/.tools
 LINT     := $(TOOLS)/golangci-lint
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check fmt vet lint cross generated race bench fuzz perf perf-gates engine gen clean help
+.PHONY: build demo test check fmt vet lint cross generated race bench fuzz perf perf-gates routing engine gen clean help
 
 build: ## the program, as bin/sluice
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sluice ./cmd/sluice
@@ -66,6 +66,9 @@ perf: build ## what a request costs beside haproxy, nginx and a bare relay (Linu
 
 perf-gates: build ## fail if a request or a stream costs more system calls, allocations or memory than it may (Linux; needs gcc, strace)
 	go run ./test/perf gates
+
+routing: ## policies under recorded sessions of agents, on the real data path (minutes, on a machine that does nothing else)
+	SLUICE_ROUTING=1 go test -v -count=1 -timeout 30m -run '^TestBar$$' ./test/routing
 
 engine: ## the tests before a real llama.cpp (needs python3 with venv and pip)
 	test/engine/run.sh

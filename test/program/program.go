@@ -122,7 +122,13 @@ func tail(s string) string {
 // Run runs the program to its end and returns what it wrote and its exit code.
 func Run(t testing.TB, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	return RunWithin(t, 0, args...)
+}
+
+// RunWithin is Run of what takes as long as lasts when all is well.
+func RunWithin(t testing.TB, lasts time.Duration, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), lasts+patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Binary(t), args...)
 	cmd.Env = environ()
