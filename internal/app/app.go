@@ -87,7 +87,7 @@ func (a *App) build() (err error) {
 		return err
 	}
 	settings := cfg.PolicySettings()
-	settings.Metrics = pm
+	settings.Metrics, settings.Log = pm, log
 	a.router = route.New(route.Options{
 		Config: cfg.Retry, Backends: route.Backends{HTTPRegular: backend}, Aliases: cfg.Routing.Aliases(),
 		Policies: route.Policies{

@@ -40,6 +40,8 @@ type Config struct {
 	RoutingKey policy.RoutingKeyConfig `yaml:"routing_key" help:"Routing keys"`
 	PrefixHash policy.PrefixHashConfig `yaml:"prefix_hash" help:"Policy prefix_hash"`
 	Bucket     policy.BucketConfig     `yaml:"bucket" help:"Policy bucket"`
+	LeastLoad  policy.LeastLoadConfig  `yaml:"least_load" help:"Policy least_load"`
+	PowerOfTwo policy.PowerOfTwoConfig `yaml:"power_of_two" help:"Policy power_of_two"`
 	Routing    Routing                 `yaml:"routing" help:"Models"`
 	Retry      route.Config            `yaml:"retry" help:"Time limit and retries"`
 	Receipts   route.ReceiptConfig     `yaml:"receipts" help:"Receipts of decisions"`
@@ -90,6 +92,8 @@ func Default() *Config {
 		RoutingKey: policy.DefaultRoutingKeyConfig(),
 		PrefixHash: policy.DefaultPrefixHashConfig(),
 		Bucket:     policy.DefaultBucketConfig(),
+		LeastLoad:  policy.DefaultLeastLoadConfig(),
+		PowerOfTwo: policy.DefaultPowerOfTwoConfig(),
 		Retry:      route.DefaultConfig(),
 		Receipts:   route.DefaultReceiptConfig(),
 		Upstream:   upstream.DefaultConfig(),

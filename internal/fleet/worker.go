@@ -60,7 +60,6 @@ type Worker struct {
 	br   *breaker.Breaker
 
 	info    atomic.Pointer[Info] // never nil
-	load    atomic.Pointer[Load] // nil until the first report
 	status  atomic.Uint32
 	suspect atomic.Bool               // the request path asks for a check; false when one begins
 	source  atomic.Int32              // where it tells its load
@@ -75,6 +74,7 @@ type Worker struct {
 	// Written to by every request, from any core: kept on cache lines of
 	// their own so that reading the fields above stays cheap.
 	_        [64]byte
+	load     atomic.Pointer[Load] // nil until the first report; here because it is compared with sent
 	inflight atomic.Int64
 	prefill  atomic.Int64     // tokens of prompts, not yet answered, that it has to compute
 	context  atomic.Int64     // tokens of the prompts of requests that have not ended
@@ -111,6 +111,8 @@ type Info struct {
 // Load is what a worker said of itself when it was last asked. Counts are those
 // of all its ranks, shares their mean.
 type Load struct {
+	reported
+
 	At            time.Time
 	Running       int
 	Waiting       int
@@ -123,13 +125,22 @@ type Load struct {
 	Utilization   float64 // 0 to 1
 	Ranks         []RankLoad
 	Raw           []byte // the answer as it came, JSON of at most 64 KiB; nil if it came as metrics
+}
 
-	// Set by Report.
+// reported is what Report adds to a Load: what does not change until the next
+// one, in the form that those who compare workers need, on one cache line.
+type reported struct {
+	until, span int64 // believed while until is from 0 to span nanoseconds away
 
-	Sent    int64     // the Worker's Sent at that time
-	Started uint64    // likewise
-	served  uint64    // likewise Served
-	still   time.Time // since when reports have not changed and no request has ended
+	Sent     int64   // the Worker's Sent at the time of the report
+	Queue    float64 // tokens that wait to be computed; if unknown, the requests of Queued have them
+	Queued   float64 // waiting requests whose tokens are unknown
+	PerToken float64 // seconds that a token takes: 1/Throughput, 0 if unknown
+	Pressure float64 // k/(1-k) of the used part k of its cache, at most 999
+	Started  uint64  // the Worker's Started at the time of the report
+
+	served uint64    // likewise Served
+	still  time.Time // since when reports have not changed and no request has ended
 }
 
 // RankLoad is the load of one data-parallel rank.
@@ -242,12 +253,12 @@ func (w *Worker) Load() *Load { return w.load.Load() }
 
 // Believed returns w's last report, or nil if at now it is too old to go by, or
 // there is none.
-func (w *Worker) Believed(now time.Time) *Load {
+func (w *Worker) Believed(now time.Time) *Load { return w.BelievedAt(now.UnixNano()) }
+
+// BelievedAt is Believed for those who look at many workers.
+func (w *Worker) BelievedAt(unixNano int64) *Load {
 	l := w.load.Load()
-	if l == nil {
-		return nil
-	}
-	if age := now.Sub(l.At); age > w.reg.stale || age < -farAhead {
+	if l == nil || uint64(l.until-unixNano) > uint64(l.span) {
 		return nil
 	}
 	return l

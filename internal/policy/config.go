@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -70,11 +71,14 @@ func Suits(name string, role fleet.Role) error {
 
 // Settings is what policies are made with. Each policy reads its own part.
 type Settings struct {
-	Metrics *Metrics // never nil
+	Metrics *Metrics     // never nil
+	Log     *slog.Logger // for Bind, nil for none; requests log nothing
 
 	RoutingKey RoutingKeyConfig
 	PrefixHash PrefixHashConfig
 	Bucket     BucketConfig
+	LeastLoad  LeastLoadConfig
+	PowerOfTwo PowerOfTwoConfig
 
 	// Rand is what chance comes from; nil is the runtime's source. A simulation
 	// that is to run the same way again gives its own, which only one goroutine
@@ -90,5 +94,7 @@ func DefaultSettings() *Settings {
 		RoutingKey: DefaultRoutingKeyConfig(),
 		PrefixHash: DefaultPrefixHashConfig(),
 		Bucket:     DefaultBucketConfig(),
+		LeastLoad:  DefaultLeastLoadConfig(),
+		PowerOfTwo: DefaultPowerOfTwoConfig(),
 	}
 }

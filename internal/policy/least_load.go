@@ -1,51 +1,54 @@
 package policy
 
-import "sluice/internal/fleet"
+import (
+	"sluice/internal/fleet"
+	"sluice/internal/infer"
+)
 
-// leastLoad takes the worker that has the fewest of this gateway's requests.
+// leastLoad takes the worker with the shortest expected wait, as they report it.
 // Among equals the first after a random place wins, so that an idle fleet is
 // used evenly.
 //
 // It looks at every worker up to scanAll; of a larger fleet it looks at
-// sampled ones, because reading thousands of counters that other cores write
+// sampled ones, because reading the counters of all, which other cores write,
 // costs more than the better choice is worth.
-type leastLoad struct{ dice dice }
-
-const (
-	scanAll = 64
-	sampled = 8
-)
-
-func (p leastLoad) Bind(ws []*fleet.Worker) Picker {
-	if len(ws) <= scanAll {
-		return pickFunc(func() *fleet.Worker { return leastOf(ws, p.dice.below(len(ws))) })
-	}
-	return pickFunc(func() *fleet.Worker {
-		best := ws[p.dice.below(len(ws))]
-		load := best.InFlight()
-		for range sampled - 1 {
-			w := ws[p.dice.below(len(ws))]
-			if n := w.InFlight(); n < load {
-				best, load = w, n
-			}
-		}
-		return best
-	})
+type leastLoad struct {
+	waits
+	dice dice
 }
 
-// leastOf returns the least busy of ws, the first such from index start on.
-func leastOf(ws []*fleet.Worker, start int) *fleet.Worker {
-	best := ws[start]
-	load := best.InFlight()
-	for i := start + 1; i < len(ws) && load > 0; i++ {
-		if n := ws[i].InFlight(); n < load {
-			best, load = ws[i], n
+const (
+	scanAll = 8
+	sampled = 4
+)
+
+func newLeastLoad(s *Settings) *leastLoad { return &leastLoad{newWaits(s.LeastLoad), s.dice()} }
+
+func (p *leastLoad) Bind(ws []*fleet.Worker) Picker { return &leastLoadPicker{p, ws} }
+
+type leastLoadPicker struct {
+	*leastLoad
+	ws []*fleet.Worker
+}
+
+// Pick implements Picker.
+func (p *leastLoadPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
+	n := len(p.ws)
+	start := p.dice.below(n)
+	if n > scanAll {
+		// A random one, and others at a random distance from each other, which
+		// spreads as well as if each were drawn (Mitzenmacher, "Balanced
+		// Allocations and Double Hashing", 2014).
+		c.Considered = sampled
+		if w := p.shortest(p.ws, start, 1+p.dice.below(n-1), sampled, r.Received, c); w != nil {
+			return w
 		}
+		// All of them are full; another may not be.
 	}
-	for i := 0; i < start && load > 0; i++ {
-		if n := ws[i].InFlight(); n < load {
-			best, load = ws[i], n
-		}
+	c.Considered = n
+	w := p.shortest(p.ws, start, 1, n, r.Received, c)
+	if w == nil {
+		*c = Choice{Why: "full", Considered: n, Keys: c.Keys}
 	}
-	return best
+	return w
 }

@@ -70,8 +70,9 @@ var builtin = map[string]func(*Settings) Policy{
 	"consistent_hashing": func(s *Settings) Policy { return newConsistentHashing(s) },
 	"manual":             func(s *Settings) Policy { return newSticky(s, nil) },
 	"prefix_hash":        func(s *Settings) Policy { return newPrefixHash(s) },
-	"least_load":         func(s *Settings) Policy { return leastLoad{s.dice()} },
-	"power_of_two":       func(s *Settings) Policy { return powerOfTwo{s.dice()} },
+	"least_load":         func(s *Settings) Policy { return newLeastLoad(s) },
+	"passthrough":        func(s *Settings) Policy { return newPassthrough(s) },
+	"power_of_two":       func(s *Settings) Policy { return newPowerOfTwo(s) },
 	"random":             func(s *Settings) Policy { return random{s.dice()} },
 	"round_robin":        func(s *Settings) Policy { return newRoundRobin(s.dice()) },
 }
@@ -94,8 +95,3 @@ func goesByKeys(name string) bool { return name == "manual" || name == "consiste
 
 // Names returns the names that New knows, sorted.
 func Names() []string { return slices.Sorted(maps.Keys(builtin)) }
-
-// pickFunc lets a closure be a Picker.
-type pickFunc func() *fleet.Worker
-
-func (f pickFunc) Pick(*infer.Request, *Choice) *fleet.Worker { return f() }

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"sluice/internal/fleet"
+	"sluice/internal/infer"
 )
 
 // roundRobin goes through the workers in order. The place in the order is kept
@@ -21,6 +22,15 @@ func newRoundRobin(d dice) *roundRobin {
 	return rr
 }
 
-func (rr *roundRobin) Bind(ws []*fleet.Worker) Picker {
-	return pickFunc(func() *fleet.Worker { return ws[rr.next.Add(1)%uint64(len(ws))] })
+func (rr *roundRobin) Bind(ws []*fleet.Worker) Picker { return roundRobinPicker{rr, ws} }
+
+type roundRobinPicker struct {
+	rr *roundRobin
+	ws []*fleet.Worker
+}
+
+// Pick implements Picker.
+func (p roundRobinPicker) Pick(_ *infer.Request, c *Choice) *fleet.Worker {
+	c.Why, c.Considered = "next", 1
+	return p.ws[p.rr.next.Add(1)%uint64(len(p.ws))]
 }

@@ -1,0 +1,114 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"sluice/internal/fleet"
+)
+
+// LeastLoadConfig says how long a worker's queue is thought to be. It is that of
+// least_load; others that compare waits use the defaults.
+type LeastLoadConfig struct {
+	Pressure    float64 `yaml:"kv_pressure_weight" flag:"least-load-kv-pressure-weight" help:"seconds that a half full KV cache counts as; a fuller one counts as much more, 0 leaves it out"`
+	Throughput  float64 `yaml:"default_throughput" flag:"least-load-default-throughput" help:"tokens per second that a worker is thought to generate if it does not say"`
+	MeanPrefill int     `yaml:"mean_prefill_tokens" flag:"least-load-mean-prefill-tokens" help:"tokens that a prompt is thought to have"`
+	MaxWaiting  int     `yaml:"max_waiting_requests" flag:"least-load-max-waiting-requests" help:"waiting requests, with those sent since the last report, from which a worker is passed over; requests are refused while all are; 0 for no limit"`
+}
+
+// DefaultLeastLoadConfig returns the contract's defaults.
+func DefaultLeastLoadConfig() LeastLoadConfig {
+	return LeastLoadConfig{Pressure: 0.15, Throughput: 2000, MeanPrefill: 1024}
+}
+
+// maxTuning bounds settings that are multiplied.
+const maxTuning = 1e9
+
+// Validate reports everything that is wrong with c.
+func (c LeastLoadConfig) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !(c.Pressure >= 0 && c.Pressure <= maxTuning) {
+		bad("least-load-kv-pressure-weight %v is not between 0 and 1e9", c.Pressure)
+	}
+	if !(c.Throughput > 0 && c.Throughput <= maxTuning) {
+		bad("least-load-default-throughput %v is not above 0 and at most 1e9", c.Throughput)
+	}
+	if c.MeanPrefill < 1 || c.MeanPrefill > maxTuning {
+		bad("least-load-mean-prefill-tokens %d is not between 1 and 1e9", c.MeanPrefill)
+	}
+	if c.MaxWaiting < 0 {
+		bad("least-load-max-waiting-requests %d is negative", c.MaxWaiting)
+	}
+	return errors.Join(errs...)
+}
+
+// waits compares how long workers are thought to let a request wait: the tokens
+// that wait in one and that were sent to it since it reported, times what each
+// takes, and a penalty for a KV cache that is nearly full. Workers that have not
+// reported lately are compared with the others by their requests, and among
+// each other too.
+type waits struct {
+	pressure, rate, perToken, mean, maxWaiting float64
+}
+
+func newWaits(c LeastLoadConfig) waits {
+	w := waits{pressure: c.Pressure, rate: c.Throughput, perToken: 1 / c.Throughput, mean: float64(c.MeanPrefill), maxWaiting: math.Inf(1)}
+	if c.MaxWaiting > 0 {
+		w.maxWaiting = float64(c.MaxWaiting)
+	}
+	return w
+}
+
+// shortest returns the worker with the shortest wait among count of ws, from
+// that at start on, each step further. Among equals the first wins. It returns
+// nil if all have reported too many requests that wait.
+func (p *waits) shortest(ws []*fleet.Worker, start, step, count int, now time.Time, c *Choice) *fleet.Worker {
+	var best, unsaid *fleet.Worker // of those that have reported, and those that have not
+	var wait, queue, rates float64
+	load, told := int64(0), 0
+	at := now.UnixNano()
+	for i := start; count > 0; count-- {
+		w := ws[i]
+		if i += step; i >= len(ws) {
+			i -= len(ws)
+		}
+		l := w.BelievedAt(at)
+		if l == nil {
+			if n := w.InFlight(); unsaid == nil || n < load {
+				unsaid, load = w, n
+			}
+			continue
+		}
+		tokens := l.Queue + l.Queued*p.mean + float64(w.Sent()-l.Sent)
+		rate, perToken := l.Throughput, l.PerToken
+		if perToken == 0 {
+			rate, perToken = p.rate, p.perToken
+		}
+		told++
+		rates += rate
+		if t := tokens*perToken + l.Pressure*p.pressure; (best == nil || t < wait) && !p.full(w, l) {
+			best, wait, queue = w, t, tokens
+		}
+	}
+	if unsaid != nil {
+		tokens := float64(load) * p.mean
+		if best == nil || tokens*float64(told) < wait*rates {
+			best, queue = unsaid, tokens
+		}
+	}
+	// The prompt counts as one of the mean length: these policies do not read
+	// it, and what they send must weigh something until the next report.
+	c.Why, c.Queue, c.Prompt, c.Uncached = "soonest", int64(queue), int64(p.mean), int64(p.mean)
+	if told == 0 {
+		c.Why = "fewest"
+	}
+	return best
+}
+
+// full reports whether too many requests wait in w, which has reported l.
+func (p *waits) full(w *fleet.Worker, l *fleet.Load) bool {
+	return float64(l.Waiting) >= p.maxWaiting || !math.IsInf(p.maxWaiting, 1) && float64(l.Waiting)+float64(w.Started()-l.Started) >= p.maxWaiting
+}
