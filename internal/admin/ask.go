@@ -137,6 +137,8 @@ func (a *Admin) flushCache(ctx context.Context, r *infer.Request, w *infer.Reply
 			errs[i] = "the worker could not be reached"
 		case t.status/100 != 2:
 			errs[i] = fmt.Sprintf("the worker answered %d", t.status)
+		default:
+			wk.Forgot()
 		}
 	})
 	type failure struct {
