@@ -118,10 +118,10 @@ func (b *Budget) spareRoomLocked() bool {
 		return false
 	}
 	n := min(maxSpare, max(int(b.size/slabBytes/16), 16))
-	if b.used+int64(n)*8 > b.size {
+	if b.used+int64(n)*pointerBytes > b.size {
 		return false
 	}
-	b.used += int64(n) * 8
+	b.used += int64(n) * pointerBytes
 	b.spare = make([]*slab, 0, n)
 	return true
 }

@@ -1,6 +1,7 @@
 package blocks
 
 import (
+	"math/bits"
 	"sync"
 	"sync/atomic"
 )
@@ -10,16 +11,18 @@ import (
 // for since, with another end. So what a cache forgets first, the leaf of the
 // prompt that was not seen for longest, is found without a link in each block.
 type group struct {
-	leaf         [2]uint32 // key of the last block, two halves: 20 bytes a group
-	newer, older uint32    // the groups beside it, 0 for none
-	n            uint32    // 0 for a group that is not in use
+	leaf         uint32 // the last block
+	newer, older uint32 // the groups beside it, 0 for none
+	n            uint32 // 0 for a group that is not in use
 }
 
-func (g *group) key() uint64 { return uint64(g.leaf[0]) | uint64(g.leaf[1])<<32 }
-
-func (g *group) setKey(k uint64) { g.leaf = [2]uint32{uint32(k), uint32(k >> 32)} }
-
 type groupSlab [slabGroups]group
+
+const (
+	slabGroups     = 64
+	groupSlabBytes = 16 * slabGroups
+	groupSlabCost  = groupSlabBytes + 2*pointerBytes // with its place in the list, which doubles
+)
 
 // A holder is a cache that blocks are in.
 type holder struct {
@@ -34,6 +37,25 @@ type holder struct {
 	free     uint32       // guarded by mu; the first of those not in use, linked by older
 	newest   uint32       // guarded by mu
 	oldest   uint32       // guarded by mu
+	slab     uint32       // guarded by mu; the slab that its new blocks go to, 0 for none
+}
+
+// place returns a free place for a block, 0 if there is no memory. h.mu must be
+// held.
+func (h *holder) place(all *slabs) uint32 {
+	for {
+		if h.slab != 0 {
+			l := all.at(h.slab << slabShift)
+			if i := uint32(bits.TrailingZeros64(^l.used.Load())); i < slabBlocks {
+				l.used.Or(1 << i)
+				return h.slab<<slabShift | i
+			}
+			all.disown(h.slab)
+		}
+		if h.slab = all.own(); h.slab == 0 {
+			return 0
+		}
+	}
 }
 
 func (h *holder) group(k uint32) *group { return &h.groups[k/slabGroups][k%slabGroups] }
@@ -47,7 +69,7 @@ func (h *holder) newGroup(a *account) uint32 {
 		return k
 	}
 	if h.unused%slabGroups == 0 {
-		if !a.take(slabBytes) {
+		if !a.take(groupSlabCost) {
 			return 0
 		}
 		h.groups = append(h.groups, new(groupSlab))
@@ -97,8 +119,12 @@ func (h *holder) lose(k uint32) {
 	h.freeGroup(k)
 }
 
-// release gives the groups' memory back. h.mu must be held, and no group in use.
-func (h *holder) release(a *account) {
-	a.give(int64(len(h.groups)) * slabBytes)
+// release gives memory back. h.mu must be held, and no group in use.
+func (h *holder) release(all *slabs) {
+	if h.slab != 0 {
+		all.disown(h.slab)
+		h.slab = 0
+	}
+	all.account.give(int64(len(h.groups)) * groupSlabCost)
 	h.groups, h.unused, h.free, h.newest, h.oldest = nil, 0, 0, 0, 0
 }

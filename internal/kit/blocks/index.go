@@ -19,6 +19,7 @@ import (
 // of 256 shards at a time, for some instructions.
 type Index struct {
 	account *account
+	slabs   slabs
 	shards  [shards]shard
 
 	mu      sync.Mutex                // guards the growing of holders
@@ -36,6 +37,8 @@ const holderBytes = 128
 func NewIndex(b *Budget) *Index {
 	ix := &Index{account: &account{budget: b}}
 	ix.holders.Store(new([]*holder))
+	ix.slabs.account = ix.account
+	ix.slabs.all.Store(new([]atomic.Pointer[slab]))
 	ix.account.force(indexBytes)
 	b.join(ix)
 	runtime.AddCleanup(ix, b.leave, ix.account)
@@ -137,7 +140,7 @@ func (ix *Index) makeHolder(slot int) *holder {
 	hs := make([]*holder, max(slot+1, len(old)))
 	copy(hs, old)
 	hs[slot] = new(holder)
-	ix.account.force(holderBytes + int64(len(hs)-len(old))*8)
+	ix.account.force(holderBytes + int64(len(hs)-len(old))*pointerBytes)
 	ix.holders.Store(&hs)
 	return hs[slot]
 }
@@ -149,7 +152,7 @@ func (ix *Index) clear(h *holder, slot int) {
 	}
 	for ix.evict(h, slot) {
 	}
-	h.release(ix.account)
+	h.release(&ix.slabs)
 }
 
 // evict takes from h the block that was not asked for longest. It reports false
@@ -164,19 +167,18 @@ func (ix *Index) evict(h *holder, slot int) bool {
 
 // evictLeaf takes from h the last block of group k. h.mu must be held.
 func (ix *Index) evictLeaf(h *holder, slot int, k uint32) {
-	g := h.group(k)
-	key := g.key()
-	s := ix.shard(key)
+	id := h.group(k).leaf
+	s := ix.shard(ix.slabs.key(id))
 	s.mu.Lock()
-	e, place := s.find(key)
-	if e == nil || s.groupOf(e, uint16(slot)) != k {
+	e := ix.slabs.block(id)
+	if s.groupOf(e, uint16(slot)) != k {
 		s.mu.Unlock()
-		panic("BUG: a block is not where its group says")
+		panic("BUG: a block is not in the group that ends with it")
 	}
-	g.setKey(e.parent)
+	h.group(k).leaf = e.parent
 	s.dropGroup(ix.account, e, uint16(slot))
 	if s.count(e) == 0 {
-		s.remove(ix.account, e, place)
+		s.remove(&ix.slabs, id)
 	}
 	s.mu.Unlock()
 	h.held.Add(-1)
@@ -190,9 +192,6 @@ type Put struct {
 	group uint32
 	era   uint32
 }
-
-// warmed is how many keys are waited for at once.
-const warmed = 16
 
 // Insert notes that slot, in that era, is asked for the chain of keys at now, in
 // seconds, and so holds it. It forgets what there is no room for. If there is no
@@ -217,14 +216,13 @@ func (ix *Index) Insert(keys []uint64, slot int, era, now uint32) Put {
 		}
 		k = h.newGroup(ix.account)
 	}
-	n, fresh := ix.insert(h, keys, slot, k, now)
+	n, fresh, leaf := ix.insert(h, keys, slot, k, now)
 	if n == 0 {
 		h.freeGroup(k)
 		return Put{}
 	}
 	g := h.group(k)
-	g.n = uint32(n)
-	g.setKey(keys[n-1])
+	g.n, g.leaf = uint32(n), leaf
 	h.link(k)
 	return Put{N: int32(n), Fresh: int32(fresh), group: k, era: era}
 }
@@ -232,26 +230,29 @@ func (ix *Index) Insert(keys []uint64, slot int, era, now uint32) Put {
 // maxTries is how often room is made for one thing.
 const maxTries = 32
 
-// insert puts blocks of h into group k, which is not linked. h.mu must be held.
-func (ix *Index) insert(h *holder, keys []uint64, slot int, k, now uint32) (n, fresh int) {
+// insert puts blocks of h into group k, which is not linked, and returns how many,
+// the first that h did not have, and the last. h.mu must be held.
+func (ix *Index) insert(h *holder, keys []uint64, slot int, k, now uint32) (n, fresh int, leaf uint32) {
 	fresh = -1
-	var parent uint64
+	warm := 0 // keys before this one are
 	for i, key := range keys {
-		if i%warmed == 0 && len(keys) > warmed {
-			for _, w := range keys[i:min(i+warmed, len(keys))] {
-				ix.shard(w).warm(w)
-			}
+		if fresh >= 0 && i >= warm { // none of the rest is in a row
+			warm = min(i+warmed, len(keys))
+			ix.warm(keys[i:warm])
 		}
-		old, end := ix.give(key, parent, uint16(slot), k, now)
+		g := gift{key: key, parent: leaf, slot: uint16(slot), group: k, now: now}
+		end := ix.give(h, &g)
 		for tries := 0; end == full && tries < maxTries && ix.makeRoom(h, slot); tries++ {
-			old, end = ix.give(key, parent, uint16(slot), k, now)
+			end = ix.give(h, &g)
 		}
 		if end != given {
 			break
 		}
-		n, parent = i+1, key
-		if old != 0 {
-			h.lose(old)
+		if n, leaf = i+1, g.id; g.found && len(keys)-i > 4 {
+			ix.slabs.warm(leaf, len(keys)-i)
+		}
+		if g.old != 0 {
+			h.lose(g.old)
 			continue
 		}
 		if fresh < 0 {
@@ -264,7 +265,20 @@ func (ix *Index) insert(h *holder, keys []uint64, slot int, k, now uint32) (n, f
 	if fresh < 0 {
 		fresh = n
 	}
-	return n, fresh
+	return n, fresh, leaf
+}
+
+// A gift is one block that a holder is given.
+type gift struct {
+	key    uint64
+	parent uint32 // the block before it, 0 for none
+	slot   uint16
+	group  uint32
+	now    uint32
+
+	id    uint32 // which block it is
+	old   uint32 // the group it was in before, 0 for none
+	found bool   // it was there, and not after its parent
 }
 
 // How give ends.
@@ -276,34 +290,41 @@ const (
 	alien     // the key is that of another chain's block
 )
 
-// give puts one block into slot's group k, and returns the group in which it was
-// before, 0 for none.
-func (ix *Index) give(key, parent uint64, slot uint16, k, now uint32) (old uint32, _ end) {
-	if key == 0 || key == parent {
-		return 0, alien
+// give puts one block into a group. h.mu must be held.
+func (ix *Index) give(h *holder, g *gift) end {
+	if g.key == 0 {
+		return alien
 	}
-	s := ix.shard(key)
+	s := ix.shard(g.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, place := s.find(key)
-	switch {
-	case e == nil:
-		if e = s.add(ix.account, key, parent); e == nil {
-			return 0, full
-		}
-		place = s.n - 1
-	case e.parent != parent:
-		return 0, alien
+	// A prompt's blocks mostly lie in a row. Whoever sees the key there with the
+	// lock of its shard held has found it.
+	var e *body
+	if id := g.parent + 1; g.parent != 0 && ix.slabs.key(id) == g.key {
+		e, g.id = ix.slabs.block(id), id
+	} else {
+		e, g.id = s.find(&ix.slabs, g.key)
+		g.found = e != nil
 	}
-	old, ok := s.putGroup(ix.account, e, slot, k)
-	if !ok {
-		if s.count(e) == 0 {
-			s.remove(ix.account, e, place)
+	if e == nil {
+		if !s.room(&ix.slabs) {
+			return full
 		}
-		return 0, full
+		if g.id = h.place(&ix.slabs); g.id == 0 {
+			return full
+		}
+		e = s.add(&ix.slabs, g.id, g.key, g.parent)
 	}
-	e.hit(now)
-	return old, given
+	if e.parent != g.parent {
+		return alien
+	}
+	var ok bool
+	if g.old, ok = s.putGroup(ix.account, e, g.slot, g.group); !ok {
+		return full
+	}
+	e.hit(g.now)
+	return given
 }
 
 // Undo takes back what the Insert of keys gave slot newly, as far as nobody has
@@ -320,7 +341,7 @@ func (ix *Index) Undo(keys []uint64, slot int, p Put) {
 	}
 	// Another chain may be in the group by now; then it ends otherwise.
 	g := h.group(p.group)
-	for i := int(p.N) - 1; i >= int(p.Fresh) && g.n > 0 && g.key() == keys[i]; i-- {
+	for i := int(p.N) - 1; i >= int(p.Fresh) && g.n > 0 && ix.slabs.key(g.leaf) == keys[i]; i-- {
 		ix.evictLeaf(h, slot, p.group)
 	}
 }

@@ -97,7 +97,7 @@ func (s *search) look(i int32) sight {
 	sh := s.ix.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	e, _ := sh.find(key)
+	e, _ := sh.find(&s.ix.slabs, key)
 	if e == nil {
 		return sight{}
 	}
@@ -140,7 +140,7 @@ func (s *search) found(i int32, x sight) {
 	if x.holders == 0 || m.parts == maxSegments {
 		return
 	}
-	e := entry{seen: x.seen, hits: x.hits}
+	e := body{seen: x.seen, hits: x.hits}
 	m.segments[m.parts] = Segment{End: end, Holders: x.holders, Hits: e.hitsAt(s.now)}
 	if x.holders > s.named && m.holders < s.want {
 		s.name(end)
@@ -155,7 +155,7 @@ func (s *search) name(end int32) {
 	sh := s.ix.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	e, _ := sh.find(key)
+	e, _ := sh.find(&s.ix.slabs, key)
 	switch {
 	case e == nil:
 	case e.holder[0] == many:

@@ -3,6 +3,7 @@ package blocks
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"testing"
 	"unsafe"
@@ -65,38 +66,29 @@ func chainOf(path []int) []uint64 {
 // are.
 func (ix *Index) check() error {
 	held := make(map[int]int64)
+	n := 0
 	for i := range ix.shards {
 		s := &ix.shards[i]
-		if s.n == 0 {
+		t := s.table.Load()
+		if t == nil {
 			continue
 		}
-		t := s.table.Load()
 		linked := 0
 		for b := range t.buckets {
-			for k := t.buckets[b]; k != 0; k = t.at(k - 1).next {
-				if linked++; k > s.n {
-					return fmt.Errorf("shard %d: place %d of %d", i, k-1, s.n)
+			for id := t.buckets[b]; id != 0; id = ix.slabs.block(id).next {
+				linked++
+				if err := ix.checkBlock(s, id, held); err != nil {
+					return err
 				}
 			}
 		}
-		if linked != int(s.n) {
-			return fmt.Errorf("shard %d: %d entries are found of %d", i, linked, s.n)
+		if linked != s.n {
+			return fmt.Errorf("shard %d: %d blocks are found of %d", i, linked, s.n)
 		}
-		for k := range s.n {
-			e := t.at(k)
-			if s.count(e) == 0 {
-				return fmt.Errorf("block %x has no holder", e.key)
-			}
-			for _, h := range s.holdersOf(e) {
-				held[h]++
-				if p := e.parent; p != 0 {
-					up := ix.shard(p)
-					if pe, _ := up.find(p); pe == nil || up.groupOf(pe, uint16(h)) == 0 {
-						return fmt.Errorf("%d holds block %x and not the one before it", h, e.key)
-					}
-				}
-			}
-		}
+		n += s.n
+	}
+	if err := ix.slabs.check(n); err != nil {
+		return err
 	}
 	for slot, h := range *ix.holders.Load() {
 		if h == nil {
@@ -116,7 +108,51 @@ func (ix *Index) check() error {
 	return nil
 }
 
-func (s *shard) holdersOf(e *entry) (hs []int) {
+func (ix *Index) checkBlock(s *shard, id uint32, held map[int]int64) error {
+	e, key := ix.slabs.block(id), ix.slabs.key(id)
+	if key == 0 || ix.shard(key) != s || ix.slabs.at(id).used.Load()>>(id%64)&1 == 0 {
+		return fmt.Errorf("block %d has the key %x", id, key)
+	}
+	if s.count(e) == 0 {
+		return fmt.Errorf("block %x has no holder", key)
+	}
+	for _, h := range s.holdersOf(e) {
+		held[h]++
+		if e.parent == 0 {
+			continue
+		}
+		up := ix.slabs.key(e.parent)
+		if up == 0 || ix.shard(up).groupOf(ix.slabs.block(e.parent), uint16(h)) == 0 {
+			return fmt.Errorf("%d holds block %x and not the one before it", h, key)
+		}
+	}
+	return nil
+}
+
+// check holds that there are n blocks, and that slabs with few are listed.
+func (s *slabs) check(n int) error {
+	list := make(map[uint32]bool)
+	for k := s.few; k != 0; k = s.at(k << slabShift).older {
+		list[k] = true
+	}
+	for k := range *s.all.Load() {
+		l := (*s.all.Load())[k].Load()
+		if l == nil {
+			continue
+		}
+		used := bits.OnesCount64(l.used.Load())
+		n -= used
+		if list[uint32(k)] != (l.state == listed) || l.state == settled && used <= fewBlocks || l.state == listed && used == 0 {
+			return fmt.Errorf("slab %d: %d blocks, state %d, listed %v", k, used, l.state, list[uint32(k)])
+		}
+	}
+	if n != 0 {
+		return fmt.Errorf("%d blocks too few in slabs", n)
+	}
+	return nil
+}
+
+func (s *shard) holdersOf(e *body) (hs []int) {
 	if e.holder[0] == many {
 		for _, c := range s.sets[e.group[0]].cells {
 			if c != 0 {
@@ -324,8 +360,8 @@ func TestSizes(t *testing.T) {
 	if n := unsafe.Sizeof(slab{}); n != slabBytes {
 		t.Errorf("a slab has %d bytes, want %d", n, slabBytes)
 	}
-	if n := unsafe.Sizeof(groupSlab{}); n != slabBytes {
-		t.Errorf("a slab of groups has %d bytes, want %d", n, slabBytes)
+	if n := unsafe.Sizeof(groupSlab{}); n != groupSlabBytes {
+		t.Errorf("a slab of groups has %d bytes, want %d", n, groupSlabBytes)
 	}
 	if n := unsafe.Sizeof(shard{}); n != 128 {
 		t.Errorf("a shard has %d bytes, want 128", n)

@@ -11,6 +11,7 @@ type set struct {
 const (
 	firstCells = 8
 	setBytes   = 32
+	setCost    = setBytes + 4 + 4 // with its place among the free, and what the runtime needs
 )
 
 // spot returns where holder is, or where it would be put.
@@ -93,7 +94,7 @@ func (s *set) drop(holder uint16) {
 
 // groupOf returns the group of holder's that e is in, 0 if holder does not hold
 // it. s.mu must be held.
-func (s *shard) groupOf(e *entry, holder uint16) uint32 {
+func (s *shard) groupOf(e *body, holder uint16) uint32 {
 	switch {
 	case e.holder[0] == many:
 		return s.sets[e.group[0]].group(holder)
@@ -106,7 +107,7 @@ func (s *shard) groupOf(e *entry, holder uint16) uint32 {
 }
 
 // count returns how many hold e. s.mu must be held.
-func (s *shard) count(e *entry) int {
+func (s *shard) count(e *body) int {
 	switch {
 	case e.holder[0] == many:
 		return s.sets[e.group[0]].n
@@ -120,7 +121,7 @@ func (s *shard) count(e *entry) int {
 
 // putGroup notes that holder holds e, in group, and returns the group it was in
 // before. It reports false if there is no memory for that. s.mu must be held.
-func (s *shard) putGroup(a *account, e *entry, holder uint16, group uint32) (old uint32, ok bool) {
+func (s *shard) putGroup(a *account, e *body, holder uint16, group uint32) (old uint32, ok bool) {
 	switch {
 	case e.holder[0] == many:
 		set := &s.sets[e.group[0]]
@@ -141,7 +142,7 @@ func (s *shard) putGroup(a *account, e *entry, holder uint16, group uint32) (old
 }
 
 // widen makes a set of e's two holders and a third. s.mu must be held.
-func (s *shard) widen(a *account, e *entry, holder uint16, group uint32) bool {
+func (s *shard) widen(a *account, e *body, holder uint16, group uint32) bool {
 	if !a.take(firstCells * 8) {
 		return false
 	}
@@ -164,7 +165,7 @@ func (s *shard) widen(a *account, e *entry, holder uint16, group uint32) bool {
 // moreSets doubles the places for sets. s.mu must be held.
 func (s *shard) moreSets(a *account) bool {
 	n := max(2*len(s.sets), 8)
-	if !a.take(int64(n) * (setBytes + 4)) {
+	if !a.take(int64(n) * setCost) {
 		return false
 	}
 	old := len(s.sets)
@@ -175,12 +176,12 @@ func (s *shard) moreSets(a *account) bool {
 	for i := n - 1; i >= old; i-- {
 		s.free = append(s.free, uint32(i))
 	}
-	a.give(int64(old) * (setBytes + 4))
+	a.give(int64(old) * setCost)
 	return true
 }
 
 // dropGroup notes that holder does not hold e any longer. s.mu must be held.
-func (s *shard) dropGroup(a *account, e *entry, holder uint16) {
+func (s *shard) dropGroup(a *account, e *body, holder uint16) {
 	switch {
 	case e.holder[0] == many:
 		place := e.group[0]

@@ -6,239 +6,133 @@ import (
 )
 
 const (
-	shards      = 256
-	slabEntries = 32
-	slabBytes   = 40 * slabEntries // of 40 and 20 bytes, below: a size the runtime has
-	slabGroups  = 2 * slabEntries
-
-	nobody  = 0xffff // in entry.holder: no holder there
-	many    = 0xfffe // in entry.holder[0]: entry.group[0] is the place of a set
-	holders = many   // numbers of holders are less
+	shards       = 256
+	firstBuckets = 32
 )
 
-// An entry is one block: 40 bytes, and no pointers, so that the garbage collector
-// has nothing to look at. What comes before a block is part of its name, so who
-// holds a block holds its parent too.
-type entry struct {
-	key    uint64 // written with atomic stores: see warm
-	parent uint64 // the key of the block before it, 0 for none
-	next   uint32 // of those in its bucket: place+1, 0 for the last
-	seen   uint32 // when it was last asked for, in seconds
-	hits   float32
-	holder [2]uint16
-	group  [2]uint32 // of each holder's, that the block is in
-}
-
-// A slab is the memory of entries, or of a holder's groups.
-type slab struct {
-	entries [slabEntries]entry
-}
-
-// A table is how a shard finds its entries. It is replaced when it grows.
+// A table is how a shard finds its blocks. It is replaced when it grows.
 type table struct {
-	buckets []uint32               // place+1 of the first entry, 0 for none; atomic stores
-	slabs   []atomic.Pointer[slab] // entries in use are the first n of all
+	buckets []uint32 // the first block of each, 0 for none; atomic stores
 }
 
-// at returns the entry at a place in use.
-func (t *table) at(place uint32) *entry {
-	return &t.slabs[place/slabEntries].Load().entries[place%slabEntries]
-}
-
-// bucket returns where the entries with that key begin. A key's upper bits have
+// bucket returns where the blocks with that key begin. A key's upper bits have
 // chosen the shard.
 func (t *table) bucket(key uint64) *uint32 { return &t.buckets[key&uint64(len(t.buckets)-1)] }
 
-// A shard holds the blocks whose keys begin with one byte. Its entries lie close
-// together: the last takes the place of one that goes, so that what is not needed
-// can be given back.
+// tableBytes is the memory of a table of that many buckets.
+func tableBytes(buckets int) int64 { return int64(buckets)*4 + 32 }
+
+// A shard is the blocks whose keys begin with one byte: how they are found, and
+// who holds them.
 type shard struct {
 	mu    sync.Mutex
-	n     uint32                // guarded by mu; entries
-	slabs int                   // guarded by mu; that it has
-	table atomic.Pointer[table] // replaced with mu held
-	sets  []set                 // guarded by mu; the holders of entries with many
+	n     int                   // guarded by mu; blocks
+	table atomic.Pointer[table] // nil before the first block; replaced with mu held
+	sets  []set                 // guarded by mu; the holders of blocks with many
 	free  []uint32              // guarded by mu; places in sets that are not in use
 
-	_ [128 - 80]byte // each on cache lines of its own
+	_ [128 - 72]byte // each on cache lines of its own
 }
 
-// find returns the entry of key and its place, or nil. s.mu must be held.
-func (s *shard) find(key uint64) (*entry, uint32) {
+// find returns the block of key, nil for none. s.mu must be held.
+func (s *shard) find(all *slabs, key uint64) (*body, uint32) {
 	t := s.table.Load()
 	if t == nil {
 		return nil, 0
 	}
-	for i := *t.bucket(key); i != 0; {
-		e := t.at(i - 1)
-		if e.key == key {
-			return e, i - 1
+	for id := *t.bucket(key); id != 0; {
+		l := all.at(id)
+		i := id % (1 << slabShift)
+		if l.keys[i] == key {
+			return &l.bodies[i], id
 		}
-		i = e.next
+		id = l.bodies[i].next
 	}
 	return nil, 0
 }
 
-// warm reads what find will read of key, without the lock. What it finds has no
-// meaning: it is in the cache then, and many keys can be waited for at once, which
-// locks would keep apart.
-func (s *shard) warm(key uint64) {
-	t := s.table.Load()
-	if t == nil {
-		return
+// warmed is how many keys are waited for at once.
+const warmed = 32
+
+// warm reads what find will read of keys, at most warmed ones, without the locks.
+// What it reads has no meaning, and may be of another moment: it is in the cache
+// then. The processor waits for many at once, which locks would keep apart.
+func (ix *Index) warm(keys []uint64) {
+	var first [warmed]uint32
+	for i, key := range keys {
+		if t := ix.shard(key).table.Load(); t != nil {
+			first[i] = atomic.LoadUint32(t.bucket(key))
+		}
 	}
-	i := atomic.LoadUint32(t.bucket(key))
-	if i == 0 || int(i-1)/slabEntries >= len(t.slabs) {
-		return
-	}
-	if l := t.slabs[(i-1)/slabEntries].Load(); l != nil {
-		atomic.LoadUint64(&l.entries[(i-1)%slabEntries].key)
+	for i, key := range keys {
+		for id := first[i]; id != 0; {
+			l := ix.slabs.at(id)
+			if l == nil || atomic.LoadUint64(&l.keys[id%(1<<slabShift)]) == key {
+				break
+			}
+			id = atomic.LoadUint32(&l.bodies[id%(1<<slabShift)].next)
+		}
 	}
 }
 
-// add makes an entry for key, which has none. It returns nil if there is no
-// memory for it. s.mu must be held.
-func (s *shard) add(a *account, key, parent uint64) *entry {
+// room makes a table for one more block, or a larger one. It reports false if
+// there is no memory for the first. s.mu must be held.
+func (s *shard) room(all *slabs) bool {
 	t := s.table.Load()
-	if t == nil || int(s.n) == s.slabs*slabEntries {
-		if t = s.grow(a); t == nil {
-			return nil
+	if t == nil {
+		if !all.account.take(tableBytes(firstBuckets)) {
+			return false
+		}
+		s.table.Store(&table{make([]uint32, firstBuckets)})
+		return true
+	}
+	// Half of the buckets stay empty: what else is in a bucket has to be waited
+	// for. If there is no memory for more, some blocks later there may be.
+	if 2*s.n < len(t.buckets) || s.n%(firstBuckets/2) != 0 || !all.account.take(tableBytes(2*len(t.buckets))) {
+		return true
+	}
+	bigger := &table{make([]uint32, 2*len(t.buckets))}
+	for _, id := range t.buckets {
+		for id != 0 {
+			e := all.block(id)
+			next := e.next
+			b := bigger.bucket(all.key(id))
+			atomic.StoreUint32(&e.next, *b)
+			*b = id
+			id = next
 		}
 	}
-	e := t.at(s.n)
-	atomic.StoreUint64(&e.key, key)
+	s.table.Store(bigger)
+	all.account.give(tableBytes(len(t.buckets)))
+	return true
+}
+
+// add makes id, a free place, the block of key, which has none and which holder
+// is going to hold. s.mu must be held, and room have been made.
+func (s *shard) add(all *slabs, id uint32, key uint64, parent uint32) *body {
+	l := all.at(id)
+	e := &l.bodies[id%(1<<slabShift)]
+	b := s.table.Load().bucket(key)
+	atomic.StoreUint32(&e.next, *b)
+	atomic.StoreUint32(b, id)
+	atomic.StoreUint64(&l.keys[id%(1<<slabShift)], key)
 	e.parent, e.seen, e.hits = parent, 0, 0
 	e.holder, e.group = [2]uint16{nobody, nobody}, [2]uint32{}
-	b := t.bucket(key)
-	e.next = *b
 	s.n++
-	atomic.StoreUint32(b, s.n)
 	return e
 }
 
-// grow gets s another slab, and larger lists if they are full. It returns nil if
-// there is no memory. s.mu must be held.
-func (s *shard) grow(a *account) *table {
-	t := s.table.Load()
-	switch {
-	case t == nil:
-		if !a.take(tableBytes(slabEntries, 1)) {
-			return nil
-		}
-		t = &table{make([]uint32, slabEntries), make([]atomic.Pointer[slab], 1)}
-		s.table.Store(t)
-	case s.slabs == len(t.slabs):
-		bigger := &table{t.buckets, make([]atomic.Pointer[slab], 2*len(t.slabs))}
-		if !a.take(tableBytes(0, len(bigger.slabs))) {
-			return nil
-		}
-		for i := range t.slabs {
-			bigger.slabs[i].Store(t.slabs[i].Load())
-		}
-		a.give(tableBytes(0, len(t.slabs)))
-		t = bigger
-		s.table.Store(t)
+// remove takes out block id, which nobody holds. s.mu must be held.
+func (s *shard) remove(all *slabs, id uint32) {
+	l := all.at(id)
+	i := id % (1 << slabShift)
+	key, next := l.keys[i], l.bodies[i].next
+	at := s.table.Load().bucket(key)
+	for *at != id {
+		at = &all.block(*at).next
 	}
-	if int(s.n) >= len(t.buckets) && a.take(tableBytes(2*len(t.buckets), 0)) {
-		t = s.rehash(a, t)
-	}
-	l := a.takeSlab()
-	if l == nil {
-		return nil
-	}
-	t.slabs[s.slabs].Store(l)
-	s.slabs++
-	return t
-}
-
-// tableBytes is the memory of that many buckets and places for slabs.
-func tableBytes(buckets, slabs int) int64 {
-	return int64(buckets)*4 + int64(slabs)*8 + 64
-}
-
-// rehash doubles t's buckets, whose memory was taken. s.mu must be held.
-func (s *shard) rehash(a *account, t *table) *table {
-	bigger := &table{make([]uint32, 2*len(t.buckets)), t.slabs}
-	for i := range s.n {
-		e := t.at(i)
-		b := bigger.bucket(e.key)
-		e.next = *b
-		*b = i + 1
-	}
-	s.table.Store(bigger)
-	a.give(tableBytes(len(t.buckets), 0))
-	return bigger
-}
-
-// remove takes out e, which is at place and which nobody holds. s.mu must be
-// held.
-func (s *shard) remove(a *account, e *entry, place uint32) {
-	t := s.table.Load()
-	s.point(t, e.key, place+1, e.next)
-	last := s.n - 1
-	if place != last {
-		l := t.at(last)
-		s.point(t, l.key, last+1, place+1)
-		atomic.StoreUint64(&e.key, l.key)
-		e.parent, e.next, e.seen, e.hits = l.parent, l.next, l.seen, l.hits
-		e.holder, e.group = l.holder, l.group
-	}
-	s.n = last
-	// Not at once: the next block may want it again.
-	if s.slabs > 0 && int(s.n) <= (s.slabs-1)*slabEntries-slabEntries/2 || s.n == 0 {
-		s.slabs--
-		a.giveSlab(t.slabs[s.slabs].Swap(nil))
-	}
-}
-
-// point makes what points to one entry of key's bucket point to another: their
-// places+1. s.mu must be held.
-func (s *shard) point(t *table, key uint64, from, to uint32) {
-	b := t.bucket(key)
-	if *b == from {
-		atomic.StoreUint32(b, to)
-		return
-	}
-	for i := *b; i != 0; {
-		e := t.at(i - 1)
-		if e.next == from {
-			e.next = to
-			return
-		}
-		i = e.next
-	}
-}
-
-// halfLife is after how many seconds a hit counts half. What is past the end of
-// fade counts nothing.
-const halfLife = 120
-
-var fade = func() (f [10 * halfLife]float32) {
-	// 2^(-1/120), multiplied up: math.Exp2 of each is no more exact in 32 bits.
-	x := 1.0
-	for i := range f {
-		f[i] = float32(x)
-		x *= 0.99424043717655
-	}
-	return f
-}()
-
-// hitsAt returns how many of e's hits count at now.
-func (e *entry) hitsAt(now uint32) float32 {
-	dt := int32(now - e.seen)
-	switch {
-	case dt <= 0:
-		return e.hits
-	case int(dt) >= len(fade):
-		return 0
-	}
-	return e.hits * fade[dt]
-}
-
-// hit counts one.
-func (e *entry) hit(now uint32) {
-	e.hits = e.hitsAt(now) + 1
-	if int32(now-e.seen) > 0 || e.hits == 1 {
-		e.seen = now
-	}
+	atomic.StoreUint32(at, next)
+	atomic.StoreUint64(&l.keys[i], 0)
+	s.n--
+	all.release(id)
 }
