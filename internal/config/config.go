@@ -40,6 +40,7 @@ type Config struct {
 	RoutingKey policy.RoutingKeyConfig `yaml:"routing_key" help:"Routing keys"`
 	PrefixHash policy.PrefixHashConfig `yaml:"prefix_hash" help:"Policy prefix_hash"`
 	Bucket     policy.BucketConfig     `yaml:"bucket" help:"Policy bucket"`
+	CacheAware policy.CacheAwareConfig `yaml:"cache_aware" help:"Policy cache_aware"`
 	LeastLoad  policy.LeastLoadConfig  `yaml:"least_load" help:"Policy least_load"`
 	PowerOfTwo policy.PowerOfTwoConfig `yaml:"power_of_two" help:"Policy power_of_two"`
 	Routing    Routing                 `yaml:"routing" help:"Models"`
@@ -92,6 +93,7 @@ func Default() *Config {
 		RoutingKey: policy.DefaultRoutingKeyConfig(),
 		PrefixHash: policy.DefaultPrefixHashConfig(),
 		Bucket:     policy.DefaultBucketConfig(),
+		CacheAware: policy.DefaultCacheAwareConfig(),
 		LeastLoad:  policy.DefaultLeastLoadConfig(),
 		PowerOfTwo: policy.DefaultPowerOfTwoConfig(),
 		Retry:      route.DefaultConfig(),

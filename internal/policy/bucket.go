@@ -58,7 +58,7 @@ type window struct {
 
 func newBucket(s *Settings) *bucket {
 	return &bucket{
-		interval: int64(s.Bucket.Interval), abs: 64, rel: 1.5, dice: s.dice(),
+		interval: int64(s.Bucket.Interval), abs: int64(s.CacheAware.Abs), rel: s.CacheAware.Rel, dice: s.dice(),
 		windows: make(map[*fleet.Worker]*window),
 	}
 }

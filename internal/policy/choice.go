@@ -1,5 +1,7 @@
 package policy
 
+import "sluice/internal/kit/radix"
+
 // A Choice is what a decision went by. It stays with the attempt: the Router
 // charges the worker by it, a Learner finds in it what it did, and the receipt
 // shows it. Tokens are the policy's estimate; 0 is unknown.
@@ -24,7 +26,8 @@ type Choice struct {
 	fresh int32  // index in Keys of the first that the worker was newly given
 	era   uint32 // of the slot
 
-	pin pinRef // where the request's routing key is remembered
+	pin   pinRef    // where the request's routing key is remembered
+	found radix.Hit // what the tree of cache_aware has found of the prompt
 }
 
 // Reset makes c empty and keeps the memory of Keys.

@@ -77,6 +77,7 @@ type Settings struct {
 	RoutingKey RoutingKeyConfig
 	PrefixHash PrefixHashConfig
 	Bucket     BucketConfig
+	CacheAware CacheAwareConfig
 	LeastLoad  LeastLoadConfig
 	PowerOfTwo PowerOfTwoConfig
 
@@ -94,6 +95,7 @@ func DefaultSettings() *Settings {
 		RoutingKey: DefaultRoutingKeyConfig(),
 		PrefixHash: DefaultPrefixHashConfig(),
 		Bucket:     DefaultBucketConfig(),
+		CacheAware: DefaultCacheAwareConfig(),
 		LeastLoad:  DefaultLeastLoadConfig(),
 		PowerOfTwo: DefaultPowerOfTwoConfig(),
 	}

@@ -67,6 +67,7 @@ func NeedsText(p Policy) bool {
 // builtin holds the policies by the name that configuration uses.
 var builtin = map[string]func(*Settings) Policy{
 	"bucket":             func(s *Settings) Policy { return newBucket(s) },
+	"cache_aware":        func(s *Settings) Policy { return newCacheAware(s) },
 	"consistent_hashing": func(s *Settings) Policy { return newConsistentHashing(s) },
 	"manual":             func(s *Settings) Policy { return newSticky(s, nil) },
 	"prefix_hash":        func(s *Settings) Policy { return newPrefixHash(s) },

@@ -45,15 +45,20 @@ func (h Hit) Len() int {
 	return int(h.node.held.Load().n.Load())
 }
 
-// Holder returns the ID of tenant i of those whom Len has counted, or 0 if there
-// are not so many any more. While others write, one may be named twice, or not
-// at all.
-func (h Hit) Holder(i int) int {
+// Holder returns tenant i of those whom Len has counted, and how recently it was
+// given what h has found: of two numbers, the later is larger by less than 2³¹.
+// It returns nil if there are not so many any more, or if the tenant has left.
+// While others write, one may be named twice, or not at all.
+func (t *Tree) Holder(h Hit, i int) (w *Tenant, used uint32) {
 	list := h.node.held.Load()
 	if i >= min(int(list.n.Load()), len(list.list)) {
-		return 0
+		return nil, 0
 	}
-	return int(entry(list.list[i].Load()).id())
+	e := entry(list.list[i].Load())
+	if w = (*t.all.Load())[e.id()].Load(); w == nil || w.gone.Load() {
+		return nil, 0
+	}
+	return w, e.stamp()
 }
 
 // Holds reports whether w holds what h has found.

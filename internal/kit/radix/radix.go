@@ -52,6 +52,9 @@ type Tree struct {
 
 // A Tenant is one of those that texts belong to.
 type Tenant struct {
+	// Owner is what Join was given.
+	Owner any
+
 	id   uint32
 	tree *Tree
 
@@ -87,11 +90,11 @@ func (t *Tree) Size() int64 { return t.size.Load() }
 // Nodes returns how many pieces the texts are stored in.
 func (t *Tree) Nodes() int64 { return t.nodes.Load() }
 
-// Join returns a new tenant, or nil if there are MaxTenants.
-func (t *Tree) Join() *Tenant {
+// Join returns a new tenant of that owner, or nil if there are MaxTenants.
+func (t *Tree) Join(owner any) *Tenant {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	w := &Tenant{tree: t}
+	w := &Tenant{Owner: owner, tree: t}
 	if n := len(t.free); n > 0 {
 		w.id, t.free = t.free[n-1], t.free[:n-1]
 	} else if t.used > MaxTenants {
@@ -114,7 +117,7 @@ func (t *Tree) Join() *Tenant {
 }
 
 // Leave takes w and its texts out. From now on nothing is given to it, and no
-// Hit names it. It removes at most some thousand pieces; Tend removes the rest.
+// Hit names it. It removes some hundred pieces at most; Tend removes the rest.
 func (t *Tree) Leave(w *Tenant) {
 	if w.gone.Swap(true) {
 		return
@@ -123,8 +126,11 @@ func (t *Tree) Leave(w *Tenant) {
 	t.left = append(t.left, w)
 	t.leaving.Store(int32(len(t.left)))
 	t.mu.Unlock()
-	t.drain(4096)
+	t.drain(256)
 }
+
+// Untidy reports whether a tenant that has left is still in the tree.
+func (t *Tree) Untidy() bool { return t.leaving.Load() > 0 }
 
 // Tend does up to steps pieces of work that is due: it removes what tenants
 // that left have left behind, then the oldest texts as long as Size is above
@@ -185,10 +191,6 @@ func (t *Tree) forget(w *Tenant) bool {
 	}
 	return true
 }
-
-// ID returns a number that no other tenant has as long as w or anything of it is
-// in the tree. IDs are small: an index into a slice of what is kept for each.
-func (w *Tenant) ID() int { return int(w.id) }
 
 // Size returns how many bytes of text the tree holds for w. A byte that several
 // tenants hold is stored once, and counted for each.

@@ -140,7 +140,7 @@ func audit(t testing.TB, tr *Tree) {
 
 func TestWhoHoldsWhat(t *testing.T) {
 	tr := New(1 << 20)
-	a, b, c := tr.Join(), tr.Join(), tr.Join()
+	a, b, c := tr.Join(nil), tr.Join(nil), tr.Join(nil)
 	f := func(text string, matched int, want ...*Tenant) {
 		t.Helper()
 		got, ws := find(tr, text, a, b, c)
@@ -179,14 +179,14 @@ func TestWhoHoldsWhat(t *testing.T) {
 	if tr.Bytes() != 0 || tr.Size() != 0 || tr.Nodes() != 0 {
 		t.Errorf("nobody is left, but %d bytes, %d of text in %d nodes", tr.Bytes(), tr.Size(), tr.Nodes())
 	}
-	if d := tr.Join(); d.ID() < 1 || d.ID() > 3 {
-		t.Errorf("the fourth tenant is number %d, although all others are free", d.ID())
+	if d := tr.Join(nil); d.id > 3 {
+		t.Errorf("the fourth tenant is number %d, although all others are free", d.id)
 	}
 }
 
 func ids(ws []*Tenant) (l []int) {
 	for _, w := range ws {
-		l = append(l, w.ID())
+		l = append(l, int(w.id))
 	}
 	return l
 }
@@ -222,7 +222,7 @@ type model struct {
 func (m *model) step(r *rapid.T, tr *Tree, texts *rapid.Generator[string]) {
 	switch k := rapid.IntRange(0, 9).Draw(r, "what"); {
 	case k == 0 || len(m.ws) == 0:
-		w := tr.Join()
+		w := tr.Join(nil)
 		m.ws, m.given[w] = append(m.ws, w), nil
 	case k == 1:
 		i := rapid.IntRange(0, len(m.ws)-1).Draw(r, "who")
@@ -262,7 +262,7 @@ func (m *model) compare(r *rapid.T, tr *Tree, text string) {
 			holds = holds || common([]byte(text), []byte(s)) == longest
 		}
 		if h.Holds(w) && !holds {
-			r.Fatalf("tenant %d is named for %q and was never given it", w.ID(), text[:longest])
+			r.Fatalf("tenant %d is named for %q and was never given it", w.id, text[:longest])
 		}
 		anybody = anybody || h.Holds(w)
 	}
@@ -271,7 +271,7 @@ func (m *model) compare(r *rapid.T, tr *Tree, text string) {
 	}
 	for _, w := range m.gone {
 		if h.Holds(w) {
-			r.Fatalf("tenant %d has left and is named for %q", w.ID(), text)
+			r.Fatalf("tenant %d has left and is named for %q", w.id, text)
 		}
 	}
 }
@@ -284,7 +284,7 @@ func FuzzTree(f *testing.F) {
 	f.Add([]byte("\x03\xff\xfe\x00\xc3\x28\x13x"), uint16(0))
 	f.Fuzz(func(t *testing.T, script []byte, budget uint16) {
 		tr := New(8192 + int64(budget))
-		ws := []*Tenant{tr.Join(), tr.Join(), tr.Join()}
+		ws := []*Tenant{tr.Join(nil), tr.Join(nil), tr.Join(nil)}
 		now := start
 		for len(script) > 0 {
 			op := script[0]
@@ -293,7 +293,7 @@ func FuzzTree(f *testing.F) {
 			now = now.Add(time.Duration(op) * 10 * time.Millisecond)
 			if op >= 0xf0 {
 				tr.Leave(w)
-				ws[int(op)%len(ws)] = tr.Join()
+				ws[int(op)%len(ws)] = tr.Join(nil)
 				continue
 			}
 			n := min(int(op), len(script))
@@ -323,7 +323,7 @@ func FuzzTree(f *testing.F) {
 
 func TestTheOldestGoFirst(t *testing.T) {
 	tr := New(1 << 20)
-	a, b := tr.Join(), tr.Join()
+	a, b := tr.Join(nil), tr.Join(nil)
 	text := func(i int) string { return fmt.Sprintf("%03d%s", i, bytes.Repeat([]byte("x"), 97)) }
 	for i := range 100 {
 		put(tr, []*Tenant{a, b}[i%2], text(i), start.Add(time.Duration(i)*time.Second))
@@ -363,7 +363,7 @@ func TestTheBudgetHolds(t *testing.T) {
 			tr := New(1 << 20)
 			ws := make([]*Tenant, 8)
 			for i := range ws {
-				ws[i] = tr.Join()
+				ws[i] = tr.Join(nil)
 			}
 			now := start
 			for i := range few(3000) {
@@ -437,7 +437,7 @@ func TestBytesAreMeasured(t *testing.T) {
 			tr := New(16 << 20)
 			ws := make([]*Tenant, tt.tenants)
 			for i := range ws {
-				ws[i] = tr.Join()
+				ws[i] = tr.Join(nil)
 			}
 			before := heap()
 			for i := range 20_000 {
@@ -469,7 +469,7 @@ func conversation(id, turns int) []byte {
 
 func TestDepthIsBounded(t *testing.T) {
 	tr := New(64 << 20)
-	a, b := tr.Join(), tr.Join()
+	a, b := tr.Join(nil), tr.Join(nil)
 	long := bytes.Repeat([]byte("a"), 512<<10)
 	for i := range few(6000) { // two who take turns make a node of each byte
 		tr.Insert([]*Tenant{a, b}[i%2], long[:i+1], start, tr.Match(long[:i+1]))
@@ -495,7 +495,7 @@ func TestDepthIsBounded(t *testing.T) {
 
 func TestAGrowingTextIsFewNodes(t *testing.T) {
 	tr := New(64 << 20)
-	a := tr.Join()
+	a := tr.Join(nil)
 	text := bytes.Repeat([]byte("abcdefgh"), 1<<10)
 	for i := range text {
 		tr.Insert(a, text[:i+1], start, tr.Match(text[:i+1]))
@@ -511,12 +511,18 @@ func TestAGrowingTextIsFewNodes(t *testing.T) {
 
 func TestUpFindsWhoHoldsLess(t *testing.T) {
 	tr := New(1 << 20)
-	a, b := tr.Join(), tr.Join()
+	a, b := tr.Join(nil), tr.Join(nil)
 	put(tr, b, "one two", start)
 	put(tr, a, "one two three", start)
 	h := tr.Match([]byte("one two three"))
-	if !h.Holds(a) || h.Holds(b) || h.Len() != 1 || h.Holder(0) != a.ID() || h.Holder(1) != 0 {
+	if !h.Holds(a) || h.Holds(b) || h.Len() != 1 {
 		t.Error("only a holds all of it")
+	}
+	if w, _ := tr.Holder(h, 0); w != a {
+		t.Errorf("tenant %v is named, want a", w)
+	}
+	if w, _ := tr.Holder(h, 1); w != nil {
+		t.Errorf("tenant %v is named as well", w)
 	}
 	h = h.Up()
 	if h.Matched != 7 || !h.Holds(b) || !h.Holds(a) {
@@ -534,7 +540,7 @@ func TestManyAtOnce(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(g), 7))
-			w := tr.Join()
+			w := tr.Join(nil)
 			now := start
 			for i := range 600 {
 				now = now.Add(time.Duration(rng.IntN(1000)) * time.Millisecond)
@@ -542,7 +548,7 @@ func TestManyAtOnce(t *testing.T) {
 				b = b[:rng.IntN(len(b)+1)]
 				h := tr.Match(b)
 				for j := range h.Len() {
-					h.Holder(j)
+					tr.Holder(h, j)
 				}
 				if rng.IntN(10) == 0 {
 					h = Hit{}
@@ -557,7 +563,7 @@ func TestManyAtOnce(t *testing.T) {
 					if h := tr.Match(b); h.Holds(w) {
 						t.Error("who has left is named")
 					}
-					w = tr.Join()
+					w = tr.Join(nil)
 				}
 				if i%17 == 0 {
 					tr.Tend(100_000, 8)
@@ -577,7 +583,7 @@ func TestTenThousandTenants(t *testing.T) {
 	tr := New(8 << 20)
 	ws := make([]*Tenant, few(10_000))
 	for i := range ws {
-		ws[i] = tr.Join()
+		ws[i] = tr.Join(nil)
 		tr.Insert(ws[i], conversation(0, 3), start, Hit{})
 	}
 	b := conversation(0, 3)
@@ -598,7 +604,7 @@ func TestWhatIsKnownCostsNoAllocation(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	tr := New(64 << 20)
-	a := tr.Join()
+	a := tr.Join(nil)
 	b := conversation(1, 50)
 	now := start
 	tr.Insert(a, b, now, Hit{})

@@ -19,7 +19,7 @@ func BenchmarkTree(b *testing.B) {
 				tr := New(256 << 20)
 				ws := make([]*Tenant, tenants)
 				for i := range ws {
-					ws[i] = tr.Join()
+					ws[i] = tr.Join(nil)
 				}
 				all := make([][]byte, texts)
 				for i := range all {
