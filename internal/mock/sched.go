@@ -84,6 +84,9 @@ const minStep = time.Microsecond
 // maxLag is how many steps a late timer makes up for at once.
 const maxLag = 64
 
+// maxMatched is of how many that wait a report knows what is cached.
+const maxMatched = 256
+
 // A scheduler is the engine's clock: continuous batching in steps. A step
 // computes a chunk of the prompts that wait and one token of each running
 // answer. One timer moves it, and only while there is work.
@@ -111,7 +114,7 @@ type sums struct {
 type load struct {
 	Running       int     `json:"running"`
 	Waiting       int     `json:"waiting"`
-	WaitingTokens int     `json:"waiting_tokens"`
+	WaitingTokens int     `json:"waiting_tokens"` // of prompts, that are not cached
 	UsedTokens    int     `json:"used_tokens"`
 	TotalTokens   int     `json:"total_tokens"`
 	Throughput    float64 `json:"tokens_per_second"`
@@ -463,8 +466,11 @@ func (d *scheduler) load() load {
 		UsedTokens: d.cache.used() * d.cfg.BlockSize, TotalTokens: d.cache.cap * d.cfg.BlockSize,
 		PromptTokens: d.sum.prompt, CachedTokens: d.sum.cached, OutputTokens: d.sum.output,
 	}
-	for _, s := range d.wait {
+	for i, s := range d.wait {
 		l.WaitingTokens += s.prompt
+		if i < maxMatched {
+			l.WaitingTokens -= d.cachedTokens(s, d.cache.match(s.hashes))
+		}
 	}
 	if d.busy && d.took > 0 {
 		l.Throughput = float64(d.batchLocked()) / d.took.Seconds()

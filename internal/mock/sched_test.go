@@ -159,6 +159,24 @@ func TestPrefillDelaysDecodes(t *testing.T) {
 	})
 }
 
+func TestReportKnowsWhatWaitsToBeComputed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := timed()
+		cfg.MaxRunning = 1
+		e := newTestFleet(t, cfg).Engine(0)
+		timedCall(context.Background(), e.Handler(), body(64, 0, 1))
+		var wg sync.WaitGroup
+		wg.Go(func() { timedCall(context.Background(), e.Handler(), body(1, 900, 100)) })
+		time.Sleep(time.Millisecond)
+		wg.Go(func() { timedCall(context.Background(), e.Handler(), body(100, 0, 1)) })
+		time.Sleep(time.Millisecond)
+		if l := e.sched.Load().load(); l.Running != 1 || l.Waiting != 1 || l.WaitingTokens != 100-64 {
+			t.Errorf("%+v; want 36 tokens of one that waits", l)
+		}
+		wg.Wait()
+	})
+}
+
 // A step reads all weights, however little is in it.
 func TestNoStepIsShorterThanATokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
