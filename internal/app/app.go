@@ -17,6 +17,7 @@ import (
 	"sluice/internal/backend/relay"
 	"sluice/internal/config"
 	"sluice/internal/fleet"
+	"sluice/internal/kit/cores"
 	"sluice/internal/kit/linelog"
 	"sluice/internal/kit/metric"
 	"sluice/internal/kit/sock"
@@ -164,6 +165,7 @@ func (a *App) Run(ctx context.Context) error {
 		{"route log", a.recording.run},
 		{"traces", a.runTraces}, // before all that has spans, so that the last is sent
 		{"memory", a.runMemory},
+		{"cores", a.runCores},
 		{"connections", a.runConnections},
 		{"certificates", a.ports.watch},
 		{"routes", a.router.Run}, // before all that publishes
@@ -209,6 +211,15 @@ func start(ctx context.Context, p part, cancel context.CancelCauseFunc) (stop fu
 		end()
 		return <-done
 	}
+}
+
+// runCores lets as many cores work as there is work for.
+func (a *App) runCores(ctx context.Context) error {
+	if a.cfg.Server.FixedThreads {
+		<-ctx.Done()
+		return nil
+	}
+	return cores.NewKeeper(runtime.GOMAXPROCS(0)).Run(ctx)
 }
 
 // runConnections looks after the connections of the data plane, until the last

@@ -31,6 +31,7 @@ type Config struct {
 	MaxHeaderFields   int           `yaml:"max_header_fields" flag:"max-header-fields" help:"most fields of a request header, 256 at most; more get 431"`
 	Grace             time.Duration `yaml:"shutdown_grace_period_secs" flag:"shutdown-grace-period-secs" unit:"s" help:"how long running requests may take to end after SIGTERM"`
 	RuntimeThreads    int           `yaml:"runtime_worker_threads" flag:"runtime-worker-threads" help:"threads that run Go code at once; 0 for as many as the machine or its cgroup has"`
+	FixedThreads      bool          `yaml:"runtime_fixed_threads" flag:"runtime-fixed-threads" help:"let all these threads run at all times, not only as many as there is work for"`
 }
 
 // DefaultConfig returns the contract's defaults.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/internal/kit/buf"
+	"sluice/internal/kit/cores"
 	"sluice/internal/kit/h1"
 	"sluice/internal/kit/sock"
 )
@@ -161,6 +162,7 @@ func (r *receiver) Begin() (wait bool, err error) {
 		go x.c.writer()
 		return false, nil
 	case len(x.Body) <= oneWrite:
+		cores.Yield()
 		x.clock(x.FirstByte)
 		x.sendErr = x.sendSmall()
 	default:
