@@ -61,7 +61,7 @@ func newSimulation(cfg *Config, w *workload, p Contender, slack float64, done *a
 		}
 		s.gateways = append(s.gateways, g)
 	}
-	s.limit = w.last + time.Duration(float64(w.last)*slack)
+	s.limit = w.last + max(leastSlack, time.Duration(float64(w.last)*slack))
 	s.began, s.ended = s.begin, s.end
 	return s, nil
 }
@@ -171,12 +171,21 @@ func (s *simulation) report() {
 	}
 }
 
+// uncached returns how many tokens of the prompts that wait are not in the cache.
+func (e *engine) uncached() int64 {
+	n := 0
+	for _, r := range e.waiting {
+		n += max(1, r.input-e.cache.match(r.blocks)*e.block)
+	}
+	return int64(n)
+}
+
 // load is what an engine says of itself, every so often.
 func (e *engine) load(every time.Duration) *fleet.Load {
 	used := (e.cache.held() + e.reserved) * e.block
 	l := &fleet.Load{
 		Running: len(e.reading) + len(e.writing), Waiting: len(e.waiting),
-		UsedTokens: int64(used), MaxTokens: int64(e.room * e.block), TokenUsage: float64(used) / float64(e.room*e.block),
+		WaitingTokens: e.uncached(), UsedTokens: int64(used), MaxTokens: int64(e.room * e.block), TokenUsage: float64(used) / float64(e.room*e.block),
 		Throughput: float64(e.written-e.said) / every.Seconds(),
 	}
 	e.said = e.written

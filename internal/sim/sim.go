@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sluice/internal/kit/tracefile"
 	"sluice/internal/policy"
@@ -25,11 +26,13 @@ type Contender struct {
 	Settings policy.Settings
 }
 
-// How long a replay goes on after the last arrival, as a share of the time until
-// then. What has not been answered by then counts with the time it has waited.
+// How long a replay goes on after the last arrival: a share of the time until
+// then, but not less than leastSlack. What has not been answered by then counts
+// with the time it has waited.
 const (
 	slack         = 0.5
 	slackCapacity = 0.1
+	leastSlack    = 2 * time.Minute
 )
 
 // Replay replays t under each of the contenders, on as many cores as there are,

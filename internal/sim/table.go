@@ -188,7 +188,7 @@ func (r *Result) notes() []string {
 			ns = append(ns, fmt.Sprintf("%s let nobody serve %s of %s requests", name, grouped(w.Refused), grouped(w.Requests)))
 		}
 		if w.Unfinished > 0 {
-			ns = append(ns, fmt.Sprintf("under %s, %s of %s requests had not ended half the trace's time after it: the fleet does not keep up", name, grouped(w.Unfinished), grouped(w.Requests)))
+			ns = append(ns, fmt.Sprintf("under %s, %s of %s requests had not ended long after the last one came: the fleet does not keep up", name, grouped(w.Unfinished), grouped(w.Requests)))
 		}
 		if w.Capacity != nil && w.Capacity.Speed == 0 {
 			ns = append(ns, fmt.Sprintf("%s has no capacity: p90 was above the bound at every speed that was tried", name))
