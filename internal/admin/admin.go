@@ -13,6 +13,7 @@ import (
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
 	"sluice/internal/route"
+	"sluice/internal/wasm"
 )
 
 // Options is what an Admin asks and changes.
@@ -20,6 +21,7 @@ type Options struct {
 	Fleet     *fleet.Registry
 	Models    func() []string                                              // the names that requests may use now, sorted
 	Recent    func(n int, match func(*route.Receipt) bool) []route.Receipt // the last decisions that match, newest first
+	Modules   *wasm.Registry                                               // nil without --enable-wasm
 	Transport http.RoundTripper
 	Draining  func() bool // the gateway is stopping
 	Version   string      // as GET /get_loads says it
@@ -30,6 +32,7 @@ type Admin struct {
 	fleet    *fleet.Registry
 	models   func() []string
 	recent   func(n int, match func(*route.Receipt) bool) []route.Receipt
+	modules  *wasm.Registry // nil without --enable-wasm
 	client   *http.Client
 	draining func() bool
 	version  string
@@ -38,7 +41,7 @@ type Admin struct {
 // New returns an Admin. It starts nothing.
 func New(o Options) *Admin {
 	return &Admin{
-		fleet: o.Fleet, models: o.Models, recent: o.Recent, draining: o.Draining, version: o.Version,
+		fleet: o.Fleet, models: o.Models, recent: o.Recent, modules: o.Modules, draining: o.Draining, version: o.Version,
 		client: &http.Client{Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 }
@@ -60,7 +63,7 @@ func (a *Admin) MaxBody() int64 { return maxBody }
 // Calls returns everything that a answers.
 func (a *Admin) Calls() []Call {
 	f := func(h infer.HandlerFunc) infer.Handler { return h }
-	return []Call{
+	return append(a.wasmCalls(), []Call{
 		{"GET", "/health", false, f(alive)},
 		{"GET", "/liveness", false, f(alive)},
 		{"GET", "/readiness", false, f(a.readiness)},
@@ -79,7 +82,7 @@ func (a *Admin) Calls() []Call {
 		{"PUT", "/workers/{id}", true, f(a.replaceWorker)},
 		{"PATCH", "/workers/{id}", true, f(a.updateWorker)},
 		{"DELETE", "/workers/{id}", false, f(a.removeWorker)},
-	}
+	}...)
 }
 
 // alive says that the process runs; what it can serve is readiness's to say.

@@ -17,6 +17,7 @@ import (
 	"sluice/internal/backend/relay"
 	"sluice/internal/config"
 	"sluice/internal/fleet"
+	"sluice/internal/gate/hook"
 	"sluice/internal/kit/cores"
 	"sluice/internal/kit/linelog"
 	"sluice/internal/kit/metric"
@@ -27,6 +28,7 @@ import (
 	"sluice/internal/route"
 	"sluice/internal/server"
 	"sluice/internal/version"
+	"sluice/internal/wasm"
 )
 
 // An App is a gateway whose ports are open and which serves once it Runs.
@@ -42,6 +44,9 @@ type App struct {
 	front     *server.Front    // of the API
 	probes    http.Handler     // of the health port
 	tracer    *trace.Tracer    // nil without --enable-trace
+	engine    *wasm.Engine     // nil without --enable-wasm
+	modules   *wasm.Registry   // likewise
+	hooks     *hook.Metrics    // likewise
 	router    *route.Router
 	recording *recording // nil without --route-log
 	ports
@@ -98,13 +103,16 @@ func (a *App) build() (err error) {
 		BackPressure: relay.BackPressure, Shed: cfg.Workers.OverShed, Metrics: rm, Log: log,
 		Receipts: cfg.Receipts.Keep, Explain: a.explains, Record: a.recording.log(),
 	})
+	if err := a.openModules(); err != nil {
+		return err
+	}
 	if err := a.addWorkers(); err != nil {
 		return err
 	}
 	a.fleet.Watch(a.router.Publish) // after the first workers: each of them would cost a table
 	wm.watch(a.fleet)
 	adm := admin.New(admin.Options{
-		Fleet: a.fleet, Models: func() []string { return a.router.Table().Models() }, Recent: a.router.Recent, Transport: a.transport,
+		Fleet: a.fleet, Models: func() []string { return a.router.Table().Models() }, Recent: a.router.Recent, Modules: a.modules, Transport: a.transport,
 		Draining: a.draining.Load, Version: "sluice-" + version.Version,
 	})
 	if err := a.openTraces(); err != nil { // last, so that nothing that fails leaves it open
@@ -150,8 +158,9 @@ func (a *App) Fleet() *fleet.Registry { return a.fleet }
 
 // A part is something that runs as long as the gateway does.
 type part struct {
-	name string
-	run  func(context.Context) error
+	name  string
+	run   func(context.Context) error
+	ready func(context.Context) error // what has to be done once it runs, before the next part starts; nil for nothing
 }
 
 // Run serves until ctx is done, drains, and returns when nothing is left. The
@@ -161,24 +170,32 @@ func (a *App) Run(ctx context.Context) error {
 	defer a.transport.CloseIdleConnections()
 	a.warnIfOpen()
 	parts := []part{
-		{"log", a.lines.Run}, // first, so that the last request's line is written
-		{"route log", a.recording.run},
-		{"traces", a.runTraces}, // before all that has spans, so that the last is sent
-		{"memory", a.runMemory},
-		{"cores", a.runCores},
-		{"connections", a.runConnections},
-		{"certificates", a.ports.watch},
-		{"routes", a.router.Run}, // before all that publishes
-		{"fleet", a.fleet.Run},
-		{"metrics", a.runObserve},
-		{"health", a.runHealth},
-		{"api", a.runAPI},
+		{name: "log", run: a.lines.Run}, // first, so that the last request's line is written
+		{name: "route log", run: a.recording.run},
+		{name: "modules", run: a.runModules, ready: a.loadModules},
+		{name: "traces", run: a.runTraces}, // before all that has spans, so that the last is sent
+		{name: "memory", run: a.runMemory},
+		{name: "cores", run: a.runCores},
+		{name: "connections", run: a.runConnections},
+		{name: "certificates", run: a.ports.watch},
+		{name: "routes", run: a.router.Run}, // before all that publishes
+		{name: "fleet", run: a.fleet.Run},
+		{name: "metrics", run: a.runObserve},
+		{name: "health", run: a.runHealth},
+		{name: "api", run: a.runAPI},
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stops := make([]func() error, len(parts))
-	for i, p := range parts {
-		stops[i] = start(ctx, p, cancel)
+	var stops []func() error
+	for _, p := range parts {
+		stops = append(stops, start(ctx, p, cancel))
+		if p.ready == nil {
+			continue
+		}
+		if err := p.ready(ctx); err != nil {
+			cancel(fmt.Errorf("%s: %w", p.name, err))
+			break
+		}
 	}
 	a.log.Info("serving", "url", a.URL(), "metrics", a.MetricsURL(), "policy", a.cfg.Policy.Name, "workers", len(a.cfg.Workers.WorkerURLs))
 	<-ctx.Done()

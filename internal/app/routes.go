@@ -34,6 +34,8 @@ var classes = map[string]auth.Class{
 	"/routes/recent":   auth.Control,
 	"/workers":         auth.Control,
 	"/workers/{id}":    auth.Control,
+	"/wasm":            auth.Control, // what is registered there sees every request
+	"/wasm/{id}":       auth.Control,
 }
 
 // muxes are every call of the API behind its gates, and those that the health
@@ -44,7 +46,7 @@ func (a *App) muxes(router *route.Router, adm *admin.Admin) (api, health *server
 	work := infer.Chain(router,
 		// From here on a request has a model, or all models are one.
 		server.Body(a.cfg.Server.MaxBody, a.cfg.Server.StreamAbove, router.Blind),
-		// modules may change the body here, and a place is taken
+		a.hook(), // modules may change the body here
 	)
 	routes := []server.Route{
 		{Method: "POST", Pattern: "/v1/chat/completions", Endpoint: infer.Chat, Handler: work},

@@ -18,6 +18,7 @@ import (
 	"sluice/internal/policy"
 	"sluice/internal/route"
 	"sluice/internal/server"
+	"sluice/internal/wasm"
 )
 
 // Config is every setting of the gateway. Parts get their own struct and never
@@ -48,6 +49,7 @@ type Config struct {
 	Receipts   route.ReceiptConfig     `yaml:"receipts" help:"Receipts of decisions"`
 	Upstream   upstream.Config         `yaml:"upstream" help:"Connections to workers"`
 	WorkerTLS  listen.ClientConfig     `yaml:"worker_tls" help:"TLS to workers"`
+	Wasm       wasm.Config             `yaml:"wasm" help:"WebAssembly modules"`
 	Log        Log                     `yaml:"log" help:"Log"`
 	Metrics    Metrics                 `yaml:"metrics" help:"Metrics"`
 	Trace      Trace                   `yaml:"trace" help:"Traces"`
@@ -101,6 +103,7 @@ func Default() *Config {
 		Upstream:   upstream.DefaultConfig(),
 		WorkerTLS:  listen.DefaultClientConfig(),
 		Listen:     listen.DefaultConfig(),
+		Wasm:       wasm.DefaultConfig(),
 		Log:        Log{Level: "info"},
 		Metrics:    Metrics{Port: 29000},
 		Trace:      Trace{Endpoint: "localhost:4317"},

@@ -83,6 +83,16 @@ func (r *Request) Left() bool { return r.left }
 // any more, because an attempt has begun to take it.
 func (r *Request) Gone() bool { return r.gone }
 
+// ReadLeft reads a body that was left with the client after all, at most limit
+// bytes. Nobody may have begun to take it.
+func (r *Request) ReadLeft(limit int64) error {
+	r.left = false
+	return r.ReadBody(limit)
+}
+
+// SetBytes makes b the body, in the place of the one that the client sent.
+func (r *Request) SetBytes(b []byte) { r.Body, r.read = b, true }
+
 // BodyLength is how many bytes the body has that will be sent to a worker, -1 if
 // nobody knows.
 func (r *Request) BodyLength() int64 {

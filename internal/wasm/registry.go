@@ -99,6 +99,11 @@ func (a *Attached) Wants(path, model string) bool {
 	return wants(a.Paths, path) && wants(a.Models, model)
 }
 
+// Attaches reports whether a is attached to a hook.
+func (a *Attached) Attaches(h Hook) bool {
+	return a.Module.Has(h) && (len(a.Attach) == 0 || slices.Contains(a.Attach, h))
+}
+
 // An ExistsError says that a component is registered already.
 type ExistsError struct {
 	ID  uuid.UUID
@@ -273,7 +278,7 @@ func (r *Registry) publish(all []*Attached) {
 	s := &Set{All: all}
 	for _, a := range all {
 		for h := range numHooks {
-			if !a.Disabled && a.Module.Has(h) && (len(a.Attach) == 0 || slices.Contains(a.Attach, h)) {
+			if !a.Disabled && a.Attaches(h) {
 				s.By[h] = append(s.By[h], a)
 			}
 		}

@@ -1,0 +1,405 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"sluice/internal/infer"
+	"sluice/internal/wasm"
+)
+
+// wasmCalls are the calls about modules.
+func (a *Admin) wasmCalls() []Call {
+	call := func(method, pattern string, f infer.HandlerFunc) Call {
+		return Call{method, pattern, false, infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			if a.modules == nil {
+				return empty(w, http.StatusInternalServerError) // the contract's answer without --enable-wasm
+			}
+			return f(ctx, r, w)
+		})}
+	}
+	return []Call{
+		call("GET", "/wasm", a.listModules),
+		call("POST", "/wasm", a.addModules),
+		call("GET", "/wasm/{id}", a.getModule),
+		call("PUT", "/wasm/{id}", a.replaceModule),
+		call("PATCH", "/wasm/{id}", a.updateModule),
+		call("DELETE", "/wasm/{id}", a.removeModule),
+	}
+}
+
+func empty(w *infer.Reply, status int) error {
+	w.Header().Set("Content-Length", "0")
+	w.Commit(status)
+	return nil
+}
+
+func text(w *infer.Reply, status int, s string) error {
+	return w.Send(status, "text/plain; charset=utf-8", []byte(s))
+}
+
+// A descriptor is a module as the contract's clients write it, with our own
+// fields behind theirs.
+type descriptor struct {
+	Name         string          `json:"name"`
+	FilePath     string          `json:"file_path"`
+	ModuleType   string          `json:"module_type"`
+	AttachPoints []attachPoint   `json:"attach_points"`
+	AddResult    json.RawMessage `json:"add_result"`
+	moduleOptions
+}
+
+// moduleOptions are the settings of a module that the contract does not have.
+// Those that are left out stay as they are, or at their defaults.
+type moduleOptions struct {
+	Enabled    *bool     `json:"enabled,omitempty"`
+	Order      *int      `json:"order,omitempty"`
+	FailClosed *bool     `json:"fail_closed,omitempty"`
+	Paths      *[]string `json:"paths,omitempty"`
+	Models     *[]string `json:"models,omitempty"`
+	MaxBody    *int64    `json:"max_body_size,omitempty"`
+
+	MemoryPages *uint32 `json:"max_memory_pages,omitempty"`
+	TimeMillis  *int64  `json:"max_execution_time_ms,omitempty"`
+	Stack       *uint32 `json:"max_stack_size,omitempty"`
+	Instances   *int    `json:"max_instances,omitempty"`
+	Isolation   *string `json:"isolation,omitempty"`
+}
+
+func set[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// apply changes s as o says.
+func (o *moduleOptions) apply(s *wasm.Spec) {
+	if o.Enabled != nil {
+		s.Disabled = !*o.Enabled
+	}
+	set(&s.Order, o.Order)
+	set(&s.FailClosed, o.FailClosed)
+	set(&s.Paths, o.Paths)
+	set(&s.Models, o.Models)
+	set(&s.MaxBody, o.MaxBody)
+	set(&s.Settings.Limits.MemoryPages, o.MemoryPages)
+	set(&s.Settings.Limits.Stack, o.Stack)
+	set(&s.Settings.Instances, o.Instances)
+	if o.TimeMillis != nil {
+		s.Settings.Time = time.Duration(*o.TimeMillis) * time.Millisecond
+	}
+	if o.Isolation != nil {
+		s.Settings.Isolation = wasm.Isolation(*o.Isolation)
+	}
+}
+
+// An attachPoint is {"Middleware":"OnRequest"}.
+type attachPoint struct {
+	Middleware string `json:"Middleware"`
+}
+
+// hooks reads attach points. OnError is accepted, as the contract has it.
+func hooks(points []attachPoint) ([]wasm.Hook, error) {
+	var hs []wasm.Hook
+	for _, p := range points {
+		switch p.Middleware {
+		case "OnRequest":
+			hs = append(hs, wasm.OnRequest)
+		case "OnResponse":
+			hs = append(hs, wasm.OnResponse)
+		case "OnError":
+		default:
+			return nil, fmt.Errorf("unknown attach point %.64q; want OnRequest, OnResponse or OnError", p.Middleware)
+		}
+	}
+	return hs, nil
+}
+
+// spec reads d.
+func (d *descriptor) spec() (wasm.Spec, error) {
+	s := wasm.Spec{Name: d.Name, Path: d.FilePath, Settings: wasm.DefaultSettings()}
+	if d.ModuleType != "" && d.ModuleType != "Middleware" {
+		return s, fmt.Errorf("unknown module_type %.64q; want Middleware", d.ModuleType)
+	}
+	var err error
+	s.Attach, err = hooks(d.AttachPoints)
+	d.apply(&s)
+	return s, err
+}
+
+// maxModulesBody bounds the bodies of these calls, maxAdded the modules of one.
+const (
+	maxModulesBody = wasm.MaxBinary
+	maxAdded       = 64
+)
+
+// addModules registers modules: a list of files that the gateway can read, or
+// one component as the body.
+func (a *Admin) addModules(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+	if err := r.ReadBody(maxModulesBody); err != nil {
+		return err
+	}
+	if isBinary(r) {
+		return a.addBinary(ctx, r, w)
+	}
+	var in struct {
+		Modules []descriptor `json:"modules"`
+	}
+	if err := json.Unmarshal(r.Body, &in); err != nil {
+		return text(w, http.StatusBadRequest, "the body is not a list of modules: "+err.Error())
+	}
+	if len(in.Modules) > maxAdded {
+		return text(w, http.StatusBadRequest, fmt.Sprintf("%d modules; at most %d are allowed at once", len(in.Modules), maxAdded))
+	}
+	status := http.StatusOK
+	for i := range in.Modules {
+		d := &in.Modules[i]
+		id, err := a.addFile(ctx, d)
+		if err != nil {
+			status = http.StatusBadRequest
+			d.AddResult = result("Error", err.Error())
+			continue
+		}
+		d.AddResult = result("Success", id.String())
+	}
+	return sendJSON(w, status, in)
+}
+
+func result(key, value string) json.RawMessage {
+	b, err := json.Marshal(map[string]string{key: value})
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	return b
+}
+
+func (a *Admin) addFile(ctx context.Context, d *descriptor) (uuid.UUID, error) {
+	s, err := d.spec()
+	if err != nil {
+		return uuid.Nil, err
+	}
+	b, err := wasm.ReadFile(d.FilePath)
+	if err != nil {
+		return uuid.Nil, err
+	}
+	return a.register(ctx, s, b)
+}
+
+func (a *Admin) register(ctx context.Context, s wasm.Spec, b []byte) (uuid.UUID, error) {
+	m, err := a.modules.Add(ctx, s, b)
+	if m == nil {
+		return uuid.Nil, err
+	}
+	return m.ID, err
+}
+
+// isBinary reports whether the body is a component, and not JSON about one.
+func isBinary(r *infer.Request) bool {
+	return bytes.HasPrefix(r.Header.Get("Content-Type"), []byte("application/wasm"))
+}
+
+// addBinary registers the component in the body, whose name is in the query.
+func (a *Admin) addBinary(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+	q, err := url.ParseQuery(r.Query)
+	if err != nil {
+		return text(w, http.StatusBadRequest, "the query cannot be read: "+err.Error())
+	}
+	s := wasm.Spec{Name: q.Get("name"), Settings: wasm.DefaultSettings()}
+	if q.Has("fail_closed") {
+		if s.FailClosed, err = strconv.ParseBool(q.Get("fail_closed")); err != nil {
+			return text(w, http.StatusBadRequest, "fail_closed is not true or false")
+		}
+	}
+	id, err := a.register(ctx, s, bytes.Clone(r.Body))
+	if err != nil {
+		return text(w, http.StatusBadRequest, err.Error())
+	}
+	return sendJSON(w, http.StatusOK, map[string]string{"module_uuid": id.String()})
+}
+
+// moduleInfo is a module as GET shows it.
+type moduleInfo struct {
+	UUID    string     `json:"module_uuid"`
+	Meta    moduleMeta `json:"module_meta"`
+	Options any        `json:"options"`
+	State   any        `json:"state"`
+}
+
+type moduleMeta struct {
+	Name         string        `json:"name"`
+	FilePath     string        `json:"file_path"`
+	Sum          string        `json:"sha256_hash"`
+	Size         int64         `json:"size_bytes"`
+	Created      string        `json:"created_at"`
+	LastAccessed string        `json:"last_accessed_at"`
+	AccessCount  uint64        `json:"access_count"`
+	AttachPoints []attachPoint `json:"attach_points"`
+}
+
+func describe(m *wasm.Attached) moduleInfo {
+	last := m.Created
+	if ns := m.Counts.Last.Load(); ns > 0 {
+		last = time.Unix(0, ns)
+	}
+	points := []attachPoint{}
+	for _, h := range []wasm.Hook{wasm.OnRequest, wasm.OnResponse} {
+		if m.Attaches(h) {
+			points = append(points, attachPoint{h.String()})
+		}
+	}
+	is, why := m.Module.Isolation()
+	stats := m.Module.Stats()
+	enabled, millis, isolation := !m.Disabled, m.Settings.Time.Milliseconds(), string(is)
+	return moduleInfo{
+		UUID: m.ID.String(),
+		Meta: moduleMeta{
+			Name: m.Name, FilePath: m.Path, Sum: m.Sum, Size: m.Size, Created: m.Created.UTC().Format(time.RFC3339Nano),
+			LastAccessed: last.UTC().Format(time.RFC3339Nano), AccessCount: m.Counts.Calls.Load(), AttachPoints: points,
+		},
+		Options: moduleOptions{
+			Enabled: &enabled, Order: &m.Order, FailClosed: &m.FailClosed, Paths: &m.Paths, Models: &m.Models, MaxBody: &m.MaxBody,
+			MemoryPages: &m.Settings.Limits.MemoryPages, TimeMillis: &millis, Stack: &m.Settings.Limits.Stack, Instances: &m.Settings.Instances, Isolation: &isolation,
+		},
+		State: struct {
+			World        string `json:"world"`
+			Instances    int    `json:"instances"`
+			Idle         int    `json:"idle"`
+			Memory       int64  `json:"memory_bytes"`
+			Failed       uint64 `json:"failed"`
+			NotIsolation string `json:"isolation_reason,omitempty"`
+		}{m.Module.World(), stats.Instances, stats.Idle, stats.Memory, m.Counts.Failed.Load(), why},
+	}
+}
+
+func (a *Admin) listModules(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+	out := struct {
+		Modules []moduleInfo  `json:"modules"`
+		Metrics moduleMetrics `json:"metrics"`
+	}{Modules: []moduleInfo{}}
+	var micros uint64
+	for _, m := range a.modules.Set().All {
+		out.Modules = append(out.Modules, describe(m))
+		x, c := &out.Metrics, m.Counts
+		calls, bad := c.Calls.Load(), c.Failed.Load()
+		x.Total += calls
+		x.Failed += bad
+		x.Successful += calls - min(calls, bad)
+		micros += c.Micros.Load()
+		x.Max = max(x.Max, c.MaxMicros.Load()/1000)
+	}
+	out.Metrics.TotalMillis = micros / 1000
+	if out.Metrics.Total > 0 {
+		mean := float64(micros) / 1000 / float64(out.Metrics.Total)
+		out.Metrics.Average = &mean
+	}
+	return sendJSON(w, http.StatusOK, out)
+}
+
+// moduleMetrics are the contract's counters.
+type moduleMetrics struct {
+	Total       uint64   `json:"total_executions"`
+	Successful  uint64   `json:"successful_executions"`
+	Failed      uint64   `json:"failed_executions"`
+	TotalMillis uint64   `json:"total_execution_time_ms"`
+	Max         uint64   `json:"max_execution_time_ms"`
+	Average     *float64 `json:"average_execution_time_ms,omitempty"`
+}
+
+func (a *Admin) getModule(_ context.Context, r *infer.Request, w *infer.Reply) error {
+	id, err := uuid.Parse(r.Param)
+	if err != nil {
+		return empty(w, http.StatusBadRequest)
+	}
+	m := a.modules.Find(id)
+	if m == nil {
+		return text(w, http.StatusNotFound, "no module has the id "+id.String())
+	}
+	return sendJSON(w, http.StatusOK, describe(m))
+}
+
+// replaceModule gives a module new bytes: the body, or a file that it names. The
+// new version serves before the old one ends.
+func (a *Admin) replaceModule(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+	id, err := uuid.Parse(r.Param)
+	if err != nil {
+		return empty(w, http.StatusBadRequest)
+	}
+	if err := r.ReadBody(maxModulesBody); err != nil {
+		return err
+	}
+	var d descriptor
+	b := bytes.Clone(r.Body)
+	if !isBinary(r) {
+		if err := json.Unmarshal(r.Body, &d); err != nil {
+			return text(w, http.StatusBadRequest, "the body is neither application/wasm nor a module: "+err.Error())
+		}
+		if b, err = wasm.ReadFile(d.FilePath); err != nil {
+			return text(w, http.StatusBadRequest, err.Error())
+		}
+	}
+	return a.change(ctx, w, id, &d, b)
+}
+
+// updateModule changes how a module is attached.
+func (a *Admin) updateModule(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+	id, err := uuid.Parse(r.Param)
+	if err != nil {
+		return empty(w, http.StatusBadRequest)
+	}
+	if err := r.ReadBody(maxBody); err != nil {
+		return err
+	}
+	var d descriptor
+	dec := json.NewDecoder(bytes.NewReader(r.Body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d); err != nil {
+		return text(w, http.StatusBadRequest, "the body is not a change of a module: "+err.Error())
+	}
+	return a.change(ctx, w, id, &d, nil)
+}
+
+func (a *Admin) change(ctx context.Context, w *infer.Reply, id uuid.UUID, d *descriptor, b []byte) error {
+	attach, err := hooks(d.AttachPoints)
+	if err != nil {
+		return text(w, http.StatusBadRequest, err.Error())
+	}
+	m, err := a.modules.Update(ctx, id, func(s *wasm.Spec) {
+		if d.Name != "" {
+			s.Name = d.Name
+		}
+		if d.FilePath != "" {
+			s.Path = d.FilePath
+		}
+		if attach != nil {
+			s.Attach = attach
+		}
+		d.apply(s)
+	}, b)
+	switch {
+	case errors.Is(err, wasm.ErrUnknown):
+		return text(w, http.StatusNotFound, "no module has the id "+id.String())
+	case err != nil:
+		return text(w, http.StatusBadRequest, err.Error())
+	}
+	return sendJSON(w, http.StatusOK, describe(m))
+}
+
+func (a *Admin) removeModule(_ context.Context, r *infer.Request, w *infer.Reply) error {
+	id, err := uuid.Parse(r.Param)
+	if err != nil {
+		return empty(w, http.StatusBadRequest)
+	}
+	if err := a.modules.Remove(id); err != nil {
+		return text(w, http.StatusBadRequest, fmt.Sprintf("removing module %s: %v", id, err))
+	}
+	return text(w, http.StatusOK, "Module removed successfully")
+}

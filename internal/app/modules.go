@@ -1,0 +1,83 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"sluice/internal/gate/hook"
+	"sluice/internal/infer"
+	"sluice/internal/kit/metric"
+	"sluice/internal/server"
+	"sluice/internal/wasm"
+)
+
+// openModules makes what runs modules, if they are enabled.
+func (a *App) openModules() (err error) {
+	cfg := a.cfg.Wasm
+	if !cfg.Enable {
+		return nil
+	}
+	compiled, kept := "", ""
+	if cfg.StateDir != "" {
+		compiled, kept = filepath.Join(cfg.StateDir, "compiled"), filepath.Join(cfg.StateDir, "modules")
+	}
+	if a.engine, err = wasm.NewEngine(compiled, a.log); err != nil {
+		return fmt.Errorf("wasm-state-dir: %w", err)
+	}
+	a.modules = wasm.NewRegistry(a.engine, kept, a.log)
+	a.hooks = new(hook.Metrics)
+	metric.Fill(a.metrics, a.hooks)
+	return nil
+}
+
+// hook is the gate that calls modules; without them it is none.
+func (a *App) hook() infer.Gate {
+	if a.modules == nil {
+		return func(next infer.Handler) infer.Handler { return next }
+	}
+	return hook.Gate(hook.Options{Modules: a.modules, Look: server.Look, Log: a.log, Metrics: a.hooks})
+}
+
+// runModules ends calls of modules that take too long, and the modules when ctx
+// is done.
+func (a *App) runModules(ctx context.Context) error {
+	if a.engine == nil {
+		<-ctx.Done()
+		return nil
+	}
+	err := a.engine.Run(ctx)
+	a.modules.Close()
+	return err
+}
+
+// loadModules compiles the modules that there are from the start: those of the
+// configuration, and those of the last run. One that cannot be had ends the
+// gateway: it may be the one that guards the door.
+func (a *App) loadModules(ctx context.Context) error {
+	if a.modules == nil {
+		return nil
+	}
+	begin := time.Now()
+	if err := a.modules.Restore(ctx); err != nil {
+		return fmt.Errorf("bringing back the modules in %s: %w", a.cfg.Wasm.StateDir, err)
+	}
+	for _, text := range a.cfg.Wasm.Modules {
+		s, err := wasm.ParseSpec(text)
+		if err != nil {
+			return fmt.Errorf("wasm-module %q: %w", text, err)
+		}
+		b, err := wasm.ReadFile(s.Path)
+		if err == nil {
+			_, err = a.modules.Add(ctx, s, b)
+		}
+		if err != nil {
+			return fmt.Errorf("wasm-module %q: %w", text, err)
+		}
+	}
+	if n := len(a.modules.Set().All); n > 0 {
+		a.log.Info("modules are loaded", "modules", n, "took", time.Since(begin).Round(time.Millisecond).String())
+	}
+	return nil
+}

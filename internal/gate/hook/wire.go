@@ -1,0 +1,174 @@
+package hook
+
+import (
+	"bytes"
+	"net/http"
+	"strconv"
+	"time"
+
+	"sluice/internal/infer"
+	"sluice/internal/kit/h1"
+	"sluice/internal/wasm"
+)
+
+// A wire keeps an answer until the modules have seen it. One that streams passes
+// as it comes: it cannot be kept.
+type wire struct {
+	v      *visit
+	next   infer.Wire
+	head   bool // the client asked for the header only
+	mode   mode
+	status int
+	body   []byte
+	long   bool // the body is longer than any module takes
+}
+
+type mode uint8
+
+const (
+	undecided mode = iota
+	keeps
+	passes
+)
+
+// longest is how much of a body's memory is kept for the next.
+const longest = 1 << 20
+
+func (w *wire) begin(v *visit, head bool) {
+	w.v, w.head, w.mode, w.status, w.long = v, head, undecided, 0, false
+}
+
+func (w *wire) reset() {
+	body := w.body[:0]
+	if cap(body) > longest {
+		body = nil
+	}
+	*w = wire{body: body}
+}
+
+// Header implements infer.Wire.
+func (w *wire) Header() *infer.Header { return w.next.Header() }
+
+// WriteHeader implements infer.Wire.
+func (w *wire) WriteHeader(status int) {
+	if streams(w.next.Header()) {
+		w.mode = passes
+		w.next.WriteHeader(status)
+		return
+	}
+	w.mode, w.status = keeps, status
+}
+
+// streams reports whether an answer comes in pieces that matter.
+func streams(h *infer.Header) bool {
+	t, _, _ := bytes.Cut(h.Get("Content-Type"), []byte(";"))
+	t = bytes.TrimSpace(t)
+	return h1.EqualFold(t, "text/event-stream") || h1.EqualFold(t, "application/x-ndjson")
+}
+
+// Write implements infer.Wire.
+func (w *wire) Write(b []byte) (int, error) {
+	if w.mode == passes {
+		return w.next.Write(b)
+	}
+	most := 0
+	for _, m := range w.v.set.By[wasm.OnResponse] {
+		most = max(most, int(maxBody(m)))
+	}
+	if len(w.body)+len(b) > most {
+		w.long = true // the rest need not be kept
+	} else if !w.long {
+		w.body = append(w.body, b...)
+	}
+	return len(b), nil
+}
+
+// Flush implements infer.Wire.
+func (w *wire) Flush() error {
+	if w.mode == passes {
+		return w.next.Flush()
+	}
+	return nil
+}
+
+// finish calls the modules for an answer that was kept, and sends what has
+// become of it.
+func (w *wire) finish() error {
+	if w.mode != keeps {
+		return nil
+	}
+	h := w.next.Header()
+	body, err := w.modules(h)
+	if err != nil {
+		return w.fail(err)
+	}
+	if w.head || w.status == http.StatusNoContent || w.status == http.StatusNotModified {
+		w.next.WriteHeader(w.status)
+		return w.next.Flush()
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.next.WriteHeader(w.status)
+	if _, err := w.next.Write(body); err != nil {
+		return err
+	}
+	return w.next.Flush()
+}
+
+// modules calls the modules and returns the body.
+func (w *wire) modules(h *infer.Header) ([]byte, error) {
+	v, body := w.v, w.body
+	if w.long {
+		return nil, &infer.Error{Status: http.StatusInternalServerError, Code: "wasm_body_too_large", Msg: "The answer is longer than the modules take."}
+	}
+	for _, m := range v.set.By[wasm.OnResponse] {
+		if !m.Wants(v.path, v.model) {
+			continue
+		}
+		if int64(len(body)) > maxBody(m) {
+			return nil, &infer.Error{Status: http.StatusInternalServerError, Code: "wasm_body_too_large",
+				Msg: "The answer is longer than the module " + strconv.Quote(m.Name) + " takes."}
+		}
+		v.resp = wasm.Response{Status: w.status, Header: h, Body: body}
+		begin := time.Now()
+		err := m.Module.OnResponse(v.ctx, &v.resp, &v.action, &v.out)
+		if err == nil {
+			err = v.check(wasm.OnResponse)
+		}
+		v.note(m, wasm.OnResponse, begin, err)
+		a := &v.action
+		switch {
+		case err != nil && m.FailClosed:
+			return nil, closed(m, err)
+		case err != nil || a.Kind == wasm.Continue:
+			continue
+		case a.Kind == wasm.Reject:
+			w.status = a.Status // the contract: the header and the body stay
+			return body, nil
+		}
+		if a.Status != 0 {
+			w.status = a.Status
+		}
+		v.apply(h)
+		if a.HasBody {
+			body = append([]byte(nil), a.Body...)
+		}
+	}
+	return body, nil
+}
+
+// fail answers an error instead of what was kept. The Reply is committed by
+// then, so nobody else can.
+func (w *wire) fail(err error) error {
+	e := infer.AsError(err)
+	h := w.next.Header()
+	h.Reset()
+	h.Set("Content-Type", "application/json")
+	h.Set("X-SMG-Error-Code", e.Code)
+	body := `{"error":{"type":"server_error","code":` + strconv.Quote(e.Code) + `,"message":` + strconv.Quote(e.Msg) + `,"param":null}}`
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.next.WriteHeader(e.Status)
+	if _, werr := w.next.Write([]byte(body)); werr != nil {
+		return werr
+	}
+	return w.next.Flush()
+}

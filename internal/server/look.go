@@ -1,0 +1,17 @@
+package server
+
+import "sluice/internal/infer"
+
+// Look sets what routing needs of r's body, for who has changed it, and refuses
+// what no worker could answer.
+func Look(r *infer.Request) error {
+	r.Model, r.Stream, r.ModelAt, r.ModelEnd, r.Extract = "", false, 0, 0, nil
+	r.DropText()
+	if !looked(r.Endpoint) {
+		return nil
+	}
+	return look(r)
+}
+
+// looked reports whether requests of e have a body that is looked into.
+func looked(e infer.Endpoint) bool { return e != infer.Local && e != infer.Realtime }

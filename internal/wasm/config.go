@@ -1,0 +1,103 @@
+package wasm
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config says whether modules are run, and which there are from the start.
+type Config struct {
+	Enable   bool     `yaml:"enable" flag:"enable-wasm" help:"run WebAssembly modules as middleware; they are managed over /wasm"`
+	StateDir string   `yaml:"state_dir" flag:"wasm-state-dir" help:"directory in which modules and their compiled code are kept for the next start; none means that a restart loses them"`
+	Modules  []string `yaml:"modules" flag:"wasm-module" help:"module that is there from the start, as name=/path/to/file.wasm; further settings follow it, ;key=value each: order, fail_closed, paths, models, isolation, max_memory_pages, max_execution_time_ms"`
+}
+
+// DefaultConfig returns the defaults: no modules are run.
+func DefaultConfig() Config { return Config{} }
+
+// Validate reports everything that is wrong with c.
+func (c Config) Validate() error {
+	var errs []error
+	if !c.Enable && len(c.Modules) > 0 {
+		errs = append(errs, errors.New("wasm-module needs enable-wasm"))
+	}
+	if c.StateDir != "" && !filepath.IsAbs(c.StateDir) {
+		errs = append(errs, fmt.Errorf("wasm-state-dir %q is not an absolute path", c.StateDir))
+	}
+	seen := make(map[string]bool)
+	for _, m := range c.Modules {
+		s, err := ParseSpec(m)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("wasm-module %q: %w", m, err))
+		case seen[s.Name]:
+			errs = append(errs, fmt.Errorf("wasm-module: two modules are called %q", s.Name))
+		}
+		seen[s.Name] = true
+	}
+	return errors.Join(errs...)
+}
+
+// ParseSpec reads a module as --wasm-module has it.
+func ParseSpec(text string) (Spec, error) {
+	s := Spec{Settings: DefaultSettings(), FromConfig: true}
+	head, rest, more := strings.Cut(text, ";")
+	name, path, ok := strings.Cut(head, "=")
+	if !ok {
+		return s, errors.New("want name=/path/to/file.wasm")
+	}
+	s.Name, s.Path = strings.TrimSpace(name), strings.TrimSpace(path)
+	if err := checkPath(s.Path); err != nil {
+		return s, err
+	}
+	for more {
+		var part string
+		part, rest, more = strings.Cut(rest, ";")
+		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if !ok {
+			return s, fmt.Errorf("%q is not key=value", part)
+		}
+		if err := s.option(key, value); err != nil {
+			return s, err
+		}
+	}
+	return s, s.check()
+}
+
+// option sets one further setting.
+func (s *Spec) option(key, value string) (err error) {
+	number := func(bits int) (n uint64) {
+		n, err = strconv.ParseUint(value, 10, bits)
+		return n
+	}
+	switch key {
+	case "order":
+		s.Order, err = strconv.Atoi(value)
+	case "fail_closed":
+		s.FailClosed, err = strconv.ParseBool(value)
+	case "paths":
+		s.Paths = strings.Split(value, ",")
+	case "models":
+		s.Models = strings.Split(value, ",")
+	case "isolation":
+		s.Settings.Isolation = Isolation(value)
+	case "max_memory_pages":
+		s.Settings.Limits.MemoryPages = uint32(number(32))
+	case "max_execution_time_ms":
+		s.Settings.Time = millis(number(32))
+	case "max_body_size":
+		s.MaxBody = int64(number(63))
+	default:
+		return fmt.Errorf("unknown setting %.64q", key)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}
+
+func millis(n uint64) time.Duration { return time.Duration(n) * time.Millisecond }
