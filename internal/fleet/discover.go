@@ -104,6 +104,7 @@ type found struct {
 	maxRunning int
 	kvTokens   int
 	context    int    // tokens, 0 if unknown
+	ranks      int    // data-parallel ranks behind its URL, 0 if unknown
 	start      string // differs between two processes, "" if unknown
 }
 
@@ -242,6 +243,7 @@ func (f *found) readServer(a answer) {
 	}
 	f.maxRunning = a.count("max_running_requests")
 	f.kvTokens = a.count("max_total_num_tokens")
+	f.ranks = a.count("dp_size")
 	f.context = max(f.context, a.count("context_length"), a.count("max_model_len"))
 	if states := a.list("internal_states"); len(states) > 0 {
 		f.maxRunning = max(f.maxRunning, states[0].count("effective_max_running_requests_per_dp"))

@@ -56,6 +56,9 @@ func (r *Registry) join(ctx context.Context, w *Worker, revision int) error {
 	h.known, h.found, h.joinPause = true, f, 0
 	w.source.Store(unknownSource)
 	w.info.Store(newInfo(h.spec, r.cfg.Backend, f))
+	if r.expandLocked(w, now) {
+		return nil // others stand for it
+	}
 	if r.settleLocked(w, now) && !h.asking {
 		r.queue.set(w, now.Add(jitter(h.cfg.Interval)))
 	}

@@ -35,6 +35,12 @@ func (r *Registry) PollLoad(ctx context.Context, w *Worker) (*Load, error) {
 		w.unheard(time.Now(), timedOut(err))
 		return nil, err
 	}
+	if w.rank >= 0 && len(l.Ranks) > 1 {
+		if err := l.narrow(w.rank); err != nil {
+			w.unheard(time.Now(), false)
+			return nil, fmt.Errorf("reading worker %s's load: %w", w.base, err)
+		}
+	}
 	l.At = time.Now()
 	if !w.Report(l) {
 		w.unheard(l.At, false)
@@ -247,9 +253,10 @@ func (l *Load) add(n int, a answer) {
 	if k.TokenUsage == 0 && total > 0 {
 		k.TokenUsage = share(float64(used) / float64(total))
 	}
-	k.UsedTokens = int64(used)
+	k.UsedTokens, k.maxTokens, k.waitingTokens = int64(used), int64(total), int64(a.count("num_waiting_uncached_tokens"))
+	k.utilization = share(a.number("utilization"))
 	l.Ranks = append(l.Ranks, k)
-	l.WaitingTokens += int64(a.count("num_waiting_uncached_tokens"))
+	l.WaitingTokens += k.waitingTokens
 	l.Running += k.Running
 	l.Waiting += k.Waiting
 	l.UsedTokens += int64(used)
@@ -257,7 +264,7 @@ func (l *Load) add(n int, a answer) {
 	l.Throughput += k.Throughput
 	l.TokenUsage += k.TokenUsage
 	l.HitRate += k.HitRate
-	l.Utilization += share(a.number("utilization"))
+	l.Utilization += k.utilization
 }
 
 // share returns f as a share of 1.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,7 +94,7 @@ type Registry struct {
 
 	mu      sync.Mutex
 	byID    map[ID]*Worker     // guarded by mu
-	byURL   map[string]*Worker // guarded by mu; by Base
+	byURL   map[string]*Worker // guarded by mu; by Root, one of the ranks if there are several
 	all     []*Worker          // guarded by mu; ordered by ID, replaced when it changes
 	slots   slots              // guarded by mu; of the workers in byID
 	watch   []func(*Snapshot)  // guarded by mu; called with mu held, in order
@@ -168,31 +169,50 @@ func (r *Registry) Add(spec Spec) (ID, error) {
 	if err != nil {
 		return "", fmt.Errorf("making an ID for worker %s: %w", u, err)
 	}
-	w := &Worker{id: ID(id.String()), url: u, base: u.String(), reg: r}
-	w.br = breaker.New(spec.breaker(r.breaker))
-	w.br.Notify(func(from, to breaker.State) { r.turned(w, from, to) })
+	w := r.newWorker(ID(id.String()), u, wholeEngine, spec)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old := r.byURL[w.base]; old != nil {
+	if old := r.byURL[w.root]; old != nil {
 		if old.Status() != Draining {
-			return "", &ExistsError{ID: old.id, URL: old.base}
+			return "", &ExistsError{ID: old.id, URL: old.root}
 		}
-		r.forgetLocked(old)
+		for _, o := range r.groupLocked(old) {
+			r.forgetLocked(o)
+		}
 	}
 	if r.running && r.joining >= r.cfg.JobCapacity || len(r.byID) >= maxWorkers {
 		return "", jobs.ErrFull
 	}
-	w.slot = r.slots.take()
-	r.byID[w.id], r.byURL[w.base] = w, w
-	at, _ := slices.BinarySearchFunc(r.all, w.id, func(o *Worker, id ID) int { return strings.Compare(string(o.id), string(id)) })
-	r.all = slices.Insert(slices.Clip(r.all), at, w)
+	r.byURL[w.root] = w
+	r.enterLocked(w)
 	r.beginLocked(w, spec.clone(), time.Now())
 	r.touchLocked()
 	return w.id, nil
 }
 
-// Replace gives the worker another Spec of the same URL. Its status and its
+// newWorker makes a worker that nobody knows yet.
+func (r *Registry) newWorker(id ID, u *url.URL, rank int, spec Spec) *Worker {
+	w := &Worker{id: id, url: u, root: u.String(), rank: rank, reg: r}
+	w.base = w.root
+	if rank != wholeEngine {
+		w.base += "@" + strconv.Itoa(rank)
+	}
+	w.br = breaker.New(spec.breaker(r.breaker))
+	w.br.Notify(func(from, to breaker.State) { r.turned(w, from, to) })
+	return w
+}
+
+// enterLocked puts w into r. r.mu must be held.
+func (r *Registry) enterLocked(w *Worker) {
+	w.slot = r.slots.take()
+	r.byID[w.id] = w
+	at, _ := slices.BinarySearchFunc(r.all, w.id, func(o *Worker, id ID) int { return strings.Compare(string(o.id), string(id)) })
+	r.all = slices.Insert(slices.Clip(r.all), at, w)
+}
+
+// Replace gives the worker, and the other ranks of its engine, another Spec of
+// the same URL. Its status and its
 // running requests stay; what it serves is found out anew. Errors: ErrUnknown,
 // *FieldError.
 func (r *Registry) Replace(id ID, spec Spec) error {
@@ -209,16 +229,19 @@ func (r *Registry) Replace(id ID, spec Spec) error {
 	if w == nil || w.Status() == Draining {
 		return ErrUnknown
 	}
-	if u.String() != w.base {
-		return &FieldError{Field: "url", Value: printable(spec.URL), Want: "URL must be the worker's own, " + w.base}
+	if u.String() != w.root {
+		return &FieldError{Field: "url", Value: printable(spec.URL), Want: "URL must be the worker's own, " + w.root}
 	}
-	w.br.Configure(spec.breaker(r.breaker))
-	r.respecLocked(w, spec.clone(), time.Now())
+	for _, o := range r.groupLocked(w) {
+		o.br.Configure(spec.breaker(r.breaker))
+		r.respecLocked(o, spec.clone(), time.Now())
+	}
 	r.touchLocked()
 	return nil
 }
 
-// Update changes some of what the worker was registered with. Errors:
+// Update changes some of what the worker, and the other ranks of its engine, were
+// registered with. Errors:
 // ErrUnknown, *FieldError.
 func (r *Registry) Update(id ID, p Patch) error {
 	r.mu.Lock()
@@ -240,12 +263,14 @@ func (r *Registry) Update(id ID, p Patch) error {
 	if err := spec.Validate(); err != nil {
 		return err
 	}
-	r.amendLocked(w, spec, time.Now())
+	for _, o := range r.groupLocked(w) {
+		r.amendLocked(o, spec.clone(), time.Now())
+	}
 	r.touchLocked()
 	return nil
 }
 
-// Remove makes the worker drain: it takes no more requests, and after the
+// Remove makes the worker, and the other ranks of its engine, drain: it takes no more requests, and after the
 // drain time it is forgotten. Its running requests are never cut. A worker
 // that is not ready is forgotten at once. Errors: ErrUnknown.
 func (r *Registry) Remove(id ID) error {
@@ -257,10 +282,13 @@ func (r *Registry) Remove(id ID) error {
 		return ErrUnknown
 	case w.Status() == Draining:
 		return nil
-	case w.Status() == Ready && w.health.settle > 0 && r.running:
-		r.drainLocked(w, time.Now())
-	default:
-		r.forgetLocked(w)
+	}
+	for _, o := range r.groupLocked(w) {
+		if o.Status() == Ready && o.health.settle > 0 && r.running {
+			r.drainLocked(o, time.Now())
+		} else {
+			r.forgetLocked(o)
+		}
 	}
 	r.touchLocked()
 	return nil
@@ -269,10 +297,15 @@ func (r *Registry) Remove(id ID) error {
 // forgetLocked takes w out of the Registry. r.mu must be held.
 func (r *Registry) forgetLocked(w *Worker) {
 	delete(r.byID, w.id)
-	delete(r.byURL, w.base)
 	r.slots.give(w.slot)
 	all := slices.Clone(r.all)
 	r.all = slices.DeleteFunc(all, func(o *Worker) bool { return o == w })
+	if r.byURL[w.root] == w {
+		delete(r.byURL, w.root)
+		for _, o := range r.groupLocked(w) {
+			r.byURL[w.root] = o
+		}
+	}
 	r.endLocked(w)
 	r.jobs.Cancel(w.base)
 	if w.Status() != Draining { // those who still hold w must see that it takes nothing

@@ -111,7 +111,7 @@ func socket(u *url.URL) string {
 func (w *Worker) Request(ctx context.Context, method, path string) (*http.Request, error) {
 	at := socket(w.url)
 	if at == "" {
-		return http.NewRequestWithContext(ctx, method, w.base+path, nil)
+		return http.NewRequestWithContext(ctx, method, w.root+path, nil)
 	}
 	r, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
 	if err == nil {

@@ -54,7 +54,9 @@ func (s Status) String() string {
 type Worker struct {
 	id   ID       // constant
 	url  *url.URL // constant
-	base string   // constant
+	root string   // constant; url as text
+	base string   // constant; root, and @rank if it has one
+	rank int      // constant; -1 for none
 	slot int32    // constant
 	reg  *Registry
 	br   *breaker.Breaker
@@ -152,6 +154,9 @@ type RankLoad struct {
 	TokenUsage float64
 	Throughput float64
 	HitRate    float64
+
+	waitingTokens, maxTokens int64
+	utilization              float64
 }
 
 // ID returns the name of w's registration.
@@ -160,14 +165,22 @@ func (w *Worker) ID() ID { return w.id }
 // URL returns where w is. It must not be written to.
 func (w *Worker) URL() *url.URL { return w.url }
 
-// Base returns w's URL as text without a trailing slash: what an endpoint's
-// path is appended to. Equal workers have equal Bases.
+// Base returns the name by which w is known: its URL as text without a trailing
+// slash, and @rank if it is one rank of several. Equal workers have equal Bases.
 func (w *Worker) Base() string { return w.base }
 
 // Slot returns a small number that no other worker of the same Snapshot has: an
 // index into a slice of what is kept for each. Another worker has it when w is
 // gone.
 func (w *Worker) Slot() int { return int(w.slot) }
+
+// Rank returns which data-parallel rank of the engine at URL w is; ok is false
+// if w is the whole engine. Requests to a rank must name it.
+func (w *Worker) Rank() (rank int, ok bool) { return max(w.rank, 0), w.rank >= 0 }
+
+// Root returns w's URL as text without a trailing slash. It is what the ranks of
+// one engine have in common.
+func (w *Worker) Root() string { return w.root }
 
 // Info returns what is known of w now.
 func (w *Worker) Info() *Info { return w.info.Load() }

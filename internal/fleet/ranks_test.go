@@ -1,0 +1,134 @@
+package fleet
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// dpRig runs one engine with so many ranks, and an ordinary one.
+func dpRig(t *testing.T, aware bool, ranks int) (*rig, *Worker) {
+	r := newRig(t)
+	r.cfg.DPAware = aware
+	r.start()
+	e := r.es.at("a")
+	e.answer("/v1/models", `{"data":[{"id":"m","owned_by":"sglang"}]}`)
+	e.answer("/server_info", fmt.Sprintf(`{"version":"0.5","dp_size":%d,"max_total_num_tokens":1000}`, ranks))
+	w := r.add("a", Spec{})
+	r.add("b", Spec{})
+	after(time.Second)
+	return r, w
+}
+
+// bases lists who can be chosen.
+func (r *rig) bases() string {
+	var names []string
+	for _, w := range r.Snapshot().Ready {
+		names = append(names, strings.TrimPrefix(w.Base(), "http://"))
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+func TestRanks(t *testing.T) {
+	tests := []struct {
+		name  string
+		aware bool
+		ranks int
+		want  string
+	}{
+		{"nobody cares", false, 4, "a b"},
+		{"four", true, 4, "a@0 a@1 a@2 a@3 b"},
+		{"one", true, 1, "a b"},
+		{"none told", true, 0, "a b"},
+		{"nonsense", true, -7, "a b"},
+		{"too many", true, 100000, "a b"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, _ := dpRig(t, tt.aware, tt.ranks)
+				if got := r.bases(); got != tt.want {
+					t.Errorf("ready: %s; want %s", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestRanksLiveTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, first := dpRig(t, true, 2)
+		w, ok := r.Get(first.ID())
+		if !ok || w == first {
+			t.Fatalf("the ID of the registration is %v, want that of the first rank", w)
+		}
+		if rank, ok := w.Rank(); rank != 0 || !ok || w.Root() != "http://a" || w.Base() != "http://a@0" || w.URL().String() != "http://a" || w.Info().KVTokens != 1000 {
+			t.Errorf("rank %d, root %s, base %s, URL %s", rank, w.Root(), w.Base(), w.URL())
+		}
+		if _, err := r.Add(Spec{URL: "http://a"}); err == nil || !strings.Contains(err.Error(), "already exists at URL 'http://a'") {
+			t.Errorf("Add() of the same URL: %v, want a refusal", err)
+		}
+		if err := r.Update(w.ID(), Patch{Labels: map[string]string{"x": "1"}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Replace(w.ID(), Spec{URL: "http://c"}); err == nil || !strings.Contains(err.Error(), "http://a") {
+			t.Errorf("Replace() with another URL: %v, want a refusal", err)
+		}
+		r.es.at("a").answer("/v1/loads", `{"loads":[{"dp_rank":0,"num_running_reqs":1,"num_waiting_reqs":50,"num_used_tokens":7},{"dp_rank":1,"num_running_reqs":2,"num_used_tokens":9}]}`)
+		after(12 * time.Second)
+		for _, o := range r.Snapshot().All {
+			if o.Root() != "http://a" {
+				continue
+			}
+			rank, _ := o.Rank()
+			if l := o.Load(); l == nil || l.Running != rank+1 || l.UsedTokens != int64(7+2*rank) || o.Vetoed() != (rank == 0) || o.Info().Labels["x"] != "1" {
+				t.Errorf("rank %d: load %+v, veto %q, labels %v", rank, o.Load(), o.Veto(), o.Info().Labels)
+			}
+		}
+		r.es.at("a").set("refused")
+		for _, o := range r.Snapshot().All {
+			o.Suspect()
+		}
+		after(3 * time.Second)
+		if got := r.bases(); got != "b" {
+			t.Errorf("when the engine is gone: %s are ready, want b", got)
+		}
+		r.es.at("a").answer("/server_info", `{"version":"0.5","dp_size":3}`)
+		r.es.at("a").set("up")
+		after(20 * time.Second)
+		if got := r.bases(); got != "a@0 a@1 a@2 b" {
+			t.Errorf("when it is back with three ranks: %s are ready", got)
+		}
+		if err := r.Remove(w.ID()); err != nil {
+			t.Fatal(err)
+		}
+		after(10 * time.Second)
+		if got := r.bases(); got != "b" || len(r.Snapshot().All) != 1 {
+			t.Errorf("after Remove: %s are ready, %d known", got, len(r.Snapshot().All))
+		}
+		r.add("a", Spec{})
+		after(time.Second)
+		if got := r.bases(); got != "a@0 a@1 a@2 b" {
+			t.Errorf("added again: %s are ready", got)
+		}
+	})
+}
+
+// TestRanksByLabel: vLLM does not tell how many ranks it has.
+func TestRanksByLabel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.cfg.DPAware = true
+		r.start()
+		r.add("v", Spec{Labels: map[string]string{"dp_size": "2"}})
+		r.add("x", Spec{Labels: map[string]string{"dp_size": "many"}})
+		after(time.Second)
+		if got := r.bases(); got != "v@0 v@1 x" {
+			t.Errorf("ready: %s", got)
+		}
+	})
+}
