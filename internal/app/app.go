@@ -93,7 +93,7 @@ func (a *App) build() (err error) {
 		return err
 	}
 	settings := cfg.PolicySettings()
-	settings.Metrics, settings.Log = pm, log
+	settings.Metrics, settings.Log, settings.Prefixes = pm, log, policy.NewPrefixes(cfg.Cost)
 	a.router = route.New(route.Options{
 		Config: cfg.Retry, Backends: route.Backends{HTTPRegular: backend}, Aliases: cfg.Routing.Aliases(),
 		Policies: route.Policies{

@@ -44,6 +44,7 @@ type Config struct {
 	CacheAware policy.CacheAwareConfig `yaml:"cache_aware" help:"Policy cache_aware"`
 	LeastLoad  policy.LeastLoadConfig  `yaml:"least_load" help:"Policy least_load"`
 	PowerOfTwo policy.PowerOfTwoConfig `yaml:"power_of_two" help:"Policy power_of_two"`
+	Cost       policy.CostConfig       `yaml:"cost" help:"Policy cost"`
 	Routing    Routing                 `yaml:"routing" help:"Models"`
 	Retry      route.Config            `yaml:"retry" help:"Time limit and retries"`
 	Receipts   route.ReceiptConfig     `yaml:"receipts" help:"Receipts of decisions"`
@@ -98,6 +99,7 @@ func Default() *Config {
 		CacheAware: policy.DefaultCacheAwareConfig(),
 		LeastLoad:  policy.DefaultLeastLoadConfig(),
 		PowerOfTwo: policy.DefaultPowerOfTwoConfig(),
+		Cost:       policy.DefaultCostConfig(),
 		Retry:      route.DefaultConfig(),
 		Receipts:   route.DefaultReceiptConfig(),
 		Upstream:   upstream.DefaultConfig(),

@@ -1,6 +1,9 @@
 package policy
 
-import "sluice/internal/kit/radix"
+import (
+	"sluice/internal/kit/blocks"
+	"sluice/internal/kit/radix"
+)
 
 // A Choice is what a decision went by. It stays with the attempt: the Router
 // charges the worker by it, a Learner finds in it what it did, and the receipt
@@ -22,9 +25,9 @@ type Choice struct {
 	// computed them. The slice's memory is used again.
 	Keys []uint64
 
-	slot  int32  // the worker's number with the Learner; its own business
-	fresh int32  // index in Keys of the first that the worker was newly given
-	era   uint32 // of the slot
+	put   blocks.Put // what the index of prompts was told of the attempt
+	bytes int        // of the prompt's text
+	begun bool       // the answer has
 
 	pin   pinRef    // where the request's routing key is remembered
 	found radix.Hit // what the tree of cache_aware has found of the prompt
@@ -37,6 +40,6 @@ func (c *Choice) Reset() { *c = Choice{Keys: c.Keys[:0]} }
 // Picker's choice has failed. What is known of the prompt stays.
 func (c *Choice) Took() {
 	keys := c.Keys
-	prompt, blocks := c.Prompt, c.Blocks
-	*c = Choice{Why: "retry", Considered: 1, Prompt: prompt, Uncached: prompt, Blocks: blocks, Keys: keys}
+	prompt, whole, bytes := c.Prompt, c.Blocks, c.bytes
+	*c = Choice{Why: "retry", Considered: 1, Prompt: prompt, Uncached: prompt, Blocks: whole, Keys: keys, bytes: bytes}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sluice/internal/fleet"
+	"sluice/internal/kit/blocks"
 )
 
 // Config says how workers are chosen.
@@ -80,6 +81,11 @@ type Settings struct {
 	CacheAware CacheAwareConfig
 	LeastLoad  LeastLoadConfig
 	PowerOfTwo PowerOfTwoConfig
+	Cost       CostConfig
+
+	// Prefixes is the memory for what policies of all models remember of prompts.
+	// Nil gives each its own.
+	Prefixes *blocks.Budget
 
 	// Rand is what chance comes from; nil is the runtime's source. A simulation
 	// that is to run the same way again gives its own, which only one goroutine
@@ -98,5 +104,6 @@ func DefaultSettings() *Settings {
 		CacheAware: DefaultCacheAwareConfig(),
 		LeastLoad:  DefaultLeastLoadConfig(),
 		PowerOfTwo: DefaultPowerOfTwoConfig(),
+		Cost:       DefaultCostConfig(),
 	}
 }

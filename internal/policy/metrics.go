@@ -9,6 +9,7 @@ type Metrics struct {
 	PrefixHashBranch        *metric.CounterVec   `name:"smg_prefix_hash_policy_branch_total" labels:"branch" help:"Decisions of prefix_hash, by what they went by."`
 	ManualBranch            *metric.CounterVec   `name:"smg_manual_policy_branch_total" labels:"branch" help:"Decisions of manual and of the routing key override, by what was remembered."`
 	ManualEntries           *metric.GaugeFunc    `name:"smg_manual_policy_cache_entries" help:"Routing keys that are remembered."`
+	IndexBytes              *metric.GaugeFunc    `name:"sluice_policy_index_bytes" help:"Memory for what policy cost remembers of prompts, of all models."`
 	RoutingKeys             *metric.GaugeVecFunc `name:"smg_worker_routing_keys_active" labels:"worker" help:"Routing keys with requests in flight at a worker."`
 
 	CacheAwareBranch *metric.CounterVec `name:"smg_cache_aware_policy_branch_total" labels:"branch" help:"Decisions of cache_aware, by what they went by."`

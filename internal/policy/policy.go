@@ -68,6 +68,7 @@ func NeedsText(p Policy) bool {
 var builtin = map[string]func(*Settings) Policy{
 	"bucket":             func(s *Settings) Policy { return newBucket(s) },
 	"cache_aware":        func(s *Settings) Policy { return newCacheAware(s) },
+	"cost":               func(s *Settings) Policy { return newCost(s) },
 	"consistent_hashing": func(s *Settings) Policy { return newConsistentHashing(s) },
 	"manual":             func(s *Settings) Policy { return newSticky(s, nil) },
 	"prefix_hash":        func(s *Settings) Policy { return newPrefixHash(s) },

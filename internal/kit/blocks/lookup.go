@@ -6,8 +6,10 @@ const (
 	MaxHeld = 128
 
 	// fine is how many segments may differ in hits only.
-	fine        = 32
-	maxSegments = fine + MaxHeld + 2
+	fine = 32
+
+	// MaxSegments is how many parts a chain is seen as.
+	MaxSegments = fine + MaxHeld + 2
 )
 
 // A Segment is a part of a chain in which the same ones hold every block, and
@@ -27,7 +29,7 @@ type Held struct {
 
 // A Match is what a Lookup finds. It has the memory for that in itself.
 type Match struct {
-	segments [maxSegments]Segment
+	segments [MaxSegments]Segment
 	held     [MaxHeld]Held
 	parts    int
 	holders  int
@@ -137,7 +139,7 @@ func (s *search) found(i int32, x sight) {
 	m := s.m
 	end := s.end
 	s.end = i
-	if x.holders == 0 || m.parts == maxSegments {
+	if x.holders == 0 || m.parts == MaxSegments {
 		return
 	}
 	e := body{seen: x.seen, hits: x.hits}
