@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"errors"
+	"strconv"
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
@@ -53,8 +54,8 @@ var errHead = errors.New("a header field cannot be sent")
 
 // appendHead appends the head of the request that lead gets with r. Nothing of
 // the client's is copied that is not on the list, nor what its Connection field
-// names.
-func appendHead(b []byte, r *infer.Request, lead *fleet.Worker, p *peer) ([]byte, error) {
+// names. The body will have length bytes, -1 if nobody knows.
+func appendHead(b []byte, r *infer.Request, lead *fleet.Worker, p *peer, length int64) ([]byte, error) {
 	b, ok := h1.AppendRequestLine(b, "POST", p.targets[r.Endpoint])
 	if !ok {
 		return b, errors.New("the worker's path cannot be sent")
@@ -90,13 +91,16 @@ func appendHead(b []byte, r *infer.Request, lead *fleet.Worker, p *peer) ([]byte
 		// about to be closed, and fail.
 		field("Connection", "close")
 	}
+	if rank, ok := lead.Rank(); ok {
+		field("X-Data-Parallel-Rank", strconv.Itoa(rank))
+	}
 	field("X-Request-Id", r.ID)
 	field("User-Agent", "sluice")
 	if !ok {
 		return b, errHead
 	}
-	if n := r.BodyLength(); n >= 0 {
-		b, _ = h1.AppendContentLength(b, n)
+	if length >= 0 {
+		b, _ = h1.AppendContentLength(b, length)
 	} else {
 		b = append(b, h1.ChunkedField...)
 	}

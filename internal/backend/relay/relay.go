@@ -17,7 +17,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -90,11 +90,7 @@ func (b *Backend) meet(w *fleet.Worker) (*peer, error) {
 	case "unix":
 		p.name = "localhost"
 	default:
-		base, err := url.Parse(w.Base())
-		if err != nil {
-			return nil, err
-		}
-		prefix = base.EscapedPath()
+		prefix = strings.TrimSuffix(u.EscapedPath(), "/")
 	}
 	for _, e := range infer.Endpoints() {
 		p.targets[e] = prefix + e.Path()
@@ -114,11 +110,13 @@ func (b *Backend) Serve(ctx context.Context, r *infer.Request, w *infer.Reply, t
 		c := calls.Get().(*call)
 		defer c.free()
 		c.r, c.w = r, w
-		x.Method, x.Body, x.Sink, x.Between = http.MethodPost, r.Body, c, b.cfg.Between
+		x.Method, x.Body, x.Sink, x.Between = http.MethodPost, rankBody(r.Body, t.Lead), c, b.cfg.Between
+		length := int64(len(x.Body))
 		if r.Left() {
+			length = r.BodyLength()
 			x.Draw((*upload)(r), r.BodyLength())
 		}
-		if x.Head, err = appendHead(x.Head, r, t.Lead, p); err == nil {
+		if x.Head, err = appendHead(x.Head, r, t.Lead, p, length); err == nil {
 			return c.end(ctx, p.host.Do(ctx, x))
 		}
 	}
