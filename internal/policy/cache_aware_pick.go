@@ -126,6 +126,11 @@ func (p *cachePicker) miss(c *Choice, now int64) (i, by int) {
 	return p.least(c, 1, now), byWait
 }
 
+// compared is how many workers are asked each time, of a larger fleet so many from
+// a random place on: reading thousands of counters that other cores write costs
+// more than the better choice is worth.
+const compared = 64
+
 // asHolders is how many of those who hold the same are compared.
 const asHolders = 16
 
@@ -217,7 +222,7 @@ func (p *cachePicker) tooBusy(load int64) bool {
 // asked only now and then, so that a decision does not cost more the more there
 // are.
 func (p *cachePicker) ask() {
-	if every := uint64(len(p.ws) / scanAll); every > 1 && p.asked.Add(1)%every != 1 {
+	if every := uint64(len(p.ws) / compared); every > 1 && p.asked.Add(1)%every != 1 {
 		return
 	}
 	var sum, squares float64
@@ -238,7 +243,7 @@ func (p *cachePicker) pressed(now int64) bool {
 	if p.cfg.Full >= 1 && p.cfg.Spread >= 1 {
 		return false
 	}
-	if every := uint64(len(p.ws) / scanAll); every <= 1 || p.looked.Add(1)%every == 1 {
+	if every := uint64(len(p.ws) / compared); every <= 1 || p.looked.Add(1)%every == 1 {
 		fullest, emptiest := 0.0, 1.0
 		for _, w := range p.ws {
 			if u, ok := usage(w, now); ok {
@@ -274,7 +279,7 @@ func (p *cachePicker) least(c *Choice, full float64, now int64) int {
 	warm := p.warm.young.Load() > 0
 	var best int
 	var least, served uint64
-	scan := min(n, scanAll)
+	scan := min(n, compared)
 	for seen := range scan {
 		w := p.ws[i]
 		load := uint64(max(0, w.InFlight()))
