@@ -127,13 +127,16 @@ type candidate struct {
 // Pick implements Picker.
 func (p *costPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	p.read(r, c)
-	var m blocks.Match
-	start := p.dice.uint32()
-	p.index.Lookup(c.Keys, indexTime(r.Received), scoreHolders, start, &m)
 	var b bill
-	p.open(&b, c, &m)
+	start := p.dice.uint32()
+	want := scoreHolders
+	if len(p.ws) <= scoreAll {
+		want = blocks.MaxHeld // some may be away
+	}
+	p.index.Lookup(c.Keys, indexTime(r.Received), want, start, &b.match)
+	p.open(&b, c)
 	var room [scoreHolders + scoreOthers]candidate
-	cs := p.candidates(room[:0], &m, start)
+	cs := p.candidates(room[:0], &b.match, start)
 	i := p.cheapest(&b, cs, r.Received.UnixNano(), int(uint64(start)*uint64(len(cs))>>32))
 	w := p.ws[cs[i].at]
 	c.Considered = len(cs)
@@ -258,21 +261,21 @@ type bill struct {
 	block      float64 // tokens of a block
 	perRequest float64
 	perToken   float64
-	segments   []blocks.Segment
+	match      blocks.Match
 	beyond     [blocks.MaxSegments + 1]float64 // what computing all after a segment costs as a duplicate; at the end, what all does
 }
 
 // open begins the bill of the request that c tells of.
-func (p *costPicker) open(b *bill, c *Choice, m *blocks.Match) {
+func (p *costPicker) open(b *bill, c *Choice) {
 	out := slowFactor * p.learned.answerTokens()
 	b.prompt, b.block = float64(c.Prompt), blocks.Size/p.learned.bytesPerToken()
 	b.perRequest, b.perToken = out*slowPerRequest, out*slowPerToken
-	b.segments = m.Segments()
 	extra := (p.cfg.Duplicate - 1) * b.block
-	for i, s := range b.segments {
+	segments := b.match.Segments()
+	for i, s := range segments {
 		begin := int32(0)
-		if i+1 < len(b.segments) {
-			begin = b.segments[i+1].End
+		if i+1 < len(segments) {
+			begin = segments[i+1].End
 		}
 		rare := 1.0 // 0 for what everybody asks for
 		if have := p.cfg.Popular * float64(s.Holders); have < float64(s.Hits) {
@@ -290,9 +293,9 @@ func (b *bill) uncached(hit int32) float64 { return max(b.prompt-float64(hit)*b.
 // no more.
 func (b *bill) share(part int32) (hit int32, duplicate float64) {
 	if part < 0 {
-		return 0, b.beyond[len(b.segments)]
+		return 0, b.beyond[len(b.match.Segments())]
 	}
-	return b.segments[part].End, b.beyond[part]
+	return b.match.Segments()[part].End, b.beyond[part]
 }
 
 // price returns what the request costs on w.

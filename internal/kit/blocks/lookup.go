@@ -34,6 +34,8 @@ type Match struct {
 	parts    int
 	holders  int
 	seen     [64]uint64 // of slots modulo 4,096: those that are in held, and perhaps others
+
+	search // while it lasts
 }
 
 // Segments returns the segments of the chain that somebody holds, the deepest
@@ -59,14 +61,13 @@ type sight struct {
 	hits    float32
 }
 
-// A search is one Lookup.
+// A search is one Lookup under way.
 type search struct {
 	ix    *Index
 	keys  []uint64
 	now   uint32
 	want  int
 	start uint32
-	m     *Match
 	end   int32 // where the segment ends that is being looked for
 	named int32 // holders of the last segment
 }
@@ -81,25 +82,23 @@ func (ix *Index) Lookup(keys []uint64, now uint32, want int, start uint32, m *Ma
 	if len(keys) == 0 {
 		return
 	}
-	s := search{ix: ix, keys: keys, now: now, want: min(want, MaxHeld), start: start, m: m, end: int32(len(keys))}
-	first := s.look(0)
-	if first.holders == 0 {
-		return
+	m.search = search{ix: ix, keys: keys, now: now, want: min(want, MaxHeld), start: start, end: int32(len(keys))}
+	if first := m.look(0); first.holders > 0 {
+		if last := int32(len(keys) - 1); last > 0 {
+			m.between(0, last, first, m.look(last))
+		}
+		m.found(0, first)
 	}
-	last := int32(len(keys) - 1)
-	if last > 0 {
-		s.between(0, last, first, s.look(last))
-	}
-	s.found(0, first)
+	m.search = search{}
 }
 
 // look returns what is to be seen of block i.
-func (s *search) look(i int32) sight {
-	key := s.keys[i]
-	sh := s.ix.shard(key)
+func (m *Match) look(i int32) sight {
+	key := m.keys[i]
+	sh := m.ix.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	e, _ := sh.find(&s.ix.slabs, key)
+	e, _ := sh.find(&m.ix.slabs, key)
 	if e == nil {
 		return sight{}
 	}
@@ -108,79 +107,77 @@ func (s *search) look(i int32) sight {
 
 // between finds the segments that begin after block i and not after block j,
 // whose sights are a and b.
-func (s *search) between(i, j int32, a, b sight) {
-	if s.alike(a, b) {
+func (m *Match) between(i, j int32, a, b sight) {
+	if m.alike(a, b) {
 		return
 	}
 	if j == i+1 {
-		s.found(j, b)
+		m.found(j, b)
 		return
 	}
 	k := (i + j) / 2
-	c := s.look(k)
-	s.between(k, j, c, b)
-	s.between(i, k, a, c)
+	c := m.look(k)
+	m.between(k, j, c, b)
+	m.between(i, k, a, c)
 }
 
 // alike reports whether two blocks may be in one segment.
-func (s *search) alike(a, b sight) bool {
+func (m *Match) alike(a, b sight) bool {
 	switch {
 	case a == b:
 		return true
-	case a.holders == 0 || b.holders == 0 || s.m.parts < fine:
+	case a.holders == 0 || b.holders == 0 || m.parts < fine:
 		return false
 	}
-	return a.holders == b.holders || s.m.holders >= s.want
+	return a.holders == b.holders || m.holders >= m.want
 }
 
 // found notes the segment that begins with block i and ends where the one after
 // it begins.
-func (s *search) found(i int32, x sight) {
-	m := s.m
-	end := s.end
-	s.end = i
+func (m *Match) found(i int32, x sight) {
+	end := m.end
+	m.end = i
 	if x.holders == 0 || m.parts == MaxSegments {
 		return
 	}
 	e := body{seen: x.seen, hits: x.hits}
-	m.segments[m.parts] = Segment{End: end, Holders: x.holders, Hits: e.hitsAt(s.now)}
-	if x.holders > s.named && m.holders < s.want {
-		s.name(end)
-		s.named = x.holders
+	m.segments[m.parts] = Segment{End: end, Holders: x.holders, Hits: e.hitsAt(m.now)}
+	if x.holders > m.named && m.holders < m.want {
+		m.name(end)
+		m.named = x.holders
 	}
 	m.parts++
 }
 
 // name adds those to the holders who hold the block before end, and are not there.
-func (s *search) name(end int32) {
-	key := s.keys[end-1]
-	sh := s.ix.shard(key)
+func (m *Match) name(end int32) {
+	key := m.keys[end-1]
+	sh := m.ix.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	e, _ := sh.find(&s.ix.slabs, key)
+	e, _ := sh.find(&m.ix.slabs, key)
 	switch {
 	case e == nil:
 	case e.holder[0] == many:
 		cells := sh.sets[e.group[0]].cells
 		for i := range cells {
-			if c := cells[(i+int(s.start))&(len(cells)-1)]; c != 0 {
-				s.add(cellHolder(c), end)
-				if s.m.holders == s.want {
+			if c := cells[(i+int(m.start))&(len(cells)-1)]; c != 0 {
+				m.add(cellHolder(c), end)
+				if m.holders == m.want {
 					return
 				}
 			}
 		}
 	default:
 		for _, h := range e.holder {
-			if h != nobody && s.m.holders < s.want {
-				s.add(h, end)
+			if h != nobody && m.holders < m.want {
+				m.add(h, end)
 			}
 		}
 	}
 }
 
-func (s *search) add(holder uint16, depth int32) {
-	m := s.m
+func (m *Match) add(holder uint16, depth int32) {
 	word, bit := &m.seen[holder>>6&63], uint64(1)<<(holder&63)
 	if *word&bit != 0 {
 		for i := range m.holders {
