@@ -166,7 +166,7 @@ func (p *stickyPicker) assign(c *Choice) *fleet.Worker {
 
 // Sent implements Learner.
 func (p *stickyPicker) Sent(r *infer.Request, w *fleet.Worker, c *Choice) {
-	if c.pin.i == 0 {
+	if c.pin.i == 0 && p.sits(w) {
 		// No key, or the router sends it elsewhere than it was to go.
 		if key := p.headers.of(r); key != nil {
 			c.pin = p.pins.second(p.pins.hash(r, key), &p.seating, w)

@@ -112,6 +112,12 @@ type seating struct {
 // seatOf returns the seat of a worker who sits.
 func (s *seating) seatOf(w *fleet.Worker) uint32 { return s.seat[w.Slot()] }
 
+// sits reports whether w is one of those that s was made for.
+func (s *seating) sits(w *fleet.Worker) bool {
+	i := w.Slot()
+	return i < len(s.seat) && s.at[s.seat[i]] == w
+}
+
 // who returns the worker at the place, nil if he is away, or came after s was made.
 func (s *seating) who(at place) *fleet.Worker {
 	if at.seat == 0 || int(at.seat) > len(s.at) {

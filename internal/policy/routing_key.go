@@ -35,7 +35,7 @@ func (c RoutingKeyConfig) Validate() error {
 		}
 	}
 	if c.Idle < 0 {
-		errs = append(errs, fmt.Errorf("max-idle-secs must not be negative, not %v", c.Idle))
+		errs = append(errs, fmt.Errorf("max-idle-secs must not be negative, not %v", c.Idle.Seconds()))
 	}
 	if c.MaxKeys < 1 || c.MaxKeys > maxKeys {
 		errs = append(errs, fmt.Errorf("sticky-max-keys must be 1 to %d, not %d", maxKeys, c.MaxKeys))
