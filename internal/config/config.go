@@ -44,6 +44,7 @@ type Config struct {
 	CacheAware policy.CacheAwareConfig `yaml:"cache_aware" help:"Policy cache_aware"`
 	LeastLoad  policy.LeastLoadConfig  `yaml:"least_load" help:"Policy least_load"`
 	PowerOfTwo policy.PowerOfTwoConfig `yaml:"power_of_two" help:"Policy power_of_two"`
+	Ranks      policy.RanksConfig      `yaml:"ranks" help:"Data-parallel ranks"`
 	Cost       policy.CostConfig       `yaml:"cost" help:"Policy cost"`
 	Routing    Routing                 `yaml:"routing" help:"Models"`
 	Retry      route.Config            `yaml:"retry" help:"Time limit and retries"`
@@ -99,6 +100,7 @@ func Default() *Config {
 		CacheAware: policy.DefaultCacheAwareConfig(),
 		LeastLoad:  policy.DefaultLeastLoadConfig(),
 		PowerOfTwo: policy.DefaultPowerOfTwoConfig(),
+		Ranks:      policy.DefaultRanksConfig(),
 		Cost:       policy.DefaultCostConfig(),
 		Retry:      route.DefaultConfig(),
 		Receipts:   route.DefaultReceiptConfig(),

@@ -81,6 +81,7 @@ type Settings struct {
 	CacheAware CacheAwareConfig
 	LeastLoad  LeastLoadConfig
 	PowerOfTwo PowerOfTwoConfig
+	Ranks      RanksConfig
 	Cost       CostConfig
 
 	// Prefixes is the memory for what policies of all models remember of prompts.
@@ -104,6 +105,7 @@ func DefaultSettings() *Settings {
 		CacheAware: DefaultCacheAwareConfig(),
 		LeastLoad:  DefaultLeastLoadConfig(),
 		PowerOfTwo: DefaultPowerOfTwoConfig(),
+		Ranks:      DefaultRanksConfig(),
 		Cost:       DefaultCostConfig(),
 	}
 }

@@ -86,6 +86,9 @@ func New(name string, s *Settings) (Policy, error) {
 		return nil, fmt.Errorf("unknown policy %q; want one of %s", name, strings.Join(Names(), ", "))
 	}
 	p := f(s)
+	if s.Ranks.MinTokens {
+		p = minTokens{p}
+	}
 	if s.RoutingKey.Override && !goesByKeys(name) {
 		p = newSticky(s, p)
 	}

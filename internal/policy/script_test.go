@@ -14,6 +14,8 @@ package policy
 //	workers a b c kv=100000 priority=high
 //	    They come, in this order, at http://a:8000 …; kv is the tokens that their
 //	    caches hold, context those of a prompt at most; anything else is a label.
+//	workers a ranks=2
+//	    It is an engine with two data-parallel ranks: a@0 and a@1 come.
 //	leave a
 //	    It is removed. If it comes again it is another worker.
 //	away a, back a
@@ -129,7 +131,7 @@ func newStage(t *testing.T) *stage {
 	health := fleet.DefaultHealthConfig()
 	health.Disabled = true
 	cfg := fleet.DefaultConfig()
-	cfg.DrainSettle = 0
+	cfg.DrainSettle, cfg.DPAware = 0, true
 	s.reg = fleet.New(cfg, health, breaker.DefaultConfig(), fleet.Options{Transport: s.types})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -234,7 +236,7 @@ func (s *stage) act(words []word) error {
 		}
 		switch verb {
 		case "leave":
-			s.cast = slices.DeleteFunc(slices.Clone(s.cast), func(o *fleet.Worker) bool { return o == w })
+			s.cast = slices.DeleteFunc(slices.Clone(s.cast), func(o *fleet.Worker) bool { return o.Root() == w.Root() })
 			delete(s.away, w)
 			if err := s.reg.Remove(w.ID()); err != nil {
 				return err
@@ -308,6 +310,8 @@ func (s *stage) come(rest []word) error {
 			e.kv = n
 		case w.key == "context" && err == nil:
 			e.context = n
+		case w.key == "ranks" && err == nil:
+			e.ranks = n
 		default:
 			labels[w.key] = w.text
 		}
@@ -318,11 +322,35 @@ func (s *stage) come(rest []word) error {
 		if err != nil {
 			return err
 		}
+		if e.ranks > 1 {
+			if err := s.comeByRank(name, e.ranks); err != nil {
+				return err
+			}
+			continue
+		}
 		w, _ := s.reg.Get(id)
 		s.cast = append(slices.Clip(s.cast), w)
 		s.names[w] = name
 	}
 	return s.bind()
+}
+
+// comeByRank waits until an engine's ranks have come, and names them.
+func (s *stage) comeByRank(name string, ranks int) error {
+	time.Sleep(10 * time.Millisecond) // by when the fleet has told of them
+	synctest.Wait()
+	here := make([]*fleet.Worker, ranks)
+	for _, w := range s.reg.Snapshot().Ready {
+		if n, ok := w.Rank(); ok && w.Root() == "http://"+name+":8000" && n < ranks {
+			here[n] = w
+			s.names[w] = name + "@" + strconv.Itoa(n)
+		}
+	}
+	if slices.Contains(here, nil) {
+		return errors.New("not all ranks came")
+	}
+	s.cast = append(slices.Clip(s.cast), here...)
+	return nil
 }
 
 // who finds a worker that is there.
@@ -677,7 +705,7 @@ func setIn(v reflect.Value, name, value string) (found bool, err error) {
 // A troupe answers for workers what they are asked when they come.
 type troupe struct{ m sync.Map } // *engine by host
 
-type engine struct{ kv, context int }
+type engine struct{ kv, context, ranks int }
 
 func (p *troupe) RoundTrip(req *http.Request) (*http.Response, error) {
 	v, _ := p.m.Load(req.URL.Host)
@@ -690,7 +718,7 @@ func (p *troupe) RoundTrip(req *http.Request) (*http.Response, error) {
 	case "/v1/models":
 		body = fmt.Sprintf(`{"data":[{"id":"m","owned_by":"sglang","max_model_len":%d}]}`, e.context)
 	case "/server_info":
-		body = fmt.Sprintf(`{"version":"0.5.23","max_total_num_tokens":%d}`, e.kv)
+		body = fmt.Sprintf(`{"version":"0.5.23","max_total_num_tokens":%d,"dp_size":%d}`, e.kv, e.ranks)
 	}
 	status := http.StatusOK
 	if body == "" {

@@ -169,3 +169,29 @@ func TestTuningIsChecked(t *testing.T) {
 		t.Errorf("mean %s", got)
 	}
 }
+
+// TestARankCostsNothing: the scheduler of ranks allocates nothing, and leaves
+// Learners what they are.
+func TestARankCostsNothing(t *testing.T) {
+	ws := workers(t, 2)
+	s := DefaultSettings()
+	s.Ranks.MinTokens = true
+	for _, name := range Names() {
+		p, err := New(name, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner := mustNew(t, name)
+		if NeedsText(p) != NeedsText(inner) {
+			t.Errorf("%s: NeedsText() is %v with it", name, NeedsText(p))
+		}
+		pick := minTokensPicker{inner.Bind(ws), map[*fleet.Worker][]*fleet.Worker{ws[0]: ws, ws[1]: ws}}
+		r, c := &infer.Request{Model: "m", Received: time.Now()}, new(Choice)
+		if raceEnabled {
+			continue
+		}
+		if n := testing.AllocsPerRun(100, func() { pick.Pick(r, c) }); n != 0 {
+			t.Errorf("%s: %v allocations, want 0", name, n)
+		}
+	}
+}
