@@ -197,7 +197,9 @@ func (a *App) Run(ctx context.Context) error {
 			break
 		}
 	}
-	a.log.Info("serving", "url", a.URL(), "metrics", a.MetricsURL(), "policy", a.cfg.Policy.Name, "workers", len(a.cfg.Workers.WorkerURLs))
+	if ctx.Err() == nil {
+		a.log.Info("serving", "url", a.URL(), "metrics", a.MetricsURL(), "policy", a.cfg.Policy.Name, "workers", len(a.cfg.Workers.WorkerURLs))
+	}
 	<-ctx.Done()
 	a.draining.Store(true)
 	a.log.Info("stopping: running requests may end", "grace", a.cfg.Server.Grace.String())

@@ -54,23 +54,19 @@ const features = api.CoreFeaturesV2 | experimental.CoreFeaturesExtendedConst | e
 // compile reads, checks, rewrites and compiles a component. cache may be nil.
 func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.CompilationCache) (c *code, err error) {
 	plan, err := component.Link(binary)
-	if errors.Is(err, component.ErrNotComponent) && core.Is(binary) {
+	switch {
+	case len(binary) == 0:
+		return nil, errors.New("it is empty; want a WebAssembly component")
+	case errors.Is(err, component.ErrNotComponent) && core.Is(binary):
 		return nil, errors.New("it is a core module; want a component (wasm-tools component new makes one of it)")
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	c = &code{plan: plan, limits: limits}
 	if c.world, c.hooks, err = hooksOf(plan); err != nil {
 		return nil, err
 	}
-	// One page more than a guest may have: a memory that is to be put back has
-	// to be able to be grown by one.
-	cfg := wazero.NewRuntimeConfigCompiler().WithMemoryLimitPages(limits.MemoryPages + 1).WithCoreFeatures(features)
-	if cache != nil {
-		cfg = cfg.WithCompilationCache(cache)
-	}
-	c.rt = wazero.NewRuntimeWithConfig(ctx, cfg)
+	c.rt = newRuntime(ctx, limits, cache)
 	defer func() {
 		if err != nil {
 			c.close(ctx)

@@ -40,6 +40,13 @@ func NewEngine(dir string, log *slog.Logger) (*Engine, error) {
 	}
 	e.now.Store(1)
 	e.modules.Store(new([]*Module))
+	var err error
+	if e.unsafe, err = selfTest(context.Background()); err != nil {
+		return nil, err
+	}
+	if e.unsafe != "" {
+		log.Warn("modules get a new instance for each call, which is slow: instances cannot be put back here", "because", e.unsafe)
+	}
 	return e, nil
 }
 
