@@ -136,6 +136,7 @@ type cacheAware struct {
 
 	mu      sync.Mutex
 	members members // what Bind made last; guarded by mu, and see at
+	binds   uint64  // guarded by mu; calls of Bind
 
 	at atomic.Pointer[members] // the same, for those who only look
 
@@ -149,7 +150,14 @@ type member struct {
 	tenant   atomic.Pointer[radix.Tenant] // nil if there is no tree, or it has no room
 	epoch    atomic.Uint64                // of the worker, when it became this tenant
 	diverted atomic.Int64                 // when it was last given a prompt that another holds, in Unix nanoseconds
+	lead     atomic.Int64                 // what served adds
+	bound    uint64                       // the last Bind that it was part of; guarded by cacheAware.mu
 }
+
+// served is how many requests m's worker has served, for telling equals apart.
+// One that comes, or comes back, begins with as many as the one that has served
+// the fewest: it is not given everything until it has caught up.
+func (m *member) served() int64 { return int64(m.w.Served()) + m.lead.Load() }
 
 // members are found by Worker.Slot; one may be nil.
 type members []*member
@@ -197,16 +205,33 @@ func (p *cacheAware) Bind(ws []*fleet.Worker) Picker {
 			l[i] = nil
 		}
 	}
+	p.binds++
+	fewest := int64(math.MaxInt64) // served by those who were here before
 	for _, w := range ws {
-		if l.of(w) != nil || w.Status() == fleet.Draining {
+		if m := l.of(w); m != nil && m.bound == p.binds-1 {
+			fewest = min(fewest, m.served())
+		}
+	}
+	for _, w := range ws {
+		m := l.of(w)
+		if m == nil && w.Status() != fleet.Draining {
+			if was := l[w.Slot()]; was != nil {
+				p.leave(was)
+			}
+			m = &member{w: w}
+			p.join(m)
+			l[w.Slot()] = m
+		}
+		if m == nil {
 			continue
 		}
-		if m := l[w.Slot()]; m != nil {
-			p.leave(m)
+		if m.bound != p.binds-1 || p.binds == 1 {
+			if fewest == math.MaxInt64 {
+				fewest = 0
+			}
+			m.lead.Store(fewest - int64(w.Served()))
 		}
-		m := &member{w: w}
-		p.join(m)
-		l[w.Slot()] = m
+		m.bound = p.binds
 	}
 	p.members = l
 	p.at.Store(&l)

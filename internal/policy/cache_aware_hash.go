@@ -136,8 +136,8 @@ func (h *heads) makeRoom(s *headShard, now int64) {
 // pickByHash returns which worker is to have text, and why: one that was given
 // the longest beginning that anybody was, unless it has too much to do.
 func (p *cachePicker) pickByHash(text []byte, c *Choice, now int64) (i, by int) {
-	if p.pressed(now) {
-		return p.least(c, p.cfg.Full, now), byPressure
+	if full := p.pressed(now); full < 1 {
+		return p.least(c, full, now), byPressure
 	}
 	var room [maxBoundaries]uint64
 	keys := p.hash.keys(text, &room)

@@ -45,7 +45,9 @@ func newCachePicker(p *cacheAware, ws []*fleet.Worker, l members) *cachePicker {
 		k.index[i] = -1
 	}
 	for i, w := range ws {
-		k.members[i] = l.of(w)
+		if k.members[i] = l.of(w); k.members[i] == nil {
+			k.members[i] = &member{w: w} // it is about to leave
+		}
 		if w.Slot() < len(k.index) {
 			k.index[w.Slot()] = int32(i)
 		}
@@ -96,8 +98,8 @@ func (p *cachePicker) pickByTree(text []byte, c *Choice, now int64) (i, by int) 
 		share = float64(c.found.Matched) / float64(len(text))
 		p.ratio.Observe(share)
 	}
-	if p.pressed(now) {
-		return p.least(c, p.cfg.Full, now), byPressure
+	if full := p.pressed(now); full < 1 {
+		return p.least(c, full, now), byPressure
 	}
 	if share > p.cfg.Match {
 		if i := p.bestHolder(len(text), c); i >= 0 {
@@ -182,14 +184,10 @@ func (p *cachePicker) bestOf(h radix.Hit, c *Choice) int {
 
 // credit notes in c how much of the prompt m holds.
 func (p *cachePicker) credit(m *member, bytes int, c *Choice) {
-	if m == nil {
-		return
-	}
-	t := m.tenant.Load()
+	t, h := m.tenant.Load(), c.found
 	if t == nil {
 		return
 	}
-	h := c.found
 	for range asHolders {
 		if h.Matched == 0 {
 			return
@@ -237,11 +235,12 @@ func (p *cachePicker) ask() {
 	p.deviation.Store(math.Float64bits(math.Sqrt(max(0, squares/n-mean*mean))))
 }
 
-// pressed reports whether the workers' KV caches say that load counts for more
-// than caches.
-func (p *cachePicker) pressed(now int64) bool {
+// pressed returns 1, or, if the workers' KV caches say that load counts for more
+// than what they hold, how much of its cache a worker may use that is to be
+// preferred.
+func (p *cachePicker) pressed(now int64) (full float64) {
 	if p.cfg.Full >= 1 && p.cfg.Spread >= 1 {
-		return false
+		return 1
 	}
 	if every := uint64(len(p.ws) / compared); every <= 1 || p.looked.Add(1)%every == 1 {
 		fullest, emptiest := 0.0, 1.0
@@ -254,7 +253,10 @@ func (p *cachePicker) pressed(now int64) bool {
 		p.emptiest.Store(math.Float64bits(emptiest))
 	}
 	fullest, emptiest := math.Float64frombits(p.fullest.Load()), math.Float64frombits(p.emptiest.Load())
-	return fullest > p.cfg.Full || fullest-emptiest > p.cfg.Spread
+	if most := min(p.cfg.Full, emptiest+p.cfg.Spread); fullest > most {
+		return most
+	}
+	return 1
 }
 
 // usage returns how much of its KV cache w uses, if it has said so lately.
@@ -278,7 +280,8 @@ func (p *cachePicker) least(c *Choice, full float64, now int64) int {
 	i := p.dice.below(n)
 	warm := p.warm.young.Load() > 0
 	var best int
-	var least, served uint64
+	var least uint64
+	var served int64
 	scan := min(n, compared)
 	for seen := range scan {
 		w := p.ws[i]
@@ -289,17 +292,17 @@ func (p *cachePicker) least(c *Choice, full float64, now int64) int {
 			load <<= rampBits
 		}
 		if full < 1 {
-			if u, _ := usage(w, now); u > full {
+			if u, ok := usage(w, now); ok && u > full {
 				load += 1 << 48
 			}
 		}
 		switch {
 		case seen == 0:
-			best, least, served = i, load, w.Served()
+			best, least, served = i, load, p.members[i].served()
 		case load < least:
-			best, least, served = i, load, w.Served()
+			best, least, served = i, load, p.members[i].served()
 		case load == least:
-			if s := w.Served(); s < served {
+			if s := p.members[i].served(); s < served {
 				best, served = i, s
 			}
 		}
