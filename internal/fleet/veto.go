@@ -56,15 +56,18 @@ func (w *Worker) setVeto(v Veto, on bool) bool {
 	return true
 }
 
-// Offered returns those of ws that are to be offered to policies: those that
-// are not vetoed, or all if all are. Full reports that all are overloaded, so
-// that a gateway that sheds load refuses the request. It allocates only if some
-// are vetoed and some are not.
-func Offered(ws []*Worker) (offered []*Worker, full bool) {
+// AnyVeto is all reasons.
+const AnyVeto = Overloaded | Stalled | Wedged
+
+// Offered returns those of ws that are to be offered to a policy: those that
+// are not vetoed for a reason of mind, or all if all are. Full reports that all
+// are overloaded, so that a gateway that sheds load refuses the request. It
+// allocates only if some are vetoed and some are not.
+func Offered(ws []*Worker, mind Veto) (offered []*Worker, full bool) {
 	vetoed, over := 0, 0
 	for _, w := range ws {
 		v := w.Veto()
-		if v != 0 {
+		if v&mind != 0 {
 			vetoed++
 		}
 		if v&Overloaded != 0 {
@@ -76,7 +79,7 @@ func Offered(ws []*Worker) (offered []*Worker, full bool) {
 	}
 	offered = make([]*Worker, 0, len(ws)-vetoed)
 	for _, w := range ws {
-		if !w.Vetoed() {
+		if w.Veto()&mind == 0 {
 			offered = append(offered, w)
 		}
 	}

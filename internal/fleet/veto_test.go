@@ -179,20 +179,24 @@ func TestOffered(t *testing.T) {
 	three := []*Worker{still(t), still(t), still(t)}
 	tests := []struct {
 		vetoes [3]Veto
+		mind   Veto
 		want   string
 		full   bool
 	}{
-		{[3]Veto{}, "012", false},
-		{[3]Veto{Overloaded, 0, 0}, "12", false},
-		{[3]Veto{Overloaded, Wedged, 0}, "2", false},
-		{[3]Veto{Overloaded, Wedged, Stalled}, "012", false},
-		{[3]Veto{Overloaded, Overloaded, Overloaded | Wedged}, "012", true},
+		{[3]Veto{}, AnyVeto, "012", false},
+		{[3]Veto{Overloaded, 0, 0}, AnyVeto, "12", false},
+		{[3]Veto{Overloaded, Wedged, 0}, AnyVeto, "2", false},
+		{[3]Veto{Overloaded, Wedged, Stalled}, AnyVeto, "012", false},
+		{[3]Veto{Overloaded, Overloaded, Overloaded | Wedged}, AnyVeto, "012", true},
+		{[3]Veto{Overloaded, Wedged, 0}, Stalled | Wedged, "02", false},
+		{[3]Veto{Overloaded, Overloaded, Overloaded | Wedged}, Stalled | Wedged, "01", false},
+		{[3]Veto{Overloaded, Overloaded, Overloaded}, Stalled | Wedged, "012", true},
 	}
 	for _, tt := range tests {
 		for i, w := range three {
 			w.veto.Store(uint32(tt.vetoes[i]))
 		}
-		ws, full := Offered(three)
+		ws, full := Offered(three, tt.mind)
 		got := ""
 		for _, w := range ws {
 			for i := range three {
@@ -205,7 +209,7 @@ func TestOffered(t *testing.T) {
 			t.Errorf("vetoes %v: offered %s, full %v; want %s, %v", tt.vetoes, got, full, tt.want, tt.full)
 		}
 	}
-	if ws, full := Offered(nil); len(ws) != 0 || full {
+	if ws, full := Offered(nil, AnyVeto); len(ws) != 0 || full {
 		t.Errorf("of nobody: %v, %v", ws, full)
 	}
 }

@@ -106,6 +106,10 @@ func newCost(s *Settings) *cost {
 	return p
 }
 
+// PricesLoad implements LoadPricer: what waits in a worker is part of its price,
+// and who is full is passed over.
+func (p *cost) PricesLoad() bool { return true }
+
 // NewPrefixes returns the memory for what all policies that are made with c
 // remember of prompts.
 func NewPrefixes(c CostConfig) *blocks.Budget { return blocks.NewBudget(int64(c.Memory) << 20) }

@@ -64,6 +64,23 @@ func NeedsText(p Policy) bool {
 	return ok && t.NeedsText()
 }
 
+// A LoadPricer is a Policy that reckons with how much workers have to do, finely.
+type LoadPricer interface {
+	PricesLoad() bool
+}
+
+// Minds returns the vetoes for which workers are not offered to p's Pickers: all
+// of them, but of a LoadPricer not that of overload. A worker that must not be
+// chosen for seconds loses what it would have been cheapest for, and the others
+// have to compute it: in simulations of a full fleet that made first tokens
+// several times as late.
+func Minds(p Policy) fleet.Veto {
+	if l, ok := p.(LoadPricer); ok && l.PricesLoad() {
+		return fleet.AnyVeto &^ fleet.Overloaded
+	}
+	return fleet.AnyVeto
+}
+
 // builtin holds the policies by the name that configuration uses.
 var builtin = map[string]func(*Settings) Policy{
 	"bucket":             func(s *Settings) Policy { return newBucket(s) },

@@ -301,7 +301,7 @@ func (rt *Router) side(m *model, p place) *side {
 		return s
 	}
 	s.part = rt.part(m, p)
-	offered, full := fleet.Offered(m.was.ready[p])
+	offered, full := fleet.Offered(m.was.ready[p], policy.Minds(s.policy))
 	if s.shed = full && rt.shed; s.shed || len(offered) == 0 {
 		return s
 	}
