@@ -187,7 +187,7 @@ func TestARankCostsNothing(t *testing.T) {
 		}
 		pick := minTokensPicker{inner.Bind(ws), map[*fleet.Worker][]*fleet.Worker{ws[0]: ws, ws[1]: ws}}
 		r, c := &infer.Request{Model: "m", Received: time.Now()}, new(Choice)
-		if raceEnabled {
+		if raced {
 			continue
 		}
 		if n := testing.AllocsPerRun(100, func() { pick.Pick(r, c) }); n != 0 {
