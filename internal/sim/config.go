@@ -37,6 +37,10 @@ type Config struct {
 	Gateways     int           `flag:"gateways" help:"gateways that share the fleet and know nothing of each other; requests go to them in turn"`
 	LoadInterval time.Duration `flag:"load-monitor-interval" help:"pause between two load reports of an engine"`
 
+	Protect     bool    `flag:"worker-overload-protection" help:"give engines that report too much load no requests while others can serve them"`
+	OverWaiting int     `flag:"worker-overload-waiting-requests" help:"waiting requests from which an engine counts as overloaded"`
+	OverUsage   float64 `flag:"worker-overload-token-usage" help:"used part of its KV cache from which an engine counts as overloaded"`
+
 	SLO    time.Duration `flag:"slo" help:"also find each policy's capacity: the most requests a second and worker with a p90 of the first token's time of at most this; 0 not to"`
 	Warmup float64       `flag:"warmup" help:"share of the time whose requests are not counted, at the beginning"`
 	Seed   int64         `flag:"seed" help:"chance follows from it: the same seed gives the same figures"`
@@ -53,9 +57,10 @@ type Config struct {
 // DefaultConfig returns 16 workers. The engine is about what serves a model of
 // 70 billion parameters in FP8 on four H100: assumed, not measured.
 func DefaultConfig() Config {
+	served := fleet.DefaultConfig()
 	return Config{
 		Workers: 16, KVTokens: 1_000_000, Speed: 1, Rate: 1, Duration: 10 * time.Minute, CrowdTokens: 16_384,
-		Gateways: 1, LoadInterval: fleet.DefaultConfig().LoadInterval, Warmup: 0.1, Seed: 1,
+		Gateways: 1, LoadInterval: served.LoadInterval, Protect: served.Protect, OverWaiting: served.OverWaiting, OverUsage: served.OverUsage, Warmup: 0.1, Seed: 1,
 		PrefillRate: 15_000, DoubleContext: 60_000, Chunk: 4096, MaxRunning: 256,
 		StepTime: 12 * time.Millisecond, SequenceTime: 40 * time.Microsecond, ContextTime: 15 * time.Nanosecond,
 	}
@@ -92,6 +97,8 @@ func (c Config) Validate() error {
 	count("crowd-tokens", c.CrowdTokens, 1, 1<<22)
 	count("gateways", c.Gateways, 1, maxGateways)
 	span("load-monitor-interval", c.LoadInterval, 10*time.Millisecond, 24*time.Hour)
+	count("worker-overload-waiting-requests", c.OverWaiting, 1, 1<<30)
+	number("worker-overload-token-usage", c.OverUsage, 0, 1)
 	span("slo", c.SLO, 0, time.Hour)
 	if !(c.Warmup >= 0 && c.Warmup <= 0.9) {
 		errs = append(errs, fmt.Errorf("warmup %v is not between 0 and 0.9", c.Warmup))

@@ -36,11 +36,12 @@ func (q *events) push(e event) {
 	}
 }
 
-func (q *events) pop() (event, bool) {
+// first is what comes next, and stays there. There must be something.
+func (q *events) first() *event { return &q.heap[0] }
+
+// pop takes what comes next. There must be something.
+func (q *events) pop() event {
 	n := len(q.heap) - 1
-	if n < 0 {
-		return event{}, false
-	}
 	first := q.heap[0]
 	q.heap[0] = q.heap[n]
 	q.heap = q.heap[:n]
@@ -52,7 +53,7 @@ func (q *events) pop() (event, bool) {
 			}
 		}
 		if least == i {
-			return first, true
+			return first
 		}
 		q.heap[i], q.heap[least] = q.heap[least], q.heap[i]
 		i = least

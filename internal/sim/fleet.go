@@ -63,23 +63,20 @@ func newSimulation(cfg *Config, w *workload, p Contender, slack float64, done *a
 	}
 	s.limit = w.last + max(leastSlack, time.Duration(float64(w.last)*slack))
 	s.began, s.ended = s.begin, s.end
+	for _, n := range w.starts {
+		s.events.push(event{at: w.requests[n].at, kind: arrival, n: n})
+	}
+	s.events.push(event{kind: report})
 	return s, nil
 }
 
 // run runs until all is answered, the limit, or the end of ctx.
 func (s *simulation) run(ctx context.Context) error {
-	for _, n := range s.w.starts {
-		s.events.push(event{at: s.w.requests[n].at, kind: arrival, n: n})
-	}
-	s.events.push(event{kind: report})
-	for n := 1; ; n++ {
-		e, ok := s.events.pop()
-		if !ok || e.at > s.limit {
-			return nil
-		}
+	for n := 1; s.events.len() > 0 && s.events.first().at <= s.limit; n++ {
 		if n%4096 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
+		e := s.events.pop()
 		s.now = e.at
 		switch e.kind {
 		case arrival:
@@ -93,6 +90,7 @@ func (s *simulation) run(ctx context.Context) error {
 			s.report()
 		}
 	}
+	return nil
 }
 
 // arrive sends a request to the engine that its gateway chooses.
@@ -163,8 +161,12 @@ func (s *simulation) report() {
 		l := e.load(s.cfg.LoadInterval)
 		l.At = epoch.Add(s.now)
 		for _, g := range s.gateways {
-			g.workers[n].Report(l)
+			own := *l // a worker adds to its report
+			g.workers[n].Report(&own)
 		}
+	}
+	for _, g := range s.gateways {
+		g.offer()
 	}
 	if s.events.len() > 0 {
 		s.events.push(event{at: s.now + s.cfg.LoadInterval, kind: report})
@@ -193,6 +195,6 @@ func (e *engine) load(every time.Duration) *fleet.Load {
 	if e.asked > 0 {
 		l.HitRate = float64(e.found) / float64(e.asked)
 	}
-	l.Ranks = []fleet.RankLoad{{Running: l.Running, Waiting: l.Waiting, TokenUsage: l.TokenUsage, Throughput: l.Throughput, HitRate: l.HitRate}}
+	l.Ranks = []fleet.RankLoad{{Running: l.Running, Waiting: l.Waiting, UsedTokens: l.UsedTokens, TokenUsage: l.TokenUsage, Throughput: l.Throughput, HitRate: l.HitRate}}
 	return l
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,6 +28,8 @@ type gateway struct {
 	w       *workload
 	workers []*fleet.Worker // by engine
 	engine  map[*fleet.Worker]int32
+	policy  policy.Policy
+	offered []*fleet.Worker // those that pick was bound to
 	pick    policy.Picker
 	learner policy.Learner // nil if pick is none
 
@@ -40,6 +43,7 @@ type gateway struct {
 type place struct {
 	gateway *gateway
 	lease   fleet.Lease
+	learner policy.Learner // that was told; nil for none
 	choice  policy.Choice
 	engine  int32
 }
@@ -48,7 +52,10 @@ type place struct {
 func newGateway(cfg *Config, w *workload, p Contender, n int) (*gateway, error) {
 	health, trips := fleet.DefaultHealthConfig(), breaker.DefaultConfig()
 	health.Disabled, trips.Disabled = true, true
-	reg := fleet.New(fleet.DefaultConfig(), health, trips, fleet.Options{})
+	fc := fleet.DefaultConfig()
+	fc.LoadInterval, fc.Stale = cfg.LoadInterval, max(fc.Stale, cfg.LoadInterval*3/2)
+	fc.Protect, fc.OverWaiting, fc.OverUsage = cfg.Protect, cfg.OverWaiting, cfg.OverUsage
+	reg := fleet.New(fc, health, trips, fleet.Options{})
 	g := &gateway{w: w, engine: make(map[*fleet.Worker]int32, cfg.Workers)}
 	for i := range cfg.Workers {
 		spec := fleet.Spec{URL: fmt.Sprintf("http://10.0.%d.%d:8000", i>>8, i&255), Models: []fleet.ModelCard{{ID: model}}, KVTokens: cfg.KVTokens}
@@ -63,12 +70,11 @@ func newGateway(cfg *Config, w *workload, p Contender, n int) (*gateway, error) 
 	s := p.Settings
 	s.Metrics = new(policy.Metrics)
 	s.Rand = rand.New(rand.NewPCG(uint64(cfg.Seed), chanceOfPolicy+uint64(n)<<8)).Uint32
-	pol, err := policy.New(p.Policy, &s)
-	if err != nil {
+	var err error
+	if g.policy, err = policy.New(p.Policy, &s); err != nil {
 		return nil, err
 	}
-	g.pick = pol.Bind(g.workers)
-	g.learner, _ = g.pick.(policy.Learner)
+	g.offer()
 	longest := 0
 	for i := range w.requests {
 		longest = max(longest, w.requests[i].input)
@@ -81,6 +87,17 @@ func newGateway(cfg *Config, w *workload, p Contender, n int) (*gateway, error) 
 }
 
 const model = "m"
+
+// offer binds the policy to the workers that are not vetoed, as the table's
+// build does, if those are others than before.
+func (g *gateway) offer() {
+	ws, _ := fleet.Offered(g.workers, policy.Minds(g.policy))
+	if slices.Equal(ws, g.offered) {
+		return
+	}
+	g.offered, g.pick = ws, g.policy.Bind(ws)
+	g.learner, _ = g.pick.(policy.Learner)
+}
 
 // send chooses an engine for q and leaves in r what there is to remember. It
 // reports false if the policy lets nobody serve q.
@@ -112,7 +129,7 @@ func (g *gateway) send(q *request, r *run, now time.Duration) bool {
 	}
 	lease.Charge(r.choice.Uncached, r.choice.Prompt)
 	q0.DropText()
-	r.lease, r.engine = lease, g.engine[w]
+	r.lease, r.learner, r.engine = lease, g.learner, g.engine[w]
 	return true
 }
 
@@ -123,8 +140,8 @@ var routingKey = []byte("x-smg-routing-key")
 // began tells that r's first token came.
 func (g *gateway) began(r *run, now time.Duration) {
 	r.lease.Began()
-	if g.learner != nil {
-		g.learner.Began(r.lease.Worker(), &r.choice, epoch.Add(now))
+	if r.learner != nil {
+		r.learner.Began(r.lease.Worker(), &r.choice, epoch.Add(now))
 	}
 }
 
@@ -132,14 +149,14 @@ func (g *gateway) began(r *run, now time.Duration) {
 func (g *gateway) ended(r *run, now time.Duration) {
 	w := r.lease.Worker()
 	r.lease.Release(epoch.Add(now), breaker.Success)
-	if g.learner == nil {
+	if r.learner == nil {
 		return
 	}
 	served := infer.Served{
 		Worker: w.Base(), Tries: 1, FirstByte: r.first - r.begun, Events: int64(r.answered),
 		Tokens: infer.Tokens{Input: int64(r.input), Cached: int64(r.cached), Output: int64(r.answered)},
 	}
-	g.learner.Ended(w, &r.choice, &served, nil, epoch.Add(now))
+	r.learner.Ended(w, &r.choice, &served, nil, epoch.Add(now))
 }
 
 // text appends the prompt of the present request: each block has a text of its

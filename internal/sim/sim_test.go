@@ -133,6 +133,7 @@ func TestWorkersReportTheirLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.limit = w.last // in the middle of it
 	if err := s.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -145,6 +146,32 @@ func TestWorkersReportTheirLoad(t *testing.T) {
 	}
 	if got := s.gateways[0].workers[0].Info().KVTokens; got != cfg.KVTokens {
 		t.Errorf("a worker holds %d tokens, want %d", got, cfg.KVTokens)
+	}
+}
+
+func TestOverloadedWorkersAreNotOffered(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Workers, cfg.LoadInterval, cfg.OverWaiting = 4, time.Second, 2
+	w := load(t, sample(t), func(c *Config) { c.Workers = 4 })
+	s, err := newSimulation(&cfg, w, contenders("random")[0], 0, new(atomic.Int64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fewest := cfg.Workers
+	g := s.gateways[0]
+	for s.limit = time.Second; s.limit < w.last; s.limit += time.Second {
+		if err := s.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range g.offered {
+			if k.Veto() != 0 && len(g.offered) < cfg.Workers {
+				t.Fatalf("%s is offered and vetoed: %v", k.Base(), k.Veto())
+			}
+		}
+		fewest = min(fewest, len(g.offered))
+	}
+	if fewest == cfg.Workers {
+		t.Error("none was ever overloaded")
 	}
 }
 
