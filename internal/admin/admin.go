@@ -20,6 +20,7 @@ import (
 type Options struct {
 	Fleet     *fleet.Registry
 	Models    func() []string                                              // the names that requests may use now, sorted
+	Routed    func() *fleet.Snapshot                                       // the workers that requests are routed among; nil for the Fleet's
 	Recent    func(n int, match func(*route.Receipt) bool) []route.Receipt // the last decisions that match, newest first
 	Modules   *wasm.Registry                                               // nil without --enable-wasm
 	Transport http.RoundTripper
@@ -31,6 +32,7 @@ type Options struct {
 type Admin struct {
 	fleet    *fleet.Registry
 	models   func() []string
+	routed   func() *fleet.Snapshot
 	recent   func(n int, match func(*route.Receipt) bool) []route.Receipt
 	modules  *wasm.Registry // nil without --enable-wasm
 	client   *http.Client
@@ -40,6 +42,9 @@ type Admin struct {
 
 // New returns an Admin. It starts nothing.
 func New(o Options) *Admin {
+	if o.Routed == nil {
+		o.Routed = o.Fleet.Snapshot
+	}
 	return &Admin{
 		fleet: o.Fleet, models: o.Models, recent: o.Recent, modules: o.Modules, draining: o.Draining, version: o.Version,
 		client: &http.Client{Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
@@ -95,8 +100,8 @@ func (a *Admin) readiness(_ context.Context, _ *infer.Request, w *infer.Reply) e
 		return sendJSON(w, http.StatusServiceUnavailable, notReady{"not ready", "draining"})
 	}
 	now, healthy := time.Now(), 0
-	snap := a.fleet.Snapshot()
-	for _, wk := range snap.Ready { // not All: a request is routed among these
+	snap := a.routed() // not the fleet's: a table may be a moment behind it
+	for _, wk := range snap.Ready {
 		if wk.Available(now) {
 			healthy++
 		}

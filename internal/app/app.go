@@ -113,6 +113,7 @@ func (a *App) build() (err error) {
 	wm.watch(a.fleet)
 	adm := admin.New(admin.Options{
 		Fleet: a.fleet, Models: func() []string { return a.router.Table().Models() }, Recent: a.router.Recent, Modules: a.modules, Transport: a.transport,
+		Routed:   func() *fleet.Snapshot { return a.router.Table().Snapshot() },
 		Draining: a.draining.Load, Version: "sluice-" + version.Version,
 	})
 	if err := a.openTraces(); err != nil { // last, so that nothing that fails leaves it open

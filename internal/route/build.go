@@ -16,7 +16,7 @@ import (
 func (rt *Router) build(snap *fleet.Snapshot) *Table {
 	rt.round++
 	c := rt.claimsOf(snap)
-	t := &Table{Epoch: snap.Epoch, models: make(map[string]*Route, len(rt.models)+len(c.aliases)), workers: snap.All, joined: c.joined}
+	t := &Table{models: make(map[string]*Route, len(rt.models)+len(c.aliases)), snap: snap, joined: c.joined}
 	for name, m := range rt.models {
 		if m.round == rt.round && name != "" {
 			t.models[name] = rt.bind(name, m, c.wild)

@@ -57,7 +57,7 @@ func TestWhenBodiesNeedNotBeRead(t *testing.T) {
 				}
 			}
 			reg.Watch(rt.Publish)
-			for end := time.Now().Add(10 * time.Second); len(rt.Table().workers) < len(tt.models); {
+			for end := time.Now().Add(10 * time.Second); len(rt.Table().snap.All) < len(tt.models); {
 				if time.Now().After(end) {
 					t.Fatal("the workers do not come")
 				}

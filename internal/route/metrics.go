@@ -248,7 +248,7 @@ func imbalance(ws []*fleet.Worker, load func(*fleet.Worker) int64) float64 {
 // outcomes yields what requests showed of the workers that there are. They
 // count that themselves.
 func (rt *Router) outcomes(yield func(value float64, labels ...string)) {
-	for _, w := range rt.table.Load().workers {
+	for _, w := range rt.table.Load().snap.All {
 		var n [3]uint64
 		n[breaker.Success], n[breaker.Failure], n[breaker.Neutral] = w.Outcomes()
 		for o, n := range n {

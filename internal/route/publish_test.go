@@ -54,18 +54,18 @@ func TestABurstOfChangesIsOneTable(t *testing.T) {
 			time.Sleep(time.Second)
 			first := uint64(1000 * (round + 1))
 			publish(first)
-			if got := rt.Table().Epoch; got != first {
+			if got := rt.Table().snap.Epoch; got != first {
 				t.Errorf("after a quiet time the table is of epoch %d, want %d at once", got, first)
 			}
 			for i := range uint64(100) {
 				publish(first + 1 + i)
 			}
-			if got := rt.Table().Epoch; got != first {
+			if got := rt.Table().snap.Epoch; got != first {
 				t.Errorf("a table of epoch %d follows at once, want a pause", got)
 			}
 			time.Sleep(calm)
 			synctest.Wait()
-			if got := rt.Table().Epoch; got != first+100 {
+			if got := rt.Table().snap.Epoch; got != first+100 {
 				t.Errorf("after a pause the table is of epoch %d, want the last, %d", got, first+100)
 			}
 		}
@@ -73,11 +73,11 @@ func TestABurstOfChangesIsOneTable(t *testing.T) {
 		publish(9000) // waits
 		cancel()
 		wg.Wait()
-		if got := rt.Table().Epoch; got != 9000 {
+		if got := rt.Table().snap.Epoch; got != 9000 {
 			t.Errorf("at the end the table is of epoch %d, want 9000", got)
 		}
 		rt.Publish(&fleet.Snapshot{Epoch: 9001, All: snap.All, Ready: snap.Ready})
-		if got := rt.Table().Epoch; got != 9001 {
+		if got := rt.Table().snap.Epoch; got != 9001 {
 			t.Errorf("while nobody runs, the table is of epoch %d, want 9001 at once", got)
 		}
 	})

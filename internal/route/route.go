@@ -112,7 +112,7 @@ func New(o Options) *Router {
 		receipts: newRing(o.Receipts), explains: o.Explain, recording: o.Record, metrics: o.Metrics, log: o.Log,
 		placeOf: placeOf, wake: make(chan struct{}, 1), models: make(map[string]*model),
 	}
-	rt.table.Store(&Table{})
+	rt.table.Store(&Table{snap: new(fleet.Snapshot)})
 	o.Metrics.Outcomes.Set(rt.outcomes)
 	o.Metrics.Worker.Set(rt.requests)
 	o.Metrics.Imbalance.Set(rt.imbalances)

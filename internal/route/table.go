@@ -14,7 +14,6 @@ import (
 // A Table says who serves which model. It is not written to after it is
 // published.
 type Table struct {
-	Epoch  uint64
 	models map[string]*Route // by every name a client may use
 	wild   *Route            // for names that no worker claims; nil if every worker claims its own
 	own    []string          // what workers call their models, sorted
@@ -22,7 +21,7 @@ type Table struct {
 	joined int               // workers whose models are known
 	blind  bool              // every request has the same Route, and is sent there as it is
 
-	workers []*fleet.Worker // ready or not
+	snap *fleet.Snapshot // what it was made of
 }
 
 // A Route is how one model is served. It stays the same from table to table
@@ -38,6 +37,9 @@ type Route struct {
 	members []*member       // by Slot, of all that claim the model
 	claimed []*fleet.Worker // those, ready or not
 }
+
+// Snapshot returns the workers that t was made of.
+func (t *Table) Snapshot() *fleet.Snapshot { return t.snap }
 
 // Models returns the names that requests may use, sorted: those of the workers'
 // models, and aliases of theirs.
@@ -115,7 +117,7 @@ func (rt *Route) blind() bool {
 
 // nobody is the error of a fleet that serves nothing yet.
 func (t *Table) nobody() error {
-	if len(t.workers) == 0 {
+	if len(t.snap.All) == 0 {
 		return &infer.Error{Status: http.StatusServiceUnavailable, Code: "no_workers", Msg: "No workers are registered.", RetryAfter: retryLater}
 	}
 	return &infer.Error{Status: http.StatusServiceUnavailable, Code: "no_available_workers", Msg: "No worker has answered yet.", RetryAfter: retryLater}
