@@ -46,7 +46,7 @@ func New(o Options) *Admin {
 		o.Routed = o.Fleet.Snapshot
 	}
 	return &Admin{
-		fleet: o.Fleet, models: o.Models, recent: o.Recent, modules: o.Modules, draining: o.Draining, version: o.Version,
+		fleet: o.Fleet, models: o.Models, recent: o.Recent, routed: o.Routed, modules: o.Modules, draining: o.Draining, version: o.Version,
 		client: &http.Client{Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 }

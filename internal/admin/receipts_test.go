@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/fleet"
 	"sluice/internal/infer"
 	"sluice/internal/route"
 )
@@ -63,5 +64,27 @@ func TestReceiptsAreListed(t *testing.T) {
 		if ids != tt.want {
 			t.Errorf("%q: %s; want %q", tt.query, got.body.String(), tt.want)
 		}
+	}
+}
+
+// TestReadyIsWhoIsRoutedTo holds that readiness goes by the workers that requests
+// are routed among: a table may be a moment behind the fleet.
+func TestReadyIsWhoIsRoutedTo(t *testing.T) {
+	a, _ := fleetOf(t, "")
+	if _, err := a.fleet.Add(fleet.Spec{URL: "http://10.0.0.1:8000", Models: []fleet.ModelCard{{ID: "m"}}}); err != nil {
+		t.Fatal(err)
+	}
+	table := new(fleet.Snapshot)
+	a.routed = func() *fleet.Snapshot { return table }
+	if status, text := call(t, a, "GET", "/readiness", "", ""); status != 503 {
+		t.Errorf("before there is a table: %d %s", status, text)
+	}
+	table = a.fleet.Snapshot()
+	if status, text := call(t, a, "GET", "/readiness", "", ""); len(table.Ready) > 0 && status != 200 {
+		t.Errorf("when there is a table: %d %s", status, text)
+	}
+	b := New(Options{Fleet: a.fleet, Draining: func() bool { return false }})
+	if b.routed() != a.fleet.Snapshot() {
+		t.Error("without a router, the fleet's workers do not count")
 	}
 }
