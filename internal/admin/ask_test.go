@@ -113,3 +113,15 @@ func TestMergedMetricsSayWhoseTheyAre(t *testing.T) {
 		t.Error("a metric has two addresses")
 	}
 }
+
+// TestWhoFlushesHasForgotten: policies that remember prompts hear that a worker
+// has flushed its cache, and not that another refused to.
+func TestWhoFlushesHasForgotten(t *testing.T) {
+	a, reg := fleetOf(t, "", say(200, "Cache flushed."), say(400, "There are pending requests."))
+	if status, text := call(t, a, "POST", "/flush_cache", "", ""); status/100 != 2 {
+		t.Fatalf("%d %s", status, text)
+	}
+	if ws := reg.Snapshot().All; ws[0].Epoch() != 1 || ws[1].Epoch() != 0 {
+		t.Errorf("epochs %d and %d, want 1 for the one that flushed and 0 for the other", ws[0].Epoch(), ws[1].Epoch())
+	}
+}

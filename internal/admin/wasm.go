@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -107,19 +108,18 @@ type attachPoint struct {
 	Middleware string `json:"Middleware"`
 }
 
-// hooks reads attach points. OnError is accepted, as the contract has it.
+// allHooks are the attach points.
+var allHooks = []wasm.Hook{wasm.OnRequest, wasm.OnResponse, wasm.OnChunk, wasm.OnError, wasm.OnEnd}
+
+// hooks reads attach points.
 func hooks(points []attachPoint) ([]wasm.Hook, error) {
 	var hs []wasm.Hook
 	for _, p := range points {
-		switch p.Middleware {
-		case "OnRequest":
-			hs = append(hs, wasm.OnRequest)
-		case "OnResponse":
-			hs = append(hs, wasm.OnResponse)
-		case "OnError":
-		default:
-			return nil, fmt.Errorf("unknown attach point %.64q; want OnRequest, OnResponse or OnError", p.Middleware)
+		i := slices.IndexFunc(allHooks, func(h wasm.Hook) bool { return h.String() == p.Middleware })
+		if i < 0 {
+			return nil, fmt.Errorf("unknown attach point %.64q; want one of %v", p.Middleware, allHooks)
 		}
+		hs = append(hs, allHooks[i])
 	}
 	return hs, nil
 }
@@ -251,7 +251,7 @@ func describe(m *wasm.Attached) moduleInfo {
 		last = time.Unix(0, ns)
 	}
 	points := []attachPoint{}
-	for _, h := range []wasm.Hook{wasm.OnRequest, wasm.OnResponse} {
+	for _, h := range allHooks {
 		if m.Attaches(h) {
 			points = append(points, attachPoint{h.String()})
 		}

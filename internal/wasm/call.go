@@ -79,6 +79,52 @@ func (in *instance) onResponse(r *Response, a *Action) error {
 	return in.invoke(h, v, a)
 }
 
+// onChunk calls the hook of that name.
+func (in *instance) onChunk(event []byte, a *ChunkAction) error {
+	h := &in.exports[OnChunk]
+	l := lowering{in: in, h: h}
+	v := &in.stack
+	l.text(v, 0, unsafe.String(unsafe.SliceData(event), len(event)))
+	if l.err != nil {
+		return l.err
+	}
+	if err := h.call.CallWithStack(in.ctx, v[:]); err != nil {
+		return in.fault(err)
+	}
+	at := uint32(v[0])
+	if err := liftChunk(h.memory, at, a); err != nil {
+		return err
+	}
+	return in.done(h, v, at)
+}
+
+// onError calls the hook of that name.
+func (in *instance) onError(f *Failure) error {
+	h := &in.exports[OnError]
+	l := lowering{in: in, h: h}
+	v := &in.stack
+	v[0] = uint64(uint16(f.Status))
+	l.text(v, 1, f.Code)
+	l.text(v, 3, f.Message)
+	if l.err != nil {
+		return l.err
+	}
+	if err := h.call.CallWithStack(in.ctx, v[:]); err != nil {
+		return in.fault(err)
+	}
+	return nil
+}
+
+// onEnd calls the hook of that name.
+func (in *instance) onEnd(s *Summary) error {
+	v := &in.stack
+	v[0], v[1], v[2], v[3] = uint64(uint16(s.Status)), uint64(max(s.Duration.Milliseconds(), 0)), uint64(max(s.Input, 0)), uint64(max(s.Output, 0))
+	if err := in.exports[OnEnd].call.CallWithStack(in.ctx, v[:]); err != nil {
+		return in.fault(err)
+	}
+	return nil
+}
+
 // invoke calls h with the arguments in v and reads the action that it returns.
 func (in *instance) invoke(h *hook, v *[16]uint64, a *Action) error {
 	if err := h.call.CallWithStack(in.ctx, v[:]); err != nil {
@@ -88,6 +134,11 @@ func (in *instance) invoke(h *hook, v *[16]uint64, a *Action) error {
 	if err := lift(h.memory, at, a); err != nil {
 		return err
 	}
+	return in.done(h, v, at)
+}
+
+// done tells the guest that what it returned, at an address, has been read.
+func (in *instance) done(h *hook, v *[16]uint64, at uint32) error {
 	if h.post == nil {
 		return nil
 	}
@@ -266,6 +317,31 @@ func lift(mem api.Memory, at uint32, a *Action) error {
 		return failed(errAnswer, "its action is of form %d", b[0])
 	}
 	return l.err
+}
+
+// liftChunk reads what on-chunk returned.
+func liftChunk(mem api.Memory, at uint32, a *ChunkAction) error {
+	*a = ChunkAction{mem: a.mem[:0]}
+	const size, align = 12, 4
+	b, ok := mem.Read(at, size)
+	if !ok || at%align != 0 {
+		return failed(errAnswer, "its answer is at %#x, which is no place for one", at)
+	}
+	if b[0] > byte(Finish) {
+		return failed(errAnswer, "its action is of form %d", b[0])
+	}
+	a.Kind = ChunkKind(b[0])
+	if a.Kind < Replace {
+		return nil
+	}
+	at, n := binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])
+	data, ok := mem.Read(at, n)
+	if !ok || n > maxAction {
+		return failed(errAnswer, "%d bytes at %#x are outside of its memory", n, at)
+	}
+	a.mem = append(a.mem, data...)
+	a.Data = a.mem
+	return nil
 }
 
 // A lifting copies values out of a guest's memory into an Action. The first

@@ -28,7 +28,7 @@ func (g *guest) cross(b *component.Builtin, st []uint64) {
 	args := make([]uint64, max(len(t.Core(false).Params), 1))
 	out := 0 // where in st the caller says where it wants a result that is no single value
 	if tooMany(t) {
-		rec := params(t)
+		rec := asRecord(t)
 		args[0] = uint64(in.alloc(rec))
 		in.value(rec, uint32(st[0]), uint32(args[0]))
 		out = 1
@@ -70,8 +70,8 @@ func tooMany(t *component.FuncType) bool {
 	return n > component.MaxFlatParams
 }
 
-// params is t's parameters as one value.
-func params(t *component.FuncType) *component.Type {
+// asRecord is t's parameters as one value.
+func asRecord(t *component.FuncType) *component.Type {
 	return component.NewType(component.Type{Kind: component.Tuple, Fields: t.Params})
 }
 

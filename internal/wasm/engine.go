@@ -28,7 +28,7 @@ func DefaultLimits() Limits { return Limits{MemoryPages: 1024, Stack: 1 << 20} }
 type code struct {
 	plan   *component.Plan
 	world  string
-	hooks  [numHooks]*component.Func
+	hooks  [NumHooks]*component.Func
 	limits Limits
 
 	rt       wazero.Runtime

@@ -31,11 +31,12 @@ type instance struct {
 	snap     *snapshot      // what reset restores; nil for an instance that is used once
 	mu       sync.Mutex     // guards stops, which grows while parts are started
 	stops    []controls     // one for each part
-	exports  [numHooks]hook // what is called
+	exports  [NumHooks]hook // what is called
 	callers  []guest        // by builtin
 	handles  handleTable
 
 	word   atomic.Int64                    // of its call, see begin
+	call   *Call                           // that it is in; nil while it starts
 	closed bool                            // it may not call the host now
 	stack  [component.MaxFlatParams]uint64 // arguments and results of a call
 	room   [4]uint64                       // those of the allocator

@@ -294,33 +294,71 @@ func (m *Module) Stats() Stats {
 }
 
 // OnRequest calls the hook. a is filled if there is no error; an error is a
-// *CallError. out, if it is not nil, gets what the guest wrote to its standard
-// streams.
-func (m *Module) OnRequest(ctx context.Context, r *Request, a *Action, out *Output) error {
-	return m.call(ctx, a, out, func(in *instance) error { return in.onRequest(r, a) })
-}
-
-// OnResponse calls the hook.
-func (m *Module) OnResponse(ctx context.Context, r *Response, a *Action, out *Output) error {
-	return m.call(ctx, a, out, func(in *instance) error { return in.onResponse(r, a) })
-}
-
-// call lends f an instance.
-func (m *Module) call(ctx context.Context, a *Action, out *Output, f func(*instance) error) error {
-	in, err := m.get(ctx)
+// *CallError. The Module must have the hook.
+func (m *Module) OnRequest(ctx context.Context, c *Call, r *Request, a *Action) error {
+	in, err := m.enter(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer m.left()
+	return m.leave(in, in.onRequest(r, a))
+}
+
+// OnResponse calls the hook, as OnRequest.
+func (m *Module) OnResponse(ctx context.Context, c *Call, r *Response, a *Action) error {
+	in, err := m.enter(ctx, c)
+	if err != nil {
+		return err
+	}
+	return m.leave(in, in.onResponse(r, a))
+}
+
+// OnChunk calls the hook, as OnRequest.
+func (m *Module) OnChunk(ctx context.Context, c *Call, event []byte, a *ChunkAction) error {
+	in, err := m.enter(ctx, c)
+	if err != nil {
+		return err
+	}
+	return m.leave(in, in.onChunk(event, a))
+}
+
+// OnError calls the hook, as OnRequest.
+func (m *Module) OnError(ctx context.Context, c *Call, f *Failure) error {
+	in, err := m.enter(ctx, c)
+	if err != nil {
+		return err
+	}
+	return m.leave(in, in.onError(f))
+}
+
+// OnEnd calls the hook, as OnRequest.
+func (m *Module) OnEnd(ctx context.Context, c *Call, s *Summary) error {
+	in, err := m.enter(ctx, c)
+	if err != nil {
+		return err
+	}
+	return m.leave(in, in.onEnd(s))
+}
+
+// enter lends an instance for a call. leave must follow.
+func (m *Module) enter(ctx context.Context, c *Call) (*instance, error) {
+	in, err := m.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in.call = c
 	in.begin(m.engine.now.Load())
-	err = f(in)
+	return in, nil
+}
+
+// leave gives the instance back after a call that came to err.
+func (m *Module) leave(in *instance, err error) error {
 	if stopped := in.end(); stopped && err == nil {
 		err = failed(errTimeout, "it did not end in time") // it did, a moment before it was told to
 	}
-	if out != nil {
-		out.take(&in.out)
-	}
+	in.call.Out.take(&in.out)
+	in.call = nil
 	m.giveBack(in, err)
+	m.left()
 	return err
 }
 

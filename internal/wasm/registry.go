@@ -47,6 +47,7 @@ type Attached struct {
 	Sum    string // SHA-256 of its bytes, in hexadecimal
 	Size   int64  // of its bytes
 	Counts *Counts
+	Store  *Store
 	file   string // where its bytes are kept for the next start, "" if they are not
 }
 
@@ -74,7 +75,7 @@ func (c *Counts) Count(now time.Time, took time.Duration, err error) {
 // A Set is the modules that are called now, in order. It is not written to.
 type Set struct {
 	All []*Attached           // also those that are disabled
-	By  [numHooks][]*Attached // that are called at a hook
+	By  [NumHooks][]*Attached // that are called at a hook
 }
 
 // wants reports whether list has s, or something that stands for it; an empty
@@ -250,7 +251,7 @@ func (r *Registry) load(ctx context.Context, s Spec, binary []byte, sum string) 
 		return nil, err
 	}
 	for _, h := range s.Attach {
-		if !m.Has(h) {
+		if !m.Has(h) && h != OnError { // the contract takes OnError of modules that cannot have it
 			m.Close()
 			return nil, fmt.Errorf("it is to be attached to %s, which it does not export", h)
 		}
@@ -267,7 +268,7 @@ func (r *Registry) load(ctx context.Context, s Spec, binary []byte, sum string) 
 	if is, why := m.Isolation(); why != "" {
 		r.log.Warn("a module gets a new instance for each call, which is slow", "module", s.Name, "isolation", is, "because", why)
 	}
-	return &Attached{Spec: s, Module: m, Sum: sum, Size: int64(len(binary)), Counts: new(Counts)}, nil
+	return &Attached{Spec: s, Module: m, Sum: sum, Size: int64(len(binary)), Counts: new(Counts), Store: NewStore()}, nil
 }
 
 // publish makes all the modules that there are. r.mu must be held.
@@ -277,7 +278,7 @@ func (r *Registry) publish(all []*Attached) {
 	})
 	s := &Set{All: all}
 	for _, a := range all {
-		for h := range numHooks {
+		for h := range NumHooks {
 			if !a.Disabled && a.Attaches(h) {
 				s.By[h] = append(s.By[h], a)
 			}
@@ -319,7 +320,7 @@ func (r *Registry) Update(ctx context.Context, id uuid.UUID, change func(*Spec),
 	if binary == nil && s.Settings != old.Settings {
 		return nil, errors.New("limits and isolation are changed together with the component's bytes")
 	}
-	next := &Attached{Spec: s, Module: old.Module, Sum: old.Sum, Size: old.Size, Counts: old.Counts, file: old.file}
+	next := &Attached{Spec: s, Module: old.Module, Sum: old.Sum, Size: old.Size, Counts: old.Counts, Store: old.Store, file: old.file}
 	if binary != nil {
 		sum := Sum(binary)
 		if sum != old.Sum {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/internal/wasm/component"
+	"sluice/internal/wasm/core"
 )
 
 // The guests' world outside: WASI preview 2 with nothing in it. There are no
@@ -22,6 +23,9 @@ var wasiPackages = []string{"cli", "io", "clocks", "random", "filesystem", "sock
 
 // imported returns the host's function for f.
 func imported(f *component.Func) (func(g *guest, st []uint64), error) {
+	if strings.HasPrefix(f.Interface, ownPackage+"/") {
+		return ownImport(f)
+	}
 	iface, version, _ := strings.Cut(f.Interface, "@")
 	name := iface + "#" + f.Name
 	if pkg, is := strings.CutPrefix(iface, "wasi:"); is {
@@ -29,8 +33,11 @@ func imported(f *component.Func) (func(g *guest, st []uint64), error) {
 		if !compatible(version) {
 			return nil, fmt.Errorf("it imports %s of %s, which is another version than 0.2", f.Name, f.Interface)
 		}
-		if fn := wasi[name]; fn != nil {
-			return fn, nil
+		if fn, ok := wasi[name]; ok {
+			if got := sigOf(f.Type.Core(true)); got != fn.sig {
+				return nil, fmt.Errorf("it imports %s as %s, which has another type", name, f.Type)
+			}
+			return fn.f, nil
 		}
 		for _, p := range wasiPackages {
 			if pkg == p {
@@ -39,6 +46,24 @@ func imported(f *component.Func) (func(g *guest, st []uint64), error) {
 		}
 	}
 	return nil, fmt.Errorf("it imports %.100q of %.100q, which the gateway does not have", f.Name, f.Interface)
+}
+
+// sigOf writes a core type as wasiFunc has it.
+func sigOf(t *core.FuncType) string {
+	var s strings.Builder
+	write := func(vs []core.ValType) {
+		for _, v := range vs {
+			c, ok := map[core.ValType]byte{core.I32: 'i', core.I64: 'I', core.F32: 'f', core.F64: 'F'}[v]
+			if !ok {
+				c = '?'
+			}
+			s.WriteByte(c)
+		}
+	}
+	write(t.Params)
+	s.WriteByte('>')
+	write(t.Results)
+	return s.String()
 }
 
 // compatible reports whether a version is 0.2 of WASI, whichever its patch.
@@ -76,59 +101,66 @@ func ofHost(r *component.Resource) *component.Resource {
 	return r
 }
 
+// A wasiFunc is a function of WASI, with the core type that it has: i for i32, I
+// for i64, parameters before > and results behind it.
+type wasiFunc struct {
+	sig string
+	f   func(g *guest, st []uint64)
+}
+
 // wasi is what can be called, by interface without its version, and name.
-var wasi = map[string]func(g *guest, st []uint64){
-	"wasi:cli/environment#get-environment":       emptyList,
-	"wasi:cli/environment#get-arguments":         emptyList,
-	"wasi:cli/environment#initial-cwd":           none,
-	"wasi:filesystem/preopens#get-directories":   emptyList,
-	"wasi:cli/terminal-stdin#get-terminal-stdin": none,
+var wasi = map[string]wasiFunc{
+	"wasi:cli/environment#get-environment":       {"i>", emptyList},
+	"wasi:cli/environment#get-arguments":         {"i>", emptyList},
+	"wasi:cli/environment#initial-cwd":           {"i>", none},
+	"wasi:filesystem/preopens#get-directories":   {"i>", emptyList},
+	"wasi:cli/terminal-stdin#get-terminal-stdin": {"i>", none},
 
-	"wasi:cli/terminal-stdout#get-terminal-stdout": none,
-	"wasi:cli/terminal-stderr#get-terminal-stderr": none,
+	"wasi:cli/terminal-stdout#get-terminal-stdout": {"i>", none},
+	"wasi:cli/terminal-stderr#get-terminal-stderr": {"i>", none},
 
-	"wasi:cli/exit#exit":           func(_ *guest, st []uint64) { trap("it ended itself with exit status %d", st[0]&1) },
-	"wasi:cli/exit#exit-with-code": func(_ *guest, st []uint64) { trap("it ended itself with exit status %d", st[0]&255) },
+	"wasi:cli/exit#exit":           {"i>", func(_ *guest, st []uint64) { trap("it ended itself with exit status %d", st[0]&1) }},
+	"wasi:cli/exit#exit-with-code": {"i>", func(_ *guest, st []uint64) { trap("it ended itself with exit status %d", st[0]&255) }},
 
-	"wasi:cli/stdin#get-stdin":   func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(inputStream, stdin, true)) },
-	"wasi:cli/stdout#get-stdout": func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(outputStream, stdout, true)) },
-	"wasi:cli/stderr#get-stderr": func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(outputStream, stderr, true)) },
+	"wasi:cli/stdin#get-stdin":   {">i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(inputStream, stdin, true)) }},
+	"wasi:cli/stdout#get-stdout": {">i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(outputStream, stdout, true)) }},
+	"wasi:cli/stderr#get-stderr": {">i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(outputStream, stderr, true)) }},
 
-	"wasi:io/streams#[method]output-stream.check-write":              checkWrite,
-	"wasi:io/streams#[method]output-stream.write":                    write,
-	"wasi:io/streams#[method]output-stream.blocking-write-and-flush": write,
-	"wasi:io/streams#[method]output-stream.flush":                    flush,
-	"wasi:io/streams#[method]output-stream.blocking-flush":           flush,
-	"wasi:io/streams#[method]output-stream.subscribe":                subscribe,
-	"wasi:io/streams#[method]input-stream.subscribe":                 subscribe,
-	"wasi:io/streams#[method]input-stream.read":                      closedStream,
-	"wasi:io/streams#[method]input-stream.blocking-read":             closedStream,
+	"wasi:io/streams#[method]output-stream.check-write":              {"ii>", checkWrite},
+	"wasi:io/streams#[method]output-stream.write":                    {"iiii>", write},
+	"wasi:io/streams#[method]output-stream.blocking-write-and-flush": {"iiii>", write},
+	"wasi:io/streams#[method]output-stream.flush":                    {"ii>", flush},
+	"wasi:io/streams#[method]output-stream.blocking-flush":           {"ii>", flush},
+	"wasi:io/streams#[method]output-stream.subscribe":                {"i>i", subscribe},
+	"wasi:io/streams#[method]input-stream.subscribe":                 {"i>i", subscribe},
+	"wasi:io/streams#[method]input-stream.read":                      {"iIi>", closedStream},
+	"wasi:io/streams#[method]input-stream.blocking-read":             {"iIi>", closedStream},
 
-	"wasi:io/poll#[method]pollable.block": func(*guest, []uint64) {},
-	"wasi:io/poll#[method]pollable.ready": func(_ *guest, st []uint64) { st[0] = 1 },
-	"wasi:io/poll#poll":                   poll,
+	"wasi:io/poll#[method]pollable.block": {"i>", func(*guest, []uint64) {}},
+	"wasi:io/poll#[method]pollable.ready": {"i>i", func(_ *guest, st []uint64) { st[0] = 1 }},
+	"wasi:io/poll#poll":                   {"iii>", poll},
 
-	"wasi:clocks/monotonic-clock#now":                func(_ *guest, st []uint64) { st[0] = uint64(time.Since(started)) },
-	"wasi:clocks/monotonic-clock#resolution":         func(_ *guest, st []uint64) { st[0] = 1 },
-	"wasi:clocks/monotonic-clock#subscribe-duration": func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0, true)) },
-	"wasi:clocks/monotonic-clock#subscribe-instant":  func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0, true)) },
-	"wasi:clocks/wall-clock#now": func(g *guest, st []uint64) {
+	"wasi:clocks/monotonic-clock#now":                {">I", func(_ *guest, st []uint64) { st[0] = uint64(time.Since(started)) }},
+	"wasi:clocks/monotonic-clock#resolution":         {">I", func(_ *guest, st []uint64) { st[0] = 1 }},
+	"wasi:clocks/monotonic-clock#subscribe-duration": {"I>i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0, true)) }},
+	"wasi:clocks/monotonic-clock#subscribe-instant":  {"I>i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0, true)) }},
+	"wasi:clocks/wall-clock#now": {"i>", func(g *guest, st []uint64) {
 		t := time.Now()
 		g.u64(st[0], uint64(t.Unix()))
 		g.u32(st[0]+8, uint32(t.Nanosecond()))
-	},
-	"wasi:clocks/wall-clock#resolution": func(g *guest, st []uint64) {
+	}},
+	"wasi:clocks/wall-clock#resolution": {"i>", func(g *guest, st []uint64) {
 		g.u64(st[0], 0)
 		g.u32(st[0]+8, 1)
-	},
+	}},
 
-	"wasi:random/random#get-random-bytes":            randomBytes,
-	"wasi:random/insecure#get-insecure-random-bytes": randomBytes,
-	"wasi:random/random#get-random-u64":              randomU64,
-	"wasi:random/insecure#get-insecure-random-u64":   randomU64,
-	"wasi:random/insecure-seed#insecure-seed": func(g *guest, st []uint64) {
+	"wasi:random/random#get-random-bytes":            {"Ii>", randomBytes},
+	"wasi:random/insecure#get-insecure-random-bytes": {"Ii>", randomBytes},
+	"wasi:random/random#get-random-u64":              {">I", randomU64},
+	"wasi:random/insecure#get-insecure-random-u64":   {">I", randomU64},
+	"wasi:random/insecure-seed#insecure-seed": {"i>", func(g *guest, st []uint64) {
 		random(g.bytes(st[0], 16))
-	},
+	}},
 }
 
 // started is where monotonic clocks begin.

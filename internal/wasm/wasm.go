@@ -8,6 +8,9 @@
 package wasm
 
 import (
+	"log/slog"
+	"time"
+
 	"sluice/internal/infer"
 )
 
@@ -61,6 +64,52 @@ type Action struct {
 
 // A Field is a header line.
 type Field struct{ Name, Value string }
+
+// A ChunkKind is what becomes of a piece of a streamed answer.
+type ChunkKind uint8
+
+// What may become of it.
+const (
+	Pass    ChunkKind = iota // it is sent
+	Drop                     // it is not
+	Replace                  // Data is sent instead
+	Finish                   // Data is sent instead, and the stream ends
+)
+
+// String is the kind as the world calls it.
+func (k ChunkKind) String() string { return [...]string{"pass", "drop", "replace", "finish"}[k] }
+
+// A ChunkAction is a guest's answer to on-chunk. Data is its own memory, good
+// until it is used for another call.
+type ChunkAction struct {
+	Kind ChunkKind
+	Data []byte
+	mem  []byte
+}
+
+// A Failure is why a request got no good answer.
+type Failure struct {
+	Status        int
+	Code, Message string
+}
+
+// A Summary is how a request ended.
+type Summary struct {
+	Status        int
+	Duration      time.Duration
+	Input, Output int64 // tokens
+}
+
+// A Call is what a guest is called for: one request, in all hooks of one module.
+// The zero Call is one of which nothing is known.
+type Call struct {
+	Model string
+	State []byte // what the guest remembers of the request
+	Store *Store // what the module remembers of all; nil for nothing
+	Out   Output // what the guest wrote in its last call
+	Log   *slog.Logger // for what it says, nil for nobody who listens
+	Name  string       // of the module, for that log
+}
 
 // reset makes a empty and keeps its memory.
 func (a *Action) reset() {

@@ -71,7 +71,7 @@ func TestNoCallSeesAnother(t *testing.T) {
 				m := load(t, name, set)
 				var a Action
 				for range 3 {
-					if err := m.OnRequest(t.Context(), request(100), &a, nil); err != nil {
+					if err := m.OnRequest(t.Context(), new(Call), request(100), &a); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -94,7 +94,7 @@ func TestWhoMisbehavesIsStopped(t *testing.T) {
 				r.Query = tt.query
 				var a Action
 				begin := time.Now()
-				err := m.OnRequest(t.Context(), r, &a, nil)
+				err := m.OnRequest(t.Context(), new(Call), r, &a)
 				took := time.Since(begin)
 				var c *CallError
 				if tt.kind == "" && err != nil || tt.kind != "" && (!errors.As(err, &c) || c.Kind != tt.kind) {
@@ -119,7 +119,7 @@ func TestManyAtOnce(t *testing.T) {
 			r := request(2048)
 			var a Action
 			for range 500 {
-				if err := m.OnRequest(t.Context(), r, &a, nil); err != nil || a.Kind != Continue {
+				if err := m.OnRequest(t.Context(), new(Call), r, &a); err != nil || a.Kind != Continue {
 					t.Error(a.Kind, err)
 					return
 				}

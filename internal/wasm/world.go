@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"sluice/internal/wasm/component"
@@ -10,24 +11,34 @@ import (
 // A Hook is a place at which a guest is called.
 type Hook uint8
 
-// The hooks of the contract's world.
+// The hooks. The contract's world has the first two.
 const (
-	OnRequest Hook = iota
-	OnResponse
-	numHooks
+	OnRequest  Hook = iota // the request has come
+	OnResponse             // the answer is whole
+	OnChunk                // an event of a streamed answer has come
+	OnError                // the request gets an error of the gateway's
+	OnEnd                  // all has been sent
+	NumHooks
 )
 
-// String is the hook as the contract calls it.
-func (h Hook) String() string { return [...]string{"OnRequest", "OnResponse"}[h] }
+// String is the hook as attach points have it.
+func (h Hook) String() string {
+	return [...]string{"OnRequest", "OnResponse", "OnChunk", "OnError", "OnEnd"}[h]
+}
 
-// packages are those whose worlds are known. They differ in name only.
-var packages = []string{"smg:gateway", "sgl:model-gateway"}
+// ownPackage is the package of our own world, wit/sluice-gateway.wit.
+const ownPackage = "sluice:gateway"
 
 // A signature is what a hook must be.
 type signature struct {
-	iface, name string
-	typ         *component.FuncType
+	hook  Hook
+	iface string // of the contract's packages; of ours it is called as the function
+	name  string
+	typ   *component.FuncType
 }
+
+// packages are those whose worlds are known. The contract's differ in name only.
+var packages = []string{"smg:gateway", "sgl:model-gateway", ownPackage}
 
 // The types of the contract's world, as `middleware-types` has them.
 var (
@@ -57,29 +68,66 @@ var (
 	}})
 )
 
-var hooks = [numHooks]signature{
-	OnRequest:  {"middleware-on-request", "on-request", &component.FuncType{Params: []component.Field{{Name: "req", Type: tRequest}}, Result: tAction}},
-	OnResponse: {"middleware-on-response", "on-response", &component.FuncType{Params: []component.Field{{Name: "resp", Type: tResponse}}, Result: tAction}},
+// The types that our own world adds.
+var (
+	tChunkAction = component.NewType(component.Type{Kind: component.Variant, Cases: []component.Field{
+		{Name: "pass"}, {Name: "drop"}, {Name: "replace", Type: tBytes}, {Name: "finish", Type: tBytes},
+	}})
+	tFailure = component.NewType(component.Type{Kind: component.Record, Fields: []component.Field{
+		{Name: "status", Type: tU16}, {Name: "code", Type: tString}, {Name: "message", Type: tString},
+	}})
+	tSummary = component.NewType(component.Type{Kind: component.Record, Fields: []component.Field{
+		{Name: "status", Type: tU16}, {Name: "duration-ms", Type: tU64}, {Name: "input-tokens", Type: tU64}, {Name: "output-tokens", Type: tU64},
+	}})
+)
+
+func params(name string, t *component.Type) []component.Field {
+	return []component.Field{{Name: name, Type: t}}
+}
+
+var hooks = []signature{
+	{OnRequest, "middleware-on-request", "on-request", &component.FuncType{Params: params("req", tRequest), Result: tAction}},
+	{OnResponse, "middleware-on-response", "on-response", &component.FuncType{Params: params("resp", tResponse), Result: tAction}},
+	{OnChunk, "", "on-chunk", &component.FuncType{Params: params("event", tBytes), Result: tChunkAction}},
+	{OnError, "", "on-error", &component.FuncType{Params: params("err", tFailure)}},
+	{OnEnd, "", "on-end", &component.FuncType{Params: params("end", tSummary)}},
+}
+
+// is reports whether s is what package pkg exports as iface#name.
+func (s *signature) is(pkg, iface, name string) bool {
+	switch {
+	case name != s.name:
+		return false
+	case pkg == ownPackage:
+		return iface == s.name
+	}
+	return iface == s.iface && slices.Contains(packages, pkg)
 }
 
 // hooksOf finds the hooks among what p exports. A hook of another type, or
 // nothing that is a hook, is an error.
-func hooksOf(p *component.Plan) (world string, found [numHooks]*component.Func, err error) {
+func hooksOf(p *component.Plan) (world string, found [NumHooks]*component.Func, err error) {
 	var names []string
 	for i := range p.Exports {
 		e := &p.Exports[i]
 		pkg, iface, _ := strings.Cut(e.Interface, "/")
-		iface, _, _ = strings.Cut(iface, "@")
+		iface, version, _ := strings.Cut(iface, "@")
 		names = append(names, fmt.Sprintf("%.64s#%.64s", e.Interface, e.Name))
 		for h := range hooks {
 			s := &hooks[h]
-			if iface != s.iface || e.Name != s.name || pkg != packages[0] && pkg != packages[1] {
+			if !s.is(pkg, iface, e.Name) {
 				continue
+			}
+			if pkg == ownPackage && !ownVersion(version) {
+				return "", found, fmt.Errorf("it is made for %s, and this gateway has 0.1 of it", e.Interface)
+			}
+			if world != "" && world != pkg {
+				return "", found, fmt.Errorf("it exports hooks of both %s and %s; want those of one", world, pkg)
 			}
 			if !e.Func.Type.Equal(s.typ) {
 				return "", found, fmt.Errorf("%s of %s is %s; want %s", e.Name, e.Interface, e.Func.Type, s.typ)
 			}
-			found[h], world = e.Func, pkg
+			found[s.hook], world = e.Func, pkg
 		}
 	}
 	if world == "" {
@@ -90,3 +138,7 @@ func hooksOf(p *component.Plan) (world string, found [numHooks]*component.Func, 
 	}
 	return world, found, nil
 }
+
+// ownVersion reports whether a version of our own world is one that this gateway
+// has: 0.1, whichever its patch.
+func ownVersion(v string) bool { return v == "" || strings.HasPrefix(v, "0.1.") }

@@ -56,9 +56,16 @@ type visit struct {
 	req         wasm.Request
 	resp        wasm.Response
 	action      wasm.Action
-	out         wasm.Output
+	chunk       wasm.ChunkAction
+	calls       []moduleCall // by module of the set
 	wire        wire
 	room        []byte
+}
+
+// A moduleCall is what one module knows of the request.
+type moduleCall struct {
+	wasm.Call
+	of *wasm.Attached
 }
 
 var visits = sync.Pool{New: func() any { return new(visit) }}
@@ -67,21 +74,81 @@ func (o *Options) serve(ctx context.Context, set *wasm.Set, next infer.Handler, 
 	v := visits.Get().(*visit)
 	defer v.end()
 	v.o, v.ctx, v.set, v.path, v.model = o, ctx, set, r.Path, r.Model
-	if wanted(set.By[wasm.OnRequest], r) {
+	v.req.ID = r.ID
+	err := v.pass(next, r, w)
+	if err != nil && !w.Committed() && v.wanted(wasm.OnError) {
+		v.failed(err)
+	}
+	if v.wanted(wasm.OnEnd) {
+		v.ended(r, w, err)
+	}
+	return err
+}
+
+// pass serves the request between the modules.
+func (v *visit) pass(next infer.Handler, r *infer.Request, w *infer.Reply) error {
+	if v.wanted(wasm.OnRequest) {
 		done, err := v.request(r, w)
 		if done || err != nil {
 			return err
 		}
 	}
-	if !wanted(set.By[wasm.OnResponse], r) {
-		return next.Serve(ctx, r, w)
+	whole, pieces := v.wanted(wasm.OnResponse), v.wanted(wasm.OnChunk)
+	if !whole && !pieces {
+		return next.Serve(v.ctx, r, w)
 	}
-	v.wire.begin(v, r.Method == http.MethodHead)
+	v.wire.begin(v, r.Method == http.MethodHead, whole, pieces)
 	w.Wrap(v.wrap)
-	if err := next.Serve(ctx, r, w); err != nil {
+	if err := next.Serve(v.ctx, r, w); err != nil {
+		v.wire.abort()
 		return err
 	}
 	return v.wire.finish()
+}
+
+// call returns what m knows of the request.
+func (v *visit) call(m *wasm.Attached) *wasm.Call {
+	for i := range v.calls {
+		if v.calls[i].of == m {
+			return &v.calls[i].Call
+		}
+	}
+	if len(v.calls) < cap(v.calls) {
+		v.calls = v.calls[:len(v.calls)+1]
+	} else {
+		v.calls = append(v.calls, moduleCall{})
+	}
+	c := &v.calls[len(v.calls)-1]
+	c.of, c.Model, c.State, c.Store = m, v.model, c.State[:0], m.Store
+	c.Log, c.Name = v.o.Log, m.Name
+	return &c.Call
+}
+
+// failed tells the modules that the request gets an error.
+func (v *visit) failed(err error) {
+	e := infer.AsError(err)
+	f := wasm.Failure{Status: e.Status, Code: e.Code, Message: e.Msg}
+	for _, m := range v.set.By[wasm.OnError] {
+		if m.Wants(v.path, v.model) {
+			begin := time.Now()
+			v.note(m, wasm.OnError, begin, "continue", m.Module.OnError(v.ctx, v.call(m), &f))
+		}
+	}
+}
+
+// ended tells the modules that all has been sent.
+func (v *visit) ended(r *infer.Request, w *infer.Reply, err error) {
+	s := wasm.Summary{Status: w.Status(), Duration: time.Since(r.Received), Input: w.Served.Tokens.Input, Output: w.Served.Tokens.Output}
+	if err != nil && !w.Committed() {
+		s.Status = infer.AsError(err).Status
+	}
+	ctx := context.WithoutCancel(v.ctx) // the client may have left
+	for _, m := range v.set.By[wasm.OnEnd] {
+		if m.Wants(v.path, v.model) {
+			begin := time.Now()
+			v.note(m, wasm.OnEnd, begin, "continue", m.Module.OnEnd(ctx, v.call(m), &s))
+		}
+	}
 }
 
 func (v *visit) wrap(next infer.Wire) infer.Wire {
@@ -92,15 +159,27 @@ func (v *visit) wrap(next infer.Wire) infer.Wire {
 // end makes v ready for another request.
 func (v *visit) end() {
 	v.o, v.ctx, v.set = nil, nil, nil
+	for i := range v.calls {
+		c := &v.calls[i]
+		if cap(c.State) > maxIdleState {
+			c.State = nil
+		}
+		*c = moduleCall{Call: wasm.Call{State: c.State[:0], Out: wasm.Output{Text: c.Out.Text[:0]}}}
+	}
+	v.calls = v.calls[:0]
 	v.req, v.resp = wasm.Request{}, wasm.Response{}
 	v.wire.reset()
 	visits.Put(v)
 }
 
-// wanted reports whether any of ms is for r.
-func wanted(ms []*wasm.Attached, r *infer.Request) bool {
-	for _, m := range ms {
-		if m.Wants(r.Path, r.Model) {
+// maxIdleState is how much of a module's memory of a request is kept for the
+// next.
+const maxIdleState = 4 << 10
+
+// wanted reports whether any module with hook h is for the request.
+func (v *visit) wanted(h wasm.Hook) bool {
+	for _, m := range v.set.By[h] {
+		if m.Wants(v.path, v.model) {
 			return true
 		}
 	}
@@ -126,11 +205,11 @@ func (v *visit) request(r *infer.Request, w *infer.Reply) (done bool, err error)
 			NowMillis: uint64(r.Received.UnixMilli()),
 		}
 		begin := time.Now()
-		err := m.Module.OnRequest(v.ctx, &v.req, &v.action, &v.out)
+		err := m.Module.OnRequest(v.ctx, v.call(m), &v.req, &v.action)
 		if err == nil {
 			err = v.check(wasm.OnRequest)
 		}
-		v.note(m, wasm.OnRequest, begin, err)
+		v.note(m, wasm.OnRequest, begin, v.action.Kind.String(), err)
 		switch {
 		case err != nil && m.FailClosed:
 			return false, closed(m, err)
@@ -176,15 +255,15 @@ func maxBody(m *wasm.Attached) int64 {
 }
 
 // note counts a call, and logs what came of it if that is worth a line.
-func (v *visit) note(m *wasm.Attached, h wasm.Hook, begin time.Time, err error) {
+func (v *visit) note(m *wasm.Attached, h wasm.Hook, begin time.Time, action string, err error) {
 	now := time.Now()
 	m.Counts.Count(now, now.Sub(begin), err)
-	v.o.Metrics.called(m, h, now.Sub(begin), v.action.Kind, err)
+	v.o.Metrics.called(m, h, now.Sub(begin), action, err)
 	if err != nil {
 		v.o.Log.Warn("a module failed", "module", m.Name, "hook", h.String(), "request", v.req.ID, "fail_closed", m.FailClosed, "err", err)
 	}
-	if len(v.out.Text) > 0 {
-		v.o.Log.Info("a module says", "module", m.Name, "hook", h.String(), "text", string(v.out.Text), "lost", v.out.Lost)
+	if out := &v.call(m).Out; len(out.Text) > 0 {
+		v.o.Log.Info("a module writes", "module", m.Name, "hook", h.String(), "text", string(out.Text), "lost", out.Lost)
 	}
 }
 

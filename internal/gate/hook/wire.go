@@ -8,6 +8,7 @@ import (
 
 	"sluice/internal/infer"
 	"sluice/internal/kit/h1"
+	"sluice/internal/kit/sse"
 	"sluice/internal/wasm"
 )
 
@@ -21,21 +22,26 @@ type wire struct {
 	status int
 	body   []byte
 	long   bool // the body is longer than any module takes
+
+	whole, chunks bool   // modules want answers that are whole; and events of streams
+	part          []byte // of an event that is not whole yet
+	ended         bool   // a module has ended the stream
 }
 
 type mode uint8
 
 const (
 	undecided mode = iota
-	keeps
-	passes
+	keeps          // until it is whole
+	passes         // as it comes
+	splits         // into events, which modules see
 )
 
 // longest is how much of a body's memory is kept for the next.
 const longest = 1 << 20
 
-func (w *wire) begin(v *visit, head bool) {
-	w.v, w.head, w.mode, w.status, w.long = v, head, undecided, 0, false
+func (w *wire) begin(v *visit, head, whole, chunks bool) {
+	w.v, w.head, w.whole, w.chunks = v, head, whole, chunks
 }
 
 func (w *wire) reset() {
@@ -43,7 +49,11 @@ func (w *wire) reset() {
 	if cap(body) > longest {
 		body = nil
 	}
-	*w = wire{body: body}
+	part := w.part[:0]
+	if cap(part) > longest {
+		part = nil
+	}
+	*w = wire{body: body, part: part}
 }
 
 // Header implements infer.Wire.
@@ -51,12 +61,18 @@ func (w *wire) Header() *infer.Header { return w.next.Header() }
 
 // WriteHeader implements infer.Wire.
 func (w *wire) WriteHeader(status int) {
-	if streams(w.next.Header()) {
+	stream := streams(w.next.Header())
+	switch {
+	case stream && w.chunks:
+		w.mode = splits
+		w.next.Header().Del("Content-Length")
+		w.next.WriteHeader(status)
+	case stream || !w.whole:
 		w.mode = passes
 		w.next.WriteHeader(status)
-		return
+	default:
+		w.mode, w.status = keeps, status
 	}
-	w.mode, w.status = keeps, status
 }
 
 // streams reports whether an answer comes in pieces that matter.
@@ -68,8 +84,11 @@ func streams(h *infer.Header) bool {
 
 // Write implements infer.Wire.
 func (w *wire) Write(b []byte) (int, error) {
-	if w.mode == passes {
+	switch w.mode {
+	case passes:
 		return w.next.Write(b)
+	case splits:
+		return len(b), w.split(b)
 	}
 	most := 0
 	for _, m := range w.v.set.By[wasm.OnResponse] {
@@ -85,16 +104,107 @@ func (w *wire) Write(b []byte) (int, error) {
 
 // Flush implements infer.Wire.
 func (w *wire) Flush() error {
-	if w.mode == passes {
+	if w.mode == passes || w.mode == splits {
 		return w.next.Flush()
 	}
 	return nil
 }
 
+// maxEvent bounds an event that modules see; a longer one passes unseen.
+const maxEvent = 1 << 20
+
+// split shows the modules the events that are whole with b.
+func (w *wire) split(b []byte) error {
+	p := b
+	if len(w.part) > 0 {
+		w.part = append(w.part, b...)
+		p = w.part
+	}
+	for !w.ended {
+		event, rest, ok := sse.Cut(p)
+		if !ok {
+			break
+		}
+		p = rest
+		if err := w.event(event); err != nil {
+			return err
+		}
+	}
+	if w.ended {
+		p = nil
+	}
+	if len(p) > maxEvent {
+		_, err := w.next.Write(p)
+		p = nil
+		if err != nil {
+			return err
+		}
+	}
+	w.part = append(w.part[:0], p...)
+	return nil
+}
+
+// event shows the modules an event, each what the one before has made of it, and
+// sends what is left.
+func (w *wire) event(e []byte) error {
+	if len(bytes.TrimSpace(e)) == 0 {
+		_, err := w.next.Write(e)
+		return err
+	}
+	v := w.v
+	for _, m := range v.set.By[wasm.OnChunk] {
+		if !m.Wants(v.path, v.model) {
+			continue
+		}
+		begin := time.Now()
+		err := m.Module.OnChunk(v.ctx, v.call(m), e, &v.chunk)
+		v.note(m, wasm.OnChunk, begin, v.chunk.Kind.String(), err)
+		switch {
+		case err != nil && m.FailClosed:
+			w.ended = true
+			return closed(m, err)
+		case err != nil:
+			continue
+		}
+		switch v.chunk.Kind {
+		case wasm.Drop:
+			return nil
+		case wasm.Finish:
+			w.ended = true
+			fallthrough
+		case wasm.Replace:
+			w.body = append(w.body[:0], v.chunk.Data...) // the next module's answer takes that memory
+			e = w.body
+		}
+		if w.ended || len(e) == 0 {
+			break
+		}
+	}
+	if len(e) == 0 {
+		return nil
+	}
+	_, err := w.next.Write(e)
+	return err
+}
+
+// abort sends what there is of an event, because the answer broke off.
+func (w *wire) abort() {
+	if w.mode == splits && len(w.part) > 0 && !w.ended {
+		_, _ = w.next.Write(w.part)
+		w.part = w.part[:0]
+	}
+}
+
 // finish calls the modules for an answer that was kept, and sends what has
 // become of it.
 func (w *wire) finish() error {
-	if w.mode != keeps {
+	switch w.mode {
+	case splits:
+		if len(w.part) > 0 && !w.ended { // a stream that ends without an empty line
+			return w.event(w.part)
+		}
+		return nil
+	case undecided, passes:
 		return nil
 	}
 	h := w.next.Header()
@@ -130,11 +240,11 @@ func (w *wire) modules(h *infer.Header) ([]byte, error) {
 		}
 		v.resp = wasm.Response{Status: w.status, Header: h, Body: body}
 		begin := time.Now()
-		err := m.Module.OnResponse(v.ctx, &v.resp, &v.action, &v.out)
+		err := m.Module.OnResponse(v.ctx, v.call(m), &v.resp, &v.action)
 		if err == nil {
 			err = v.check(wasm.OnResponse)
 		}
-		v.note(m, wasm.OnResponse, begin, err)
+		v.note(m, wasm.OnResponse, begin, v.action.Kind.String(), err)
 		a := &v.action
 		switch {
 		case err != nil && m.FailClosed:
