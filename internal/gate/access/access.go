@@ -69,8 +69,8 @@ func (g *gate) serve(ctx context.Context, r *infer.Request, w *infer.Reply, next
 	if r.Received.IsZero() {
 		r.Received = g.now()
 	}
+	r.ID = requestID(r, g.cfg.IDHeaders)
 	wire := wires.Get().(*wire)
-	r.ID = requestID(r, g.cfg.IDHeaders, &wire.ids)
 	wire.id, wire.reply, wire.showWorker, wire.claude = r.ID, w, g.cfg.ShowWorker, r.Endpoint.Dialect() == infer.Anthropic
 	w.Wrap(func(inner infer.Wire) infer.Wire {
 		wire.Wire = inner
@@ -209,8 +209,7 @@ type wire struct {
 	id         string
 	reply      *infer.Reply
 	showWorker bool
-	claude     bool  // the client speaks Anthropic's API
-	ids        block // stays when a wire is used again
+	claude     bool // the client speaks Anthropic's API
 
 	sent   int64 // bytes of the body
 	failed bool  // the client did not take what was sent
@@ -222,8 +221,7 @@ var wires = sync.Pool{New: func() any { return new(wire) }}
 func (w *wire) free() {
 	inner := w.Wire
 	w.reply.Wrap(func(infer.Wire) infer.Wire { return inner })
-	w.Wire, w.splicer, w.id, w.reply = nil, nil, "", nil
-	w.sent, w.failed = 0, false
+	*w = wire{}
 	wires.Put(w)
 }
 

@@ -153,7 +153,7 @@ func TestRequestID(t *testing.T) {
 func TestIDsDiffer(t *testing.T) {
 	seen := map[string]bool{}
 	for range 1000 {
-		id := new(block).newID("msg_")
+		id := newID("msg_")
 		if seen[id] {
 			t.Fatalf("%q came twice", id)
 		}
@@ -169,7 +169,7 @@ func FuzzRequestID(f *testing.F) {
 	f.Fuzz(func(t *testing.T, v []byte) {
 		r := &infer.Request{}
 		r.Header.Add([]byte("x-request-id"), v)
-		id := requestID(r, []string{"x-request-id"}, new(block))
+		id := requestID(r, []string{"x-request-id"})
 		if !isID([]byte(id)) {
 			t.Errorf("%q gave the id %q", v, id)
 		}

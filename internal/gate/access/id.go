@@ -3,6 +3,7 @@ package access
 import (
 	"math/rand/v2"
 	"strings"
+	"sync"
 
 	"sluice/internal/infer"
 )
@@ -15,13 +16,13 @@ const (
 
 // requestID returns the id that the client gave in one of headers, or a new
 // one if there is none that is 1 to 128 visible ASCII characters.
-func requestID(r *infer.Request, headers []string, in *block) string {
+func requestID(r *infer.Request, headers []string) string {
 	for _, name := range headers {
 		if v := r.Header.Get(name); isID(v) {
-			return in.keep(v)
+			return keep(v)
 		}
 	}
-	return in.newID(r.Endpoint.IDPrefix())
+	return newID(r.Endpoint.IDPrefix())
 }
 
 func isID(v []byte) bool {
@@ -35,7 +36,7 @@ func isID(v []byte) bool {
 
 // newID returns prefix and 24 random characters, 143 bits, from the runtime's
 // ChaCha8: ids cannot be guessed from others, and asking takes no lock.
-func (b *block) newID(prefix string) string {
+func newID(prefix string) string {
 	const tenDigits = 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 // as many as a uint64 holds
 	var buf [48]byte
 	id := append(buf[:0], prefix...)
@@ -47,22 +48,28 @@ func (b *block) newID(prefix string) string {
 			n /= 62 * 62
 		}
 	}
-	return b.keep(id)
+	return keep(id)
 }
 
 // A block is memory that ids are cut from. It is written to once, so that an id
-// lives as long as somebody has it. It must not be copied.
+// lives as long as somebody has it. It is in nobody's hand but for a moment: a
+// stream that kept one would keep it all.
 type block struct{ text strings.Builder }
 
 const blockSize = 4 << 10 // some 120 ids
 
+var blocks = sync.Pool{New: func() any { return new(block) }}
+
 // keep returns id as a string that shares its memory with others.
-func (b *block) keep(id []byte) string {
+func keep(id []byte) string {
+	b := blocks.Get().(*block)
 	if b.text.Cap()-b.text.Len() < len(id) {
 		b.text.Reset() // leaves what is there to those who have it
 		b.text.Grow(blockSize)
 	}
 	n := b.text.Len()
 	b.text.Write(id)
-	return b.text.String()[n:]
+	s := b.text.String()[n:]
+	blocks.Put(b)
+	return s
 }

@@ -235,10 +235,9 @@ func TestRequestsDoNotMeet(t *testing.T) {
 func TestIDsStay(t *testing.T) {
 	type pair struct{ id, same string }
 	var kept []pair
-	var b block
 	for i := range 3000 {
 		want := fmt.Sprintf("id-%d", i)
-		kept = append(kept, pair{b.keep([]byte(want)), want}, pair{b.newID("req-"), ""})
+		kept = append(kept, pair{keep([]byte(want)), want}, pair{newID("req-"), ""})
 	}
 	seen := map[string]bool{}
 	for _, p := range kept {
