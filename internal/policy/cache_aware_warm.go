@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -137,11 +138,7 @@ func (p *cachePicker) slice() int {
 	if p.misses.Add(1)%every != 0 {
 		return -1
 	}
-	i := p.leastWarm(young|thin, nil)
-	if i >= 0 && p.tooBusy(p.ws[i].InFlight()) {
-		return -1
-	}
-	return i
+	return p.leastWarm(young|thin, nil)
 }
 
 // divert returns the worker that is to have this prompt, of which another holds
@@ -172,7 +169,8 @@ func (p *cachePicker) divert(share float64, now int64) int {
 }
 
 // leastWarm returns the least busy of the workers whose state has one of bits,
-// and that may pass if that is not nil, -1 if there is none.
+// and that may pass if that is not nil, -1 if there is none. One that has as much
+// to do as the average worker fills by itself, and must not be given more.
 func (p *cachePicker) leastWarm(bits uint32, may func(i int) bool) int {
 	best, least := -1, int64(0)
 	n := len(p.ws)
@@ -185,6 +183,11 @@ func (p *cachePicker) leastWarm(bits uint32, may func(i int) bool) int {
 		}
 		if i++; i == n {
 			i = 0
+		}
+	}
+	if least > 0 {
+		if p.ask(); float64(least) >= math.Float64frombits(p.mean.Load()) {
+			return -1
 		}
 	}
 	return best
