@@ -99,7 +99,6 @@ func TestCostAllocatesNothing(t *testing.T) {
 	for range 2000 {
 		next()
 	}
-	// fmt.Appendf makes two.
 	if n := testing.AllocsPerRun(1000, func() {
 		copy(text[9<<10:], text[:64])
 		text[9<<10+int(r.Uint32()%4096)]++
@@ -294,49 +293,44 @@ func FuzzCost(f *testing.F) {
 }
 
 // BenchmarkCost is a whole decision in a fleet of 64 workers that have a million
-// blocks: choosing, and noting what was sent and what became of it. The text is
-// there, or is extracted from a body.
+// blocks: choosing, and noting what was sent and what became of it. A fifth of the
+// prompt is new. The text is there, or is extracted from a body.
 func BenchmarkCost(b *testing.B) {
 	ws := workers(b, 64)
 	for _, kib := range []int{1, 16, 512} {
 		s := DefaultSettings()
-		s.Cost.KVTokens = 2_000_000 // 15,625 blocks and a quarter more
+		s.Cost.KVTokens = 2_000_000 // 15,625 blocks, and a quarter more
 		p := newCost(s).Bind(ws).(*costPicker)
-		r := rand.New(rand.NewPCG(1, uint64(kib)))
-		n := max(kib*2, 1)
-		texts := make([][]byte, 0, 64)
-		keys := make([]uint64, n)
-		for i := range 1_000_000 / n { // sessions like those below, on all workers
-			for k := range keys {
-				keys[k] = r.Uint64() | 1
+		text := randomText(rand.New(rand.NewPCG(1, 1)), kib<<10)
+		// One text under many names is as many prompts, and is in the cache as one
+		// is that has just been read.
+		names := make([]string, 1_000_000/(2*kib))
+		q, c := textRequest(text), new(Choice)
+		for turn := range 4 { // until what is new takes the place of what is old
+			for i := range names {
+				names[i] = fmt.Sprint("model ", i)
+				text[len(text)*4/5] = byte('A' + turn)
+				q.DropText()
+				q.Model = names[i]
+				serveCost(p, q, c)
 			}
-			w := ws[i%len(ws)]
-			p.index.Insert(keys, w.Slot(), p.members[i%len(ws)].era.Load(), 1)
-		}
-		for range cap(texts) {
-			texts = append(texts, randomText(r, kib<<10))
 		}
 		run := func(name string, extract, whole bool) {
 			b.Run(fmt.Sprintf("%dKiB/%s", kib, name), func(b *testing.B) {
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {
 					r := rand.New(rand.NewPCG(rand.Uint64(), 1))
-					q, c := textRequest(nil), new(Choice)
-					text := make([]byte, kib<<10)
-					body := make([]byte, 0, kib<<10+2)
-					if extract {
-						q.Extract = peek.AppendText
-					}
+					q, c := textRequest(append(append([]byte{'"'}, text...), '"')), new(Choice)
+					q.Extract = peek.AppendText
 					for pb.Next() {
-						q.DropText()
-						copy(text, texts[r.IntN(len(texts))])
-						text[len(text)*4/5] = byte('a' + r.IntN(26)) // a fifth is another's, or new
-						body = append(append(append(body[:0], '"'), text...), '"')
-						if q.Body = text; extract {
-							q.Body = body
+						if extract {
+							q.DropText()
+							q.Body[len(q.Body)*4/5] = byte('a' + r.IntN(26))
 						} else {
-							q.Text()
+							t := q.Text()
+							t[len(t)*4/5] = byte('a' + r.IntN(26))
 						}
+						q.Model = names[r.IntN(len(names))]
 						c.Reset()
 						w := p.Pick(q, c)
 						if whole {

@@ -155,6 +155,20 @@ func (ix *Index) clear(h *holder, slot int) {
 	h.release(&ix.slabs)
 }
 
+// warmBefore is warm for block id and those that lie before it, which are going to
+// be evicted.
+func (ix *Index) warmBefore(id uint32) {
+	var keys [warmed]uint64
+	n := 0
+	for ; n < warmed; n++ {
+		if keys[n] = ix.slabs.key(id); keys[n] == 0 || id%(1<<slabShift) == 0 {
+			break
+		}
+		id--
+	}
+	ix.warm(keys[:n])
+}
+
 // evict takes from h the block that was not asked for longest. It reports false
 // if there is none. h.mu must be held.
 func (ix *Index) evict(h *holder, slot int) bool {
@@ -239,6 +253,9 @@ func (ix *Index) insert(h *holder, keys []uint64, slot int, k, now uint32) (n, f
 		if fresh >= 0 && i >= warm { // none of the rest is in a row
 			warm = min(i+warmed, len(keys))
 			ix.warm(keys[i:warm])
+			if h.held.Load()+warmed > h.capacity && h.oldest != 0 {
+				ix.warmBefore(h.group(h.oldest).leaf)
+			}
 		}
 		g := gift{key: key, parent: leaf, slot: uint16(slot), group: k, now: now}
 		end := ix.give(h, &g)
