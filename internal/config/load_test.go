@@ -180,8 +180,8 @@ retry-jitter-factor must be between 0 and 1 (flag --retry-jitter-factor)
 		{name: "a name that is not printable", args: "--config a\x1b", want: "--config: reading \"a\\x1b\": file does not exist\n"},
 		{name: "an empty file name", args: "--config=", want: "--config: want the name of a file\n"},
 		{name: "a file without a name", args: "--config --port 1", want: "--config: want a value: the name of a file\n"},
-		{name: "not supported yet, and what follows still counts", args: "--enable-wasm --prefill http://p:1 8998 --prefill http://q:1 none --decode http://d:1 --jwt-role-mapping a=b c=d --mesh_port 1 --port 99999", want: `
---enable-wasm is not supported yet
+		{name: "not supported yet, and what follows still counts", args: "--enable-mesh --prefill http://p:1 8998 --prefill http://q:1 none --decode http://d:1 --jwt-role-mapping a=b c=d --mesh_port 1 --port 99999", want: `
+--enable-mesh is not supported yet
 --prefill is not supported yet
 --prefill is not supported yet
 --decode is not supported yet
@@ -189,12 +189,10 @@ retry-jitter-factor must be between 0 and 1 (flag --retry-jitter-factor)
 --mesh-port is not supported yet
 port 99999 is not between 0 and 65535 (flag --port)
 `},
-		{name: "an alias not supported yet", args: "--sticky-sessions --max-idle-secs -1 --rate-limit-tokens-per-second", want: `
---sticky-sessions is not supported yet
---max-idle-secs is not supported yet
+		{name: "an alias not supported yet", args: "--model /m --rate-limit-tokens-per-second", want: `
+--model is not supported yet
 --rate-limit-tokens-per-second is not supported yet
 `},
-		{name: "a policy not built", args: "--policy manual", want: "policy manual is not supported yet; supported: " + known + " (flag --policy)\n"},
 		{name: "no policy at all", args: "--policy best", want: "unknown policy \"best\"; want one of " + known + " (flag --policy)\n"},
 		{name: "a provider", args: "--backend openai", want: "backend \"openai\" is not supported yet: external providers are not built; use sglang or vllm (flag --backend)\n"},
 		{name: "the same port twice", args: "--health-check-port 30000", want: "health-check-port and port are both 30000 (flag --health-check-port)\n"},
@@ -276,10 +274,10 @@ log.json true (env SLUICE_LOG_JSON)
 `},
 		{name: "an empty list by variable", env: "SLUICE_REQUEST_ID_HEADERS=", want: "access.request_id_headers  (env SLUICE_REQUEST_ID_HEADERS)\n"},
 		{name: "Kubernetes's service links", env: "SLUICE_SERVICE_HOST=10.0.0.1 SLUICE_SERVICE_PORT=30000 SLUICE_SERVICE_PORT_HTTP=30000 SLUICE_PORT=tcp://10.0.0.1:30000 SLUICE_PORT_30000_TCP=tcp://10.0.0.1:30000 SLUICE_PORT_30000_TCP_PROTO=tcp SLUICE_PORT_30000_TCP_PORT=30000 SLUICE_PORT_30000_TCP_ADDR=10.0.0.1 SLUICE_METRICS_PORT=tcp://10.0.0.2:29000 SLUICE_METRICS_SERVICE_HOST=10.0.0.2 SLUICE_METRICS_SERVICE_PORT=29000 SLUICE_HEALTH_CHECK_PORT=udp://10.0.0.3:1"},
-		{name: "bad variables", env: "SLUICE_PROT=1 SLUICE_PORT= SLUICE_RUNTIME=vllm SLUICE_ENABLE_WASM=true SLUICE_SERVICE_DISCOVERY_PORT=1 SLUICE_LOG_JSON=1 SLUICE_ENABLE_IGW=false SLUICE_JOB_QUEUE_CAPACITY=0", want: `
+		{name: "bad variables", env: "SLUICE_PROT=1 SLUICE_PORT= SLUICE_RUNTIME=vllm SLUICE_ENABLE_MESH=true SLUICE_SERVICE_DISCOVERY_PORT=1 SLUICE_LOG_JSON=1 SLUICE_ENABLE_IGW=false SLUICE_JOB_QUEUE_CAPACITY=0", want: `
 unknown variable SLUICE_PROT; did you mean SLUICE_PORT?
 unknown variable SLUICE_RUNTIME; did you mean SLUICE_BACKEND?
-SLUICE_ENABLE_WASM: --enable-wasm is not supported yet
+SLUICE_ENABLE_MESH: --enable-mesh is not supported yet
 SLUICE_SERVICE_DISCOVERY_PORT: --service-discovery-port is not supported yet
 SLUICE_ENABLE_IGW: false; serving several models is always on
 SLUICE_PORT: want an integer, got ""
@@ -358,9 +356,8 @@ func TestAliases(t *testing.T) {
 // What a program sets is checked as what a user sets is.
 func TestValidate(t *testing.T) {
 	c := Default()
-	c.Server.Port, c.Log.Level, c.Policy.Name = -1, "loud", "manual"
+	c.Server.Port, c.Log.Level = -1, "loud"
 	want := `port -1 is not between 0 and 65535
-policy manual is not supported yet; supported: ` + known + `
 log-level "loud" is not one of debug, info, warn, error`
 	if err := c.Validate(); err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"sluice/internal/policy"
 )
 
 // Faults is everything that is wrong with a configuration, a sentence each.
@@ -62,7 +60,7 @@ func (c *Config) problems() []problem {
 	for i := range v.NumField() {
 		s, ok := v.Field(i).Interface().(interface{ Validate() error })
 		section := yamlName(v.Type().Field(i))
-		if !ok || section == "policy" && notBuilt(c.Policy.Name) {
+		if !ok {
 			continue
 		}
 		for _, msg := range sentences(s.Validate()) {
@@ -72,9 +70,6 @@ func (c *Config) problems() []problem {
 			}
 			ps = append(ps, problem{msg, fs})
 		}
-	}
-	if n := c.Policy.Name; notBuilt(n) {
-		ps = append(ps, problem{fmt.Sprintf("policy %s is not supported yet; supported: %s", n, strings.Join(policy.Names(), ", ")), byPaths("policy.name")})
 	}
 	for _, f := range fields() {
 		if t := f.text(c); len(f.choices) > 0 && t != f.text(Default()) && !slices.Contains(f.choices, t) {
@@ -98,14 +93,6 @@ func sentences(err error) []string {
 		l = append(l, sentences(e)...)
 	}
 	return l
-}
-
-// contractPolicies are the policies that the contract has.
-var contractPolicies = []string{"random", "round_robin", "power_of_two", "least_load", "passthrough", "cache_aware", "prefix_hash", "consistent_hashing", "manual", "bucket"}
-
-// notBuilt reports whether the contract has a policy that the gateway has not.
-func notBuilt(name string) bool {
-	return slices.Contains(contractPolicies, name) && !slices.Contains(policy.Names(), name)
 }
 
 // MetricsHost returns the address of the metrics listener: the one set, or

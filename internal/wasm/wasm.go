@@ -104,9 +104,9 @@ type Summary struct {
 // The zero Call is one of which nothing is known.
 type Call struct {
 	Model string
-	State []byte // what the guest remembers of the request
-	Store *Store // what the module remembers of all; nil for nothing
-	Out   Output // what the guest wrote in its last call
+	State []byte       // what the guest remembers of the request
+	Store *Store       // what the module remembers of all; nil for nothing
+	Out   Output       // what the guest wrote in its last call
 	Log   *slog.Logger // for what it says, nil for nobody who listens
 	Name  string       // of the module, for that log
 }
