@@ -18,9 +18,9 @@ type Config struct {
 	Decode  string `yaml:"decode" flag:"decode-policy" help:"how the worker that answers is chosen, where another one computes the prompt; none means --policy"`
 }
 
-// DefaultConfig returns least_load, the default until a policy that knows
-// prefixes is built.
-func DefaultConfig() Config { return Config{Name: "least_load"} }
+// DefaultConfig returns cost, which is the best of them or as good as any wherever
+// prompts begin alike, and evens out load where they do not.
+func DefaultConfig() Config { return Config{Name: "cost"} }
 
 // Validate reports everything that is wrong with c.
 func (c Config) Validate() error {
