@@ -236,7 +236,7 @@ func (d *drawing) ranges(top float64) {
 			px(m), px(y-7), c, html.EscapeString(d.names[i]), figures(w.TTFTMean), figures(w.TTFTP50), figures(w.TTFTP90), figures(w.TTFTP99))
 		fmt.Fprintf(&d.b, `<rect x="%d" y="%s" width="%d" height="14" class="n"/><rect x="%d" y="%s" width="%s" height="14" fill="%s"/>`+"\n",
 			hitLeft, px(y-7), hitRight-hitLeft, hitLeft, px(y-7), px(w.Hit*(hitRight-hitLeft)), c)
-		d.text(hitRight+46, y+4, "t s e", percent(w.Hit))
+		d.text(hitRight+52, y+4, "t s e", percent(w.Hit))
 		last := twoPlaces(w.Imbalance)
 		if w.Capacity != nil {
 			last = threePlaces(w.Capacity.Rate)
