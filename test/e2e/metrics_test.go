@@ -73,14 +73,14 @@ func TestMetrics(t *testing.T) {
 		`smg_worker_pool_size{connection_mode="http",model="m",worker_type="regular"}`:                                                                              1,
 		`smg_worker_requests_total{model="m",worker="` + u + `"}`:                                                                                                   6,
 		`smg_worker_requests_active{worker="` + u + `"}`:                                                                                                            0,
-		`smg_worker_health{worker="` + u + `"}`:                                                                  1,
-		`smg_worker_cb_state{worker="` + u + `"}`:                                                                0,
-		`smg_worker_cb_consecutive_failures{worker="` + u + `"}`:                                                 1,
-		`smg_worker_cb_outcomes_total{outcome="failure",worker="` + u + `"}`:                                     1,
-		`smg_worker_cb_outcomes_total{outcome="success",worker="` + u + `"}`:                                     5,
-		`smg_worker_errors_total{connection_mode="http",error_type="backend_error",worker_type="regular"}`:       1,
-		`smg_worker_selection_total{connection_mode="http",model="m",policy="least_load",worker_type="regular"}`: 6,
-		`smg_engine_running_requests{dp_rank="0",model="m",worker="` + u + `"}`:                                  0,
+		`smg_worker_health{worker="` + u + `"}`:                                                            1,
+		`smg_worker_cb_state{worker="` + u + `"}`:                                                          0,
+		`smg_worker_cb_consecutive_failures{worker="` + u + `"}`:                                           1,
+		`smg_worker_cb_outcomes_total{outcome="failure",worker="` + u + `"}`:                               1,
+		`smg_worker_cb_outcomes_total{outcome="success",worker="` + u + `"}`:                               5,
+		`smg_worker_errors_total{connection_mode="http",error_type="backend_error",worker_type="regular"}`: 1,
+		`smg_worker_selection_total{connection_mode="http",model="m",policy="cost",worker_type="regular"}`: 6,
+		`smg_engine_running_requests{dp_rank="0",model="m",worker="` + u + `"}`:                            0,
 	} {
 		wantMetric(t, g, series, want)
 	}
