@@ -43,7 +43,7 @@ type Learner interface {
 	// of the router, which sends a failed request to another worker.
 	Sent(r *infer.Request, w *fleet.Worker, c *Choice)
 
-	// Began tells that w's answer has begun.
+	// Began tells that w's answer has begun. After it, c's Keys may be gone.
 	Began(w *fleet.Worker, c *Choice, now time.Time)
 
 	// Ended tells that w is through with the request, and how: err is what the

@@ -18,6 +18,7 @@ import (
 	"sluice/internal/kit/linelog"
 	"sluice/internal/kit/metric"
 	"sluice/internal/kit/tracefile"
+	"sluice/internal/policy"
 )
 
 func all(*Receipt) bool { return true }
@@ -286,5 +287,61 @@ func TestWhatIsToldOfPromptsAndLoad(t *testing.T) {
 	}
 	if text := scrape(t, set); !strings.Contains(text, `sluice_route_decision_seconds_count{policy="round_robin"}`) {
 		t.Errorf("no decision was timed:\n%s", text)
+	}
+}
+
+// lengthy is a policy that knows long prompts by their hashes.
+type lengthy struct {
+	policy.Policy
+	seen func(c *policy.Choice, when string)
+}
+
+func (l lengthy) Bind(ws []*fleet.Worker) policy.Picker { return lengthyPicker{l, l.Policy.Bind(ws)} }
+
+type lengthyPicker struct {
+	lengthy
+	policy.Picker
+}
+
+func (l lengthyPicker) Pick(r *infer.Request, c *policy.Choice) *fleet.Worker {
+	for i := range uint64(2 * maxIdle) {
+		c.Keys = append(c.Keys, i)
+	}
+	return l.Picker.Pick(r, c)
+}
+func (l lengthyPicker) Sent(_ *infer.Request, _ *fleet.Worker, c *policy.Choice) { l.seen(c, "sent") }
+func (l lengthyPicker) Began(_ *fleet.Worker, c *policy.Choice, _ time.Time)     { l.seen(c, "began") }
+func (l lengthyPicker) Ended(_ *fleet.Worker, c *policy.Choice, _ *infer.Served, _ error, _ time.Time) {
+	l.seen(c, "ended")
+}
+
+// TestHashesAreKeptIfSomebodyNeedsThem holds that a stream does not keep the
+// hashes of a long prompt, unless they are to be written down at its end.
+func TestHashesAreKeptIfSomebodyNeedsThem(t *testing.T) {
+	for _, records := range []bool{false, true} {
+		got := make(map[string]int)
+		ps := policies("random")
+		ps.New = func(name string) (policy.Policy, error) {
+			p, err := policy.New(name, policy.DefaultSettings())
+			return lengthy{p, func(c *policy.Choice, when string) { got[when] = len(c.Keys) }}, err
+		}
+		o := Options{Policies: ps}
+		if records {
+			o.Record = linelog.New(new(bytes.Buffer), linelog.Config{JSON: true})
+		}
+		rt := before(t, kinds(t, "r"), o, backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
+			_, err := w.Write([]byte("data: 1\n\n"))
+			return err
+		}))
+		if _, _, err := ask(rt, "m"); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]int{"sent": 2 * maxIdle, "began": 2 * maxIdle, "ended": 0}
+		if records {
+			want["ended"] = 2 * maxIdle
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("recorded: %v: %s", records, d)
+		}
 	}
 }

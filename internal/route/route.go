@@ -144,6 +144,7 @@ func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) e
 	now := time.Now()
 	t := begin(ctx, now.Add(rt.cfg.Timeout))
 	defer t.end()
+	t.records = rt.recording != nil
 	way := route.draw(r)
 	m := route.metrics.bound(way.family, r)
 	m.requests.Inc()
@@ -265,8 +266,8 @@ func (rt *Router) attempt(t *trip, route *Route, way *way, r *infer.Request, w *
 			t.arrive(w, breaker.Neutral, errPanic, time.Now())
 		}
 	}()
-	rt.note(t, route, way, r, w, now)
 	t.depart(way, r, w)
+	rt.note(t, route, way, r, w, now)
 	lead := t.team.Lead
 	fails := lead.Breaker().Failures()
 	err := way.backend.Serve(t, r, w, t.team)

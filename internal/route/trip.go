@@ -22,6 +22,7 @@ type trip struct {
 	prefill *leg // nil until a team has two workers
 	paired  bool // the present attempt's has, and both are at work
 	reply   *infer.Reply
+	records bool // hashes of the prompt are needed at the end
 
 	decisions uint // made with this trip, by all requests; one in some is timed
 
@@ -140,19 +141,27 @@ func (t *trip) committed(status int) {
 		return
 	}
 	now := time.Now()
-	l.began(status, now)
+	l.began(status, now, t.records)
 	if t.paired {
 		t.paired = false
-		t.prefill.began(status, now)
+		t.prefill.began(status, now, t.records)
 		t.prefill.ended(t.reply, breaker.Success, nil, now)
 	}
 }
 
-func (l *leg) began(status int, now time.Time) {
+// maxIdle bounds the memory of hashes that is kept while an answer streams, for
+// minutes perhaps: that of a prompt of a hundred thousand tokens.
+const maxIdle = 1024
+
+func (l *leg) began(status int, now time.Time, records bool) {
 	l.lease.Began()
 	l.lease.Answered(now)
-	if l.learner != nil && status < http.StatusBadRequest {
-		l.learner.Began(l.lease.Worker(), &l.choice, now)
+	if l.learner == nil || status >= http.StatusBadRequest {
+		return
+	}
+	l.learner.Began(l.lease.Worker(), &l.choice, now)
+	if cap(l.choice.Keys) > maxIdle && !records {
+		l.choice.Keys = nil
 	}
 }
 
