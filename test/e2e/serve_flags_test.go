@@ -65,7 +65,7 @@ func TestABadStart(t *testing.T) {
 		{"no value", []string{"--port"}, []string{"--port"}},
 		{"not a number", []string{"--port", "many"}, []string{"--port", "many"}},
 		{"an unknown policy", []string{"--policy", "best"}, []string{"best", "round_robin", "least_load"}},
-		{"a feature that is not built", []string{"--enable-wasm", "--service-discovery"}, []string{"--enable-wasm", "not supported yet", "--service-discovery"}},
+		{"a feature that is not built", []string{"--service-discovery", "--enable-mesh"}, []string{"--enable-mesh", "not supported yet", "--service-discovery"}},
 		{"a file with faults", []string{"--config", file}, []string{"prot", "nonsense"}},
 		{"no such file", []string{"--config", filepath.Join(dir, "none.yaml")}, []string{"none.yaml"}},
 		{"the same worker twice", []string{"--worker-urls", "http://10.0.0.1:80", "http://10.0.0.1/"}, []string{"10.0.0.1"}},

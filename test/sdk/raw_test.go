@@ -100,7 +100,7 @@ func TestBytesToWorkers(t *testing.T) {
 		{"/v1/embeddings", `{"input":"x",` + odd + `,"model":"m","dimensions":8.0}`},
 		{"/v1/classify", `{"input":["x"],` + odd + `,"model":"m"}`},
 		{"/v1/rerank", `{"query":"x",` + odd + `,"documents":["y"],"model":"m"}`},
-		{"/generate", `{"text":"x",` + odd + `,"sampling_params":{"top_p":1.0}}`},
+		{"/generate", `{` + odd + `,"sampling_params":{"top_p":1.0}}`},
 	}
 	for _, test := range tests {
 		res, answer := post(t, g.URL+test.path, test.body)
