@@ -94,6 +94,29 @@ func TestAliasLeavesTheText(t *testing.T) {
 	}
 }
 
+// TestAnotherBodyHasAnotherText holds that nothing is left of what was found in
+// a body that a module has replaced.
+func TestAnotherBodyHasAnotherText(t *testing.T) {
+	long := `{"model":"m","tools":[{"name":"f"}],"documents":[{"text":"D"}],"messages":[{"role":"user","content":"Q"}],"stream":true}`
+	for body, want := range map[string]string{
+		`{"model":"n","messages":[{"content":"R"}]}`:  "R",
+		`{"model":"n","messages":[{}],"documents":3}`: "",
+	} {
+		r := infer.Request{Endpoint: infer.Chat, Body: []byte(long)}
+		if err := look(&r); err != nil {
+			t.Fatal(err)
+		}
+		r.SetBytes([]byte(body))
+		if err := Look(&r); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(r.Text()); got != want || r.Model != "n" || r.Stream {
+			t.Errorf("%s: text %q, model %q, stream %v; want %q", body, got, r.Model, r.Stream, want)
+		}
+		r.Reset()
+	}
+}
+
 // recorded returns conversations of agents: their tools, and the messages of
 // each.
 func recorded(t testing.TB) (tools json.RawMessage, sessions [][]json.RawMessage) {
