@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 
 	"sluice/internal/fleet"
@@ -131,17 +132,18 @@ type candidate struct {
 // Pick implements Picker.
 func (p *costPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	p.read(r, c)
-	var b bill
+	sh := sheets.Get().(*sheet)
+	defer sheets.Put(sh)
+	b := &sh.bill
 	start := p.dice.uint32()
 	want := scoreHolders
 	if len(p.ws) <= scoreAll {
 		want = blocks.MaxHeld // some may be away
 	}
 	p.index.Lookup(c.Keys, indexTime(r.Received), want, start, &b.match)
-	p.open(&b, c)
-	var room [scoreHolders + scoreOthers]candidate
-	cs := p.candidates(room[:0], &b.match, start)
-	i := p.cheapest(&b, cs, r.Received.UnixNano(), int(uint64(start)*uint64(len(cs))>>32))
+	p.open(b, c)
+	cs := p.candidates(sh.room[:0], &b.match, start)
+	i := p.cheapest(b, cs, r.Received.UnixNano(), int(uint64(start)*uint64(len(cs))>>32))
 	w := p.ws[cs[i].at]
 	c.Considered = len(cs)
 	if b.enter(c, w, cs[i].part); c.Hit > 0 {
@@ -268,6 +270,15 @@ type bill struct {
 	match      blocks.Match
 	beyond     [blocks.MaxSegments + 1]float64 // what computing all after a segment costs as a duplicate; at the end, what all does
 }
+
+// A sheet is what a decision writes on. It is too large for the stack of a
+// goroutine that goes on to relay a stream, and would keep its larger stack.
+type sheet struct {
+	bill
+	room [scoreHolders + scoreOthers]candidate
+}
+
+var sheets = sync.Pool{New: func() any { return new(sheet) }}
 
 // open begins the bill of the request that c tells of.
 func (p *costPicker) open(b *bill, c *Choice) {
