@@ -302,6 +302,9 @@ func (rt *Router) side(m *model, p place) *side {
 	}
 	s.part = rt.part(m, p)
 	offered, full := fleet.Offered(m.was.ready[p], policy.Minds(s.policy))
+	if full || len(offered) < len(m.was.ready[p]) {
+		m.was.vetoed = true // one may have been since claims were read: the next table must look again
+	}
 	if s.shed = full && rt.shed; s.shed || len(offered) == 0 {
 		return s
 	}

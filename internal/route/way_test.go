@@ -357,3 +357,68 @@ func TestRetriesInALargeFleet(t *testing.T) {
 		}
 	})
 }
+
+// TestAVetoThatComesAndGoesWhileATableIsMade holds that a worker is not left out
+// for longer than it is vetoed, whenever that begins.
+func TestAVetoThatComesAndGoesWhileATableIsMade(t *testing.T) {
+	reg := kinds(t, "r r")
+	w := reg.Snapshot().All[0]
+	report := func(waiting int) {
+		if !w.Report(&fleet.Load{At: time.Now(), Waiting: waiting}) {
+			t.Fatal("the report is not believed")
+		}
+	}
+	ps := policies("round_robin")
+	made := ps.New
+	ps.New = func(name string) (policy.Policy, error) { // when it is known already who claims the model
+		report(100)
+		return made(name)
+	}
+	asked := make(map[*fleet.Worker]int)
+	rt := before(t, reg, Options{Policies: ps}, backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, team fleet.Team) error {
+		asked[team.Lead]++
+		_, err := w.Write([]byte("ok"))
+		return err
+	}))
+	report(0)
+	rt.Publish(reg.Snapshot())
+	for range 10 {
+		if _, _, err := ask(rt, "m"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked[w] != 5 {
+		t.Errorf("a worker that was overloaded for a moment is asked %d times of 10, want 5", asked[w])
+	}
+}
+
+// TestWhoWantsOneWorkerIsGivenNoOther holds that a client which names a worker is
+// served by that one or not at all, also when it fails.
+func TestWhoWantsOneWorkerIsGivenNoOther(t *testing.T) {
+	reg := kinds(t, "r r r")
+	ws := reg.Snapshot().All
+	var asked []*fleet.Worker
+	rt := before(t, reg, Options{Policies: policies("consistent_hashing")}, backendFunc(func(_ context.Context, _ *infer.Request, _ *infer.Reply, team fleet.Team) error {
+		asked = append(asked, team.Lead)
+		return broken
+	}))
+	r := &infer.Request{Endpoint: infer.Chat, Model: "m"}
+	r.Header.AddString("X-SMG-Target-Worker", "1")
+	if err := rt.Serve(t.Context(), r, infer.NewReply(new(wire))); !errors.Is(err, broken) {
+		t.Errorf("it got %v, want the worker's own failure", err)
+	}
+	if len(asked) != 1 || asked[0] != ws[1] {
+		t.Errorf("%d workers were asked, want the one that the client wanted, once", len(asked))
+	}
+	for range 20 { // until its breaker keeps requests away
+		lease, ok := ws[1].Acquire(time.Now())
+		if !ok {
+			break
+		}
+		lease.Release(time.Now(), breaker.Failure)
+	}
+	r.Model = "m"
+	if err := rt.Serve(t.Context(), r, infer.NewReply(new(wire))); code(err) != "no_available_workers" || len(asked) != 1 {
+		t.Errorf("it got %v after %d attempts, want no_available_workers", err, len(asked))
+	}
+}
