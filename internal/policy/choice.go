@@ -11,6 +11,7 @@ import (
 type Choice struct {
 	Why        string // in a word, a constant: "cheapest", "hit", "ring", …
 	Considered int    // workers that were compared
+	Alone      bool   // the client wants this worker: no other is to be tried
 
 	Prompt    int64   // tokens of the prompt
 	Uncached  int64   // of those, tokens that the worker has to compute

@@ -15,7 +15,8 @@ import (
 //
 // The key is the routing key, or else what tells clients apart: Authorization,
 // X-Forwarded-For, or Cookie. Requests without any go anywhere. X-SMG-Target-Worker
-// asks for one worker by its number, and is given that one or none.
+// asks for one worker by its number, from 0 among those that are there, and is
+// given that one or none.
 type consistentHashing struct {
 	dice    dice
 	headers []string
@@ -60,7 +61,7 @@ type ringPicker struct {
 func (p *ringPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	c.Considered = 1
 	if v := r.Header.Get(targetHeader); v != nil {
-		c.Why = "target"
+		c.Why, c.Alone = "target", true
 		if i := index(v); i < len(p.ws) {
 			p.target.Inc()
 			return p.ws[i]

@@ -71,6 +71,9 @@ func newSticky(s *Settings, under Policy) *sticky {
 // NeedsText implements TextReader.
 func (p *sticky) NeedsText() bool { return p.under != nil && NeedsText(p.under) }
 
+// PricesLoad implements LoadPricer.
+func (p *sticky) PricesLoad() bool { return p.under != nil && pricesLoad(p.under) }
+
 func (p *sticky) Bind(ws []*fleet.Worker) Picker {
 	b := &stickyPicker{sticky: p, ws: ws, seating: p.pins.sit(ws)}
 	if p.under != nil {

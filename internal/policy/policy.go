@@ -75,10 +75,15 @@ type LoadPricer interface {
 // have to compute it: in simulations of a full fleet that made first tokens
 // several times as late.
 func Minds(p Policy) fleet.Veto {
-	if l, ok := p.(LoadPricer); ok && l.PricesLoad() {
+	if pricesLoad(p) {
 		return fleet.AnyVeto &^ fleet.Overloaded
 	}
 	return fleet.AnyVeto
+}
+
+func pricesLoad(p Policy) bool {
+	l, ok := p.(LoadPricer)
+	return ok && l.PricesLoad()
 }
 
 // builtin holds the policies by the name that configuration uses.

@@ -25,6 +25,9 @@ type minTokens struct{ Policy }
 // NeedsText implements TextReader.
 func (p minTokens) NeedsText() bool { return NeedsText(p.Policy) }
 
+// PricesLoad implements LoadPricer.
+func (p minTokens) PricesLoad() bool { return pricesLoad(p.Policy) }
+
 // Bind implements Policy.
 func (p minTokens) Bind(ws []*fleet.Worker) Picker {
 	inner := p.Policy.Bind(ws)
@@ -64,7 +67,7 @@ type minTokensPicker struct {
 func (p minTokensPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	chosen := p.inner.Pick(r, c)
 	group := p.ranks[chosen]
-	if group == nil {
+	if group == nil || c.Alone {
 		return chosen
 	}
 	best := fewestTokens(group, r)

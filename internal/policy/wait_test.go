@@ -195,3 +195,37 @@ func TestARankCostsNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestWrappedPoliciesAreWhatTheyAre holds that a policy minds the same vetoes and
+// texts with the scheduler of ranks, with routing keys, and with both.
+func TestWrappedPoliciesAreWhatTheyAre(t *testing.T) {
+	for _, name := range Names() {
+		plain := mustNew(t, name)
+		for i := 1; i < 4; i++ {
+			s := DefaultSettings()
+			s.Ranks.MinTokens, s.RoutingKey.Override = i&1 != 0, i&2 != 0
+			p, err := New(name, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if Minds(p) != Minds(plain) || NeedsText(p) != NeedsText(plain) {
+				t.Errorf("%s, ranks %v, keys %v: minds %q and wants text: %v; by itself %q and %v",
+					name, s.Ranks.MinTokens, s.RoutingKey.Override, Minds(p), NeedsText(p), Minds(plain), NeedsText(plain))
+			}
+		}
+	}
+}
+
+// TestTheRankThatWasAskedFor holds that a client which names a worker is not given
+// another rank of its engine.
+func TestTheRankThatWasAskedFor(t *testing.T) {
+	ws := workers(t, 2)
+	ws[0].Report(&fleet.Load{At: time.Now(), UsedTokens: 1000})
+	ws[1].Report(&fleet.Load{At: time.Now()})
+	pick := minTokensPicker{mustNew(t, "consistent_hashing").Bind(ws), map[*fleet.Worker][]*fleet.Worker{ws[0]: ws, ws[1]: ws}}
+	r := &infer.Request{Model: "m", Received: time.Now()}
+	r.Header.AddString(targetHeader, "0")
+	if w := pick.Pick(r, new(Choice)); w != ws[0] {
+		t.Errorf("it picked %v", w)
+	}
+}

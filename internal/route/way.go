@@ -173,7 +173,8 @@ const (
 // and notes in c why it is that one.
 // The first is the policy's choice. A worker that was asked for r is not asked
 // again: a policy that hashes would choose it forever, so a retry goes to the
-// least busy of the others, whatever the policy.
+// least busy of the others, whatever the policy; to none of them if the client
+// wants that worker only.
 func (s *side) next(r *infer.Request, tried []*fleet.Worker, now time.Time, c *policy.Choice) *fleet.Worker {
 	if len(tried) == 0 {
 		c.Reset()
@@ -181,6 +182,9 @@ func (s *side) next(r *infer.Request, tried []*fleet.Worker, now time.Time, c *p
 			return nil
 		}
 		return s.picker.Pick(r, c)
+	}
+	if c.Alone {
+		return nil
 	}
 	c.Took()
 	n := len(s.workers)
