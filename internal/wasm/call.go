@@ -52,14 +52,14 @@ func (in *instance) onRequest(r *Request, a *Action) error {
 	l := lowering{in: in, h: h}
 	// A text is given as two values, its address and its length.
 	v := &in.stack
-	l.text(v, 0, r.Method)
-	l.text(v, 2, r.Path)
-	l.text(v, 4, r.Query)
-	l.fields(v, 6, r.Header)
-	l.text(v, 8, unsafe.String(unsafe.SliceData(r.Body), len(r.Body)))
-	l.text(v, 10, r.ID)
-	if l.err != nil {
-		return l.err
+	l.text(0, r.Method)
+	l.text(2, r.Path)
+	l.text(4, r.Query)
+	l.fields(6, r.Header)
+	l.text(8, view(r.Body))
+	l.text(10, r.ID)
+	if err := l.write(); err != nil {
+		return err
 	}
 	v[12] = r.NowMillis
 	return in.invoke(h, v, a)
@@ -71,22 +71,25 @@ func (in *instance) onResponse(r *Response, a *Action) error {
 	l := lowering{in: in, h: h}
 	v := &in.stack
 	v[0] = uint64(uint16(r.Status))
-	l.fields(v, 1, r.Header)
-	l.text(v, 3, unsafe.String(unsafe.SliceData(r.Body), len(r.Body)))
-	if l.err != nil {
-		return l.err
+	l.fields(1, r.Header)
+	l.text(3, view(r.Body))
+	if err := l.write(); err != nil {
+		return err
 	}
 	return in.invoke(h, v, a)
 }
+
+// view is b as a string that shares its memory.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // onChunk calls the hook of that name.
 func (in *instance) onChunk(event []byte, a *ChunkAction) error {
 	h := &in.exports[OnChunk]
 	l := lowering{in: in, h: h}
 	v := &in.stack
-	l.text(v, 0, unsafe.String(unsafe.SliceData(event), len(event)))
-	if l.err != nil {
-		return l.err
+	l.text(0, view(event))
+	if err := l.write(); err != nil {
+		return err
 	}
 	if err := h.call.CallWithStack(in.ctx, v[:]); err != nil {
 		return in.fault(err)
@@ -104,10 +107,10 @@ func (in *instance) onError(f *Failure) error {
 	l := lowering{in: in, h: h}
 	v := &in.stack
 	v[0] = uint64(uint16(f.Status))
-	l.text(v, 1, f.Code)
-	l.text(v, 3, f.Message)
-	if l.err != nil {
-		return l.err
+	l.text(1, f.Code)
+	l.text(3, f.Message)
+	if err := l.write(); err != nil {
+		return err
 	}
 	if err := h.call.CallWithStack(in.ctx, v[:]); err != nil {
 		return in.fault(err)
@@ -169,21 +172,89 @@ func (in *instance) fault(err error) error {
 	return failed(errTrap, "%.200s", strings.TrimPrefix(msg, "wasm error: "))
 }
 
-// A lowering writes arguments into a guest's memory. The first error stays.
+// A lowering collects the arguments of a call, and writes them into a guest's
+// memory.
 type lowering struct {
-	in  *instance
-	h   *hook
-	err error
+	in     *instance
+	h      *hook
+	at     [maxTexts]uint8 // which two values are the address and the length of a text
+	texts  int
+	header *infer.Header // nil for none
+	list   int           // which two values are its address and its length
 }
 
-// alloc asks the guest for n bytes.
-func (l *lowering) alloc(align, n uint32) uint32 {
-	if l.err != nil {
-		return 0
+// maxTexts is how many texts a call has at most, but for those of its header.
+const maxTexts = 5
+
+// text gives s as values i and i+1 of the call.
+func (l *lowering) text(i int, s string) {
+	l.at[l.texts] = uint8(i)
+	l.texts++
+	l.in.texts = append(l.in.texts, s)
+}
+
+// fields gives a header as values i and i+1.
+func (l *lowering) fields(i int, h *infer.Header) { l.header, l.list = h, i }
+
+// fieldSize is the size of a record of two strings.
+const fieldSize = 16
+
+// write writes what was collected.
+func (l *lowering) write() error {
+	in := l.in
+	defer in.forget()
+	n := 0
+	if l.header != nil {
+		all := l.header.Fields()
+		for k := range all {
+			if f := &all[k]; utf8.Valid(f.Name) && utf8.Valid(f.Value) {
+				in.texts = append(in.texts, view(f.Name), view(f.Value))
+				n++
+			}
+		}
 	}
-	at, err := l.in.realloc(l.h.realloc, l.h.memory, align, n)
-	l.err = err
-	return at
+	for _, s := range in.texts {
+		if len(s) > math.MaxInt32 {
+			return failed(errAnswer, "a value of %d bytes", len(s))
+		}
+	}
+	var list uint32
+	if l.header != nil {
+		var err error
+		if list, err = in.realloc(l.h.realloc, l.h.memory, 4, uint32(fieldSize*n)); err != nil {
+			return err
+		}
+	}
+	if err := in.places(l.h); err != nil {
+		return err
+	}
+	mem, ok := l.h.memory.Read(0, l.h.memory.Size())
+	if !ok {
+		return failed(errTrap, "its memory cannot be read")
+	}
+	for i, s := range in.texts {
+		copy(mem[in.at[i]:], s)
+	}
+	for i, k := range l.at[:l.texts] {
+		in.stack[k], in.stack[k+1] = uint64(in.at[i]), uint64(len(in.texts[i]))
+	}
+	if l.header == nil {
+		return nil
+	}
+	in.stack[l.list], in.stack[l.list+1] = uint64(list), uint64(n)
+	b := mem[list:][:fieldSize*n]
+	for i := l.texts; i < len(in.texts); i++ { // two of them are a record
+		binary.LittleEndian.PutUint32(b, in.at[i])
+		binary.LittleEndian.PutUint32(b[4:], uint32(len(in.texts[i])))
+		b = b[8:]
+	}
+	return nil
+}
+
+// forget lets go of what was written: it is the request's.
+func (in *instance) forget() {
+	clear(in.texts)
+	in.texts = in.texts[:0]
 }
 
 // realloc calls a guest's allocator. While it runs it may not call out
@@ -205,67 +276,6 @@ func (in *instance) realloc(f api.Function, mem api.Memory, align, n uint32) (ui
 		return 0, failed(errTrap, "its allocator returned %#x for %d bytes, which is outside of its memory", at, n)
 	}
 	return at, nil
-}
-
-// text gives s as values i and i+1 of v.
-func (l *lowering) text(v *[16]uint64, i int, s string) {
-	at := l.copy(s)
-	v[i], v[i+1] = uint64(at), uint64(uint32(len(s)))
-}
-
-// copy puts s into the guest's memory and returns where.
-func (l *lowering) copy(s string) uint32 {
-	if len(s) > math.MaxInt32 {
-		l.err = failed(errAnswer, "a value of %d bytes", len(s))
-	}
-	at := l.alloc(1, uint32(len(s)))
-	if l.err == nil && !l.h.memory.WriteString(at, s) {
-		l.err = failed(errTrap, "its memory shrank")
-	}
-	return at
-}
-
-// fields gives a header as values i and i+1 of v.
-func (l *lowering) fields(v *[16]uint64, i int, h *infer.Header) {
-	const size = 16 // of a record of two strings
-	all := h.Fields()
-	n := uint32(0)
-	at := l.alloc(4, size*uint32(len(all)))
-	for k := range all {
-		f := &all[k]
-		if l.err != nil {
-			return
-		}
-		if !valid(f.Name) || !valid(f.Value) {
-			continue
-		}
-		name := l.copy(unsafe.String(unsafe.SliceData(f.Name), len(f.Name)))
-		value := l.copy(unsafe.String(unsafe.SliceData(f.Value), len(f.Value)))
-		if l.err != nil {
-			return
-		}
-		b, ok := l.h.memory.Read(at+size*n, size)
-		if !ok {
-			l.err = failed(errTrap, "its memory shrank")
-			return
-		}
-		binary.LittleEndian.PutUint32(b, name)
-		binary.LittleEndian.PutUint32(b[4:], uint32(len(f.Name)))
-		binary.LittleEndian.PutUint32(b[8:], value)
-		binary.LittleEndian.PutUint32(b[12:], uint32(len(f.Value)))
-		n++
-	}
-	v[i], v[i+1] = uint64(at), uint64(n)
-}
-
-// valid is utf8.Valid, quick for the ASCII that headers are.
-func valid(b []byte) bool {
-	for _, c := range b {
-		if c >= utf8.RuneSelf {
-			return utf8.Valid(b)
-		}
-	}
-	return true
 }
 
 // Where the parts of an action stand in memory.
@@ -381,11 +391,11 @@ func (l *lifting) bytes(at, n uint32) []byte {
 
 func (l *lifting) text(at, n uint32) string {
 	b := l.bytes(at, n)
-	if !valid(b) {
+	if !utf8.Valid(b) {
 		l.fail("a text that is not UTF-8")
 		return ""
 	}
-	return unsafe.String(unsafe.SliceData(b), len(b))
+	return view(b)
 }
 
 // list returns the memory of n values of size bytes.

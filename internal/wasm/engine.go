@@ -32,7 +32,8 @@ type code struct {
 	limits Limits
 
 	rt       wazero.Runtime
-	parts    []part // by instance of the Plan
+	parts    []part                // by instance of the Plan
+	batch    wazero.CompiledModule // see batch.go; nil for none
 	builtins []*component.Builtin
 	hosts    []hostFunc // by builtin
 	frozen   string     // why instances cannot be put back; "" if they can
@@ -78,7 +79,17 @@ func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.Com
 	return c, nil
 }
 
-func (c *code) close(ctx context.Context) { _ = c.rt.Close(ctx) }
+// close gives back what c has. Compiled code is counted in the cache that all
+// runtimes share, so closing the runtime does not free it.
+func (c *code) close(ctx context.Context) {
+	_ = c.rt.Close(ctx)
+	for _, p := range c.parts {
+		_ = p.compiled.Close(ctx)
+	}
+	if c.batch != nil {
+		_ = c.batch.Close(ctx)
+	}
+}
 
 // link compiles the core modules as their instances need them, and makes the
 // functions of the host.
@@ -118,6 +129,9 @@ func (c *code) link(ctx context.Context) error {
 			return fmt.Errorf("core module at offset %#x: %w", m.Offset, err)
 		}
 		c.parts = append(c.parts, part{compiled: compiled, rewrite: out, name: partName(i)})
+	}
+	if err := c.compileBatch(ctx); err != nil {
+		return err
 	}
 	return c.hostFunctions(ctx)
 }

@@ -14,15 +14,29 @@ import (
 	"sluice/internal/wasm/core"
 )
 
-// instanceKey is the context key of the *instance that a host function works
-// for.
+// An instanceContext is the context of an instance's calls. Host functions find
+// in it the instance that they work for. The engine looks for keys of its own at
+// each call, of which it has none.
+type instanceContext struct {
+	context.Context
+	in *instance
+}
+
+// instanceKey is the key of the *instance.
 type instanceKey struct{}
+
+func (c *instanceContext) Value(key any) any {
+	if _, ok := key.(instanceKey); ok {
+		return c.in
+	}
+	return nil
+}
 
 // An instance is a component that can be called. One goroutine uses it at a
 // time.
 type instance struct {
 	code *code
-	ctx  context.Context // holds the instance; made once, so that calls allocate nothing
+	ctx  context.Context // an instanceContext; made once, so that calls allocate nothing
 	mods []api.Module    // by instance of the Plan
 
 	memories []*memory    // those that the component defines
@@ -40,7 +54,12 @@ type instance struct {
 	closed bool                            // it may not call the host now
 	stack  [component.MaxFlatParams]uint64 // arguments and results of a call
 	room   [4]uint64                       // those of the allocator
-	out    Output                          // what it writes to its standard streams
+
+	batch   api.Function      // asks the allocator for many pieces; nil if there is none
+	lengths [batchSize]uint64 // its arguments and results
+	texts   []string          // that are being written, the caller's
+	at      []uint32          // where
+	out     Output            // what it writes to its standard streams
 }
 
 // controls are the globals by which a part is ruled.
@@ -54,8 +73,8 @@ type hook struct {
 
 // newInstance makes an instance of c whose memories come from alloc; nil for the
 // Go heap.
-func (c *code) newInstance(ctx context.Context, alloc *allocator) (*instance, error) {
-	in := c.blank(ctx)
+func (c *code) newInstance(alloc *allocator) (*instance, error) {
+	in := c.blank()
 	if err := in.make(alloc); err != nil {
 		in.close()
 		return nil, err
@@ -64,14 +83,19 @@ func (c *code) newInstance(ctx context.Context, alloc *allocator) (*instance, er
 }
 
 // blank returns an instance that has no parts yet.
-func (c *code) blank(ctx context.Context) *instance {
+func (c *code) blank() *instance {
 	in := &instance{code: c, callers: make([]guest, len(c.builtins))}
-	in.ctx = context.WithValue(context.WithoutCancel(ctx), instanceKey{}, in)
+	in.ctx = &instanceContext{context.Background(), in}
 	return in
 }
 
 // make makes the parts of in, and runs what they run when they start.
-func (in *instance) make(alloc *allocator) error {
+func (in *instance) make(alloc *allocator) (err error) {
+	defer func() { // the engine takes no error of an allocator, and no memory that it cannot have
+		if p := recover(); p != nil {
+			err = fmt.Errorf("making an instance: %v", p)
+		}
+	}()
 	c := in.code
 	ctx := in.ctx
 	if alloc != nil {
@@ -106,6 +130,9 @@ func (in *instance) make(alloc *allocator) error {
 				return fmt.Errorf("starting it: %w", in.fault(err))
 			}
 		}
+	}
+	if err := in.makeBatch(ctx); err != nil {
+		return err
 	}
 	for h, f := range c.hooks {
 		if f != nil {

@@ -18,7 +18,7 @@ type memory struct {
 	base  []byte        // all of the reservation
 	limit uint64        // bytes that the guest may have
 	open  uint64        // bytes that can be read and written
-	high  atomic.Uint64 // the same, for those who only look
+	high  atomic.Uint64 // bytes that it may take of the machine, for those who only look
 	size  uint64        // bytes that the guest has
 	image *image        // nil until it is adopted
 	grew  bool          // since the last reset
@@ -40,6 +40,8 @@ func (m *memory) Reallocate(size uint64) []byte {
 			return nil
 		}
 		m.open = size
+	}
+	if size > m.high.Load() {
 		m.high.Store(size)
 	}
 	m.size, m.grew = size, true
@@ -82,6 +84,15 @@ type image struct {
 	file *os.File
 	size uint64
 	view []byte
+	runs []run  // all of it
+	cost uint64 // of putting all of it back, in bytes that are copied
+}
+
+// A run is a part of an image that is zeros, or is not. Clearing takes half the
+// time of copying.
+type run struct {
+	from, to uint64
+	zero     bool
 }
 
 // newImage keeps a copy of mem. Pages of zeros take no memory.
@@ -107,10 +118,20 @@ func (im *image) fill(mem []byte) (err error) {
 		return err
 	}
 	for at := 0; at < len(mem); at += osPage {
-		if p := mem[at:min(at+osPage, len(mem))]; !zero(p) {
-			if _, err := im.file.WriteAt(p, int64(at)); err != nil {
-				return err
-			}
+		p := mem[at:min(at+osPage, len(mem))]
+		blank := zero(p)
+		if n := len(im.runs); n > 0 && im.runs[n-1].zero == blank {
+			im.runs[n-1].to += uint64(len(p))
+		} else {
+			im.runs = append(im.runs, run{uint64(at), uint64(at + len(p)), blank})
+		}
+		if blank {
+			im.cost += uint64(len(p)) / 2
+			continue
+		}
+		im.cost += uint64(len(p))
+		if _, err := im.file.WriteAt(p, int64(at)); err != nil {
+			return err
 		}
 	}
 	im.view, err = unix.Mmap(int(im.file.Fd()), 0, len(mem), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
@@ -159,9 +180,14 @@ func (m *memory) adopt(im *image) error {
 	return nil
 }
 
-// copyUpTo is how large a memory is copied as a whole; of a larger one the pages
-// are looked for that were written to.
+// copyUpTo is what copying may cost for a memory to be put back as a whole; of a
+// larger one the pages are looked for that were written to.
 const copyUpTo = 128 << 10
+
+// keepTail is how much of what a memory grew by stays the process's own when it
+// is put back: most guests grow by little, at each call. What is beyond goes
+// back to the system.
+const keepTail = 512 << 10
 
 // shrink begins to make m as short as its image: until shrunk, whatever length
 // the engine asks for, it is told that one.
@@ -172,11 +198,30 @@ func (m *memory) shrunk() { m.back, m.grew = false, false }
 func (m *memory) reset() error {
 	dirty := max(m.size, m.image.size)
 	m.size = m.image.size
-	if dirty <= copyUpTo {
-		m.copyBack(0, dirty)
+	if most := m.image.size + keepTail; dirty > most {
+		if err := unix.Madvise(m.base[most:dirty], unix.MADV_DONTNEED); err != nil {
+			return fmt.Errorf("giving memory back: %w", err)
+		}
+		dirty = most
+		m.high.Store(most)
+	}
+	if m.image.cost+(dirty-m.image.size)/2 <= copyUpTo {
+		m.putBack(dirty)
 		return nil
 	}
 	return m.restore(dirty)
+}
+
+// putBack puts back the first n bytes, at least as many as the image has.
+func (m *memory) putBack(n uint64) {
+	for _, r := range m.image.runs {
+		if r.zero {
+			clear(m.base[r.from:r.to])
+		} else {
+			copy(m.base[r.from:r.to], m.image.view[r.from:r.to])
+		}
+	}
+	clear(m.base[m.image.size:n])
 }
 
 // pageRegion and scanArg are those of PAGEMAP_SCAN, linux/fs.h; Linux 6.7 has it.
@@ -218,7 +263,7 @@ var pagemap = sync.OnceValue(func() *os.File {
 func (m *memory) restore(n uint64) error {
 	f := pagemap()
 	if f == nil {
-		m.copyBack(0, n)
+		m.putBack(n)
 		return nil
 	}
 	s := scanners.Get().(*scanner)
@@ -282,7 +327,7 @@ func (m *memory) readPagemap(s *scanner, f *os.File, n uint64) error {
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(&buf[0])), pages*8)
 	base := uint64(uintptr(unsafe.Pointer(&m.base[0])))
 	if _, err := f.ReadAt(raw, int64(base/uint64(osPage)*8)); err != nil {
-		m.copyBack(0, n)
+		m.putBack(n)
 		return nil
 	}
 	for i, e := range buf {

@@ -80,7 +80,7 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 	m = &Module{engine: e, code: c, set: set, slots: make([]atomic.Pointer[instance], set.Instances), freed: make(chan struct{}, set.Instances)}
 	e.add(m) // starting it is a call too
 	m.count.Store(1)
-	in, err := m.instance(context.WithoutCancel(ctx))
+	in, err := m.instance()
 	if err != nil {
 		e.forget(m)
 		m.release()
@@ -91,8 +91,8 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 }
 
 // instance makes another instance. It has been counted.
-func (m *Module) instance(ctx context.Context) (*instance, error) {
-	in := m.code.blank(ctx)
+func (m *Module) instance() (*instance, error) {
+	in := m.code.blank()
 	m.mu.Lock()
 	m.all = append(m.all, in)
 	m.mu.Unlock()
@@ -165,7 +165,7 @@ func (m *Module) wait(ctx context.Context) (*instance, error) {
 	for {
 		for n := m.count.Load(); int(n) < len(m.slots); n = m.count.Load() {
 			if m.count.CompareAndSwap(n, n+1) {
-				in, err := m.instance(context.WithoutCancel(ctx))
+				in, err := m.instance()
 				if err != nil {
 					return nil, failed(errTrap, "%w", err)
 				}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"unicode/utf8"
 
 	"sluice/internal/wasm/component"
 )
@@ -112,7 +113,7 @@ func (g *guest) store() *Store {
 // text returns a text of the guest's.
 func (g *guest) text(at, n uint64) string {
 	b := g.bytes(at, n)
-	if !valid(b) {
+	if !utf8.Valid(b) {
 		trap("a text that is not UTF-8")
 	}
 	return string(b)

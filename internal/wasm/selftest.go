@@ -49,7 +49,7 @@ func selfTest(ctx context.Context) (frozen string, err error) {
 		return "", fmt.Errorf("compiling for this machine: %w", err)
 	}
 	c.parts = []part{{compiled: compiled, rewrite: out, name: partName(0)}}
-	in, err := c.newInstance(ctx, &allocator{limit: uint64(limits.MemoryPages) * pageSize})
+	in, err := c.newInstance(&allocator{limit: uint64(limits.MemoryPages) * pageSize})
 	if err != nil {
 		return "", err
 	}

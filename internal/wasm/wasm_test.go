@@ -140,7 +140,7 @@ func pooled(t testing.TB, name string) *instance {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.close(ctx) })
-	in, err := c.newInstance(ctx, &allocator{limit: 64 << 20})
+	in, err := c.newInstance(&allocator{limit: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
