@@ -69,8 +69,20 @@ func define(fs *pflag.FlagSet, name, help string, f reflect.StructField, p any) 
 	}
 }
 
-// parse reads args into what fs was made of.
+// parse reads args, which are flags only, into what fs was made of.
 func parse(fs *pflag.FlagSet, args []string) error {
+	if err := parseFlags(fs, args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("%q is not a flag; flags begin with --", fs.Arg(0))
+	}
+	return nil
+}
+
+// parseFlags is parse for args among which there may be others, which are in
+// fs.Args then.
+func parseFlags(fs *pflag.FlagSet, args []string) error {
 	if err := fs.Parse(args); err != nil {
 		var unknown *pflag.NotExistError
 		if !errors.As(err, &unknown) {
@@ -83,9 +95,6 @@ func parse(fs *pflag.FlagSet, args []string) error {
 			hint = "; did you mean --" + n + "?"
 		}
 		return fmt.Errorf("unknown flag --%s%s", unknown.GetSpecifiedName(), hint)
-	}
-	if fs.NArg() > 0 {
-		return fmt.Errorf("%q is not a flag; flags begin with --", fs.Arg(0))
 	}
 	return nil
 }

@@ -25,6 +25,9 @@ type Options struct {
 	Look    func(*infer.Request) error // finds anew what routing needs in a body that was changed
 	Log     *slog.Logger
 	Metrics *Metrics
+
+	// Saw is told of each call once it is over; nil for nobody.
+	Saw func(m *wasm.Attached, h wasm.Hook, action string, took time.Duration, err error)
 }
 
 // DefaultMaxBody is the largest body that a module is given unless it says
@@ -258,6 +261,9 @@ func maxBody(m *wasm.Attached) int64 {
 func (v *visit) note(m *wasm.Attached, h wasm.Hook, begin time.Time, action string, err error) {
 	now := time.Now()
 	m.Counts.Count(now, now.Sub(begin), err)
+	if v.o.Saw != nil {
+		v.o.Saw(m, h, action, now.Sub(begin), err)
+	}
 	v.o.Metrics.called(m, h, now.Sub(begin), action, err)
 	if err != nil {
 		v.o.Log.Warn("a module failed", "module", m.Name, "hook", h.String(), "request", v.req.ID, "fail_closed", m.FailClosed, "err", err)
