@@ -127,9 +127,28 @@ func each(ws []*fleet.Worker, f func(i int, w *fleet.Worker)) {
 	wg.Wait()
 }
 
-// flushCache tells every worker to forget its prefixes.
+// engines returns one worker of each engine: its data-parallel ranks are asked
+// and told at one address.
+func engines(ws []*fleet.Worker) []*fleet.Worker {
+	seen := make(map[string]bool, len(ws))
+	one := make([]*fleet.Worker, 0, len(ws))
+	for _, w := range ws {
+		if !seen[w.Root()] {
+			seen[w.Root()] = true
+			one = append(one, w)
+		}
+	}
+	return one
+}
+
+// flushCache tells every engine to forget its prefixes.
 func (a *Admin) flushCache(ctx context.Context, r *infer.Request, w *infer.Reply) error {
-	all := a.fleet.Snapshot().All
+	workers := a.fleet.Snapshot().All
+	ranks := make(map[string][]*fleet.Worker) // by engine
+	for _, wk := range workers {
+		ranks[wk.Root()] = append(ranks[wk.Root()], wk)
+	}
+	all := engines(workers)
 	errs := make([]string, len(all))
 	each(all, func(i int, wk *fleet.Worker) {
 		switch t, err := a.tell(ctx, wk, http.MethodPost, "/flush_cache", r.ID); {
@@ -138,7 +157,9 @@ func (a *Admin) flushCache(ctx context.Context, r *infer.Request, w *infer.Reply
 		case t.status/100 != 2:
 			errs[i] = fmt.Sprintf("the worker answered %d", t.status)
 		default:
-			wk.Forgot()
+			for _, rank := range ranks[wk.Root()] {
+				rank.Forgot()
+			}
 		}
 	})
 	type failure struct {
@@ -159,9 +180,9 @@ func (a *Admin) flushCache(ctx context.Context, r *infer.Request, w *infer.Reply
 	var done []string
 	for i, wk := range all {
 		if errs[i] == "" {
-			done = append(done, wk.Base())
+			done = append(done, wk.Root())
 		} else {
-			out.Failed = append(out.Failed, failure{wk.Base(), errs[i]})
+			out.Failed = append(out.Failed, failure{wk.Root(), errs[i]})
 		}
 	}
 	out.Flushed = len(done)
@@ -175,7 +196,8 @@ func (a *Admin) flushCache(ctx context.Context, r *infer.Request, w *infer.Reply
 	return sendJSON(w, status, out)
 }
 
-// load is one rank of one worker in GET /get_loads.
+// load is one worker in GET /get_loads: one rank of an engine, or a whole one,
+// as rank 0.
 type load struct {
 	Worker      string  `json:"worker"`
 	WorkerType  string  `json:"worker_type"`
@@ -223,9 +245,10 @@ func (a *Admin) loads(ctx context.Context, _ *infer.Request, w *infer.Reply) err
 			out.Unknown++
 			continue
 		}
-		out.Ranks = max(out.Ranks, len(l.Ranks), 1)
+		rank, _ := all[i].Rank()
+		out.Ranks = max(out.Ranks, len(l.Ranks), rank+1)
 		out.Loads = append(out.Loads, load{
-			Worker: all[i].Base(), WorkerType: all[i].Info().Role.String(), Running: l.Running, Waiting: l.Waiting,
+			Worker: all[i].Base(), WorkerType: all[i].Info().Role.String(), Rank: rank, Running: l.Running, Waiting: l.Waiting,
 			Total: l.Running + l.Waiting, UsedTokens: l.UsedTokens, MaxTokens: l.MaxTokens, TokenUsage: l.TokenUsage,
 			Throughput: l.Throughput, HitRate: l.HitRate, Utilization: l.Utilization,
 		})
@@ -245,7 +268,7 @@ func (a *Admin) loads(ctx context.Context, _ *infer.Request, w *infer.Reply) err
 // engineMetrics merges the workers' own metrics; the label worker_addr says
 // whose each is.
 func (a *Admin) engineMetrics(ctx context.Context, r *infer.Request, w *infer.Reply) error {
-	ready := a.fleet.Snapshot().Ready
+	ready := engines(a.fleet.Snapshot().Ready)
 	if len(ready) == 0 {
 		return &infer.Error{Status: http.StatusServiceUnavailable, Code: "no_workers", Msg: "No worker is ready.", RetryAfter: 2 * time.Second}
 	}
@@ -258,7 +281,7 @@ func (a *Admin) engineMetrics(ctx context.Context, r *infer.Request, w *infer.Re
 	merged := make(map[string]*dto.MetricFamily)
 	read := 0
 	for i, b := range texts {
-		if b != nil && merge(merged, ready[i].Base(), b) == nil {
+		if b != nil && merge(merged, ready[i].Root(), b) == nil {
 			read++
 		}
 	}

@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -123,5 +125,83 @@ func TestWhoFlushesHasForgotten(t *testing.T) {
 	}
 	if ws := reg.Snapshot().All; ws[0].Epoch() != 1 || ws[1].Epoch() != 0 {
 		t.Errorf("epochs %d and %d, want 1 for the one that flushed and 0 for the other", ws[0].Epoch(), ws[1].Epoch())
+	}
+}
+
+// TestRanksOfAnEngine holds that the ranks of an engine are shown each, and that
+// the engine is asked once where they have all the same to say.
+func TestRanksOfAnEngine(t *testing.T) {
+	var mu sync.Mutex
+	calls := make(map[string]int)
+	engine := func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		calls[r.URL.Path]++
+		mu.Unlock()
+		switch r.URL.Path {
+		case "/health", "/flush_cache":
+		case "/server_info":
+			_, _ = io.WriteString(w, `{"served_model_name":"m","version":"0.5.9","dp_size":2}`)
+		case "/v1/loads":
+			_, _ = io.WriteString(w, `{"loads":[{"dp_rank":0,"num_running_reqs":1},{"dp_rank":1,"num_running_reqs":5}]}`)
+		case "/metrics":
+			_, _ = io.WriteString(w, "# TYPE q gauge\nq 1\n")
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}
+	s := httptest.NewServer(http.HandlerFunc(engine))
+	defer s.Close()
+	cfg := fleet.DefaultConfig()
+	cfg.DPAware, cfg.NoLoads = true, true
+	reg := fleet.New(cfg, fleet.DefaultHealthConfig(), breaker.DefaultConfig(), fleet.Options{})
+	if _, err := reg.Add(fleet.Spec{URL: s.URL}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- reg.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	both := make(chan struct{})
+	var once sync.Once
+	reg.Watch(func(s *fleet.Snapshot) {
+		if len(s.Ready) == 2 {
+			once.Do(func() { close(both) })
+		}
+	})
+	select {
+	case <-both:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the engine's ranks are not ready")
+	}
+	tr := &http.Transport{}
+	defer tr.CloseIdleConnections()
+	a := New(Options{Fleet: reg, Transport: tr, Models: func() []string { return nil }, Draining: func() bool { return false }})
+
+	c, err := get(t, a, "/workers")
+	for _, want := range []string{
+		`"url":"` + s.URL + `@0"`, `"dp_base_url":"` + s.URL + `","dp_rank":0,"dp_size":2`, `"dp_base_url":"` + s.URL + `","dp_rank":1,"dp_size":2`,
+	} {
+		if err != nil || !strings.Contains(c.body.String(), want) {
+			t.Errorf("%s is missing in %s, %v", want, c.body.String(), err)
+		}
+	}
+	c, err = get(t, a, "/get_loads")
+	for _, want := range []string{`"dp_rank_count":2`, `@0","worker_type":"regular","dp_rank":0,"num_running_reqs":1`, `@1","worker_type":"regular","dp_rank":1,"num_running_reqs":5`} {
+		if err != nil || !strings.Contains(c.body.String(), want) {
+			t.Errorf("%s is missing in %s, %v", want, c.body.String(), err)
+		}
+	}
+	if c, err = get(t, a, "/engine_metrics"); err != nil || strings.Count(c.body.String(), "q{") != 1 || !strings.Contains(c.body.String(), `q{worker_addr="`+s.URL+`"} 1`) {
+		t.Errorf("an engine's metrics: %s, %v; want them once", c.body.String(), err)
+	}
+	status, text := call(t, a, "POST", "/flush_cache", "", "")
+	ws := reg.Snapshot().All
+	if status != 200 || !strings.Contains(text, `"workers_flushed":1`) || ws[0].Epoch() != 1 || ws[1].Epoch() != 1 {
+		t.Errorf("flushed: %d %s, epochs %d and %d", status, text, ws[0].Epoch(), ws[1].Epoch())
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if calls["/metrics"] != 1 || calls["/flush_cache"] != 1 {
+		t.Errorf("the engine was asked %v", calls)
 	}
 }

@@ -1,12 +1,15 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -31,6 +34,9 @@ type workerInfo struct {
 	BootstrapPort  *int              `json:"bootstrap_port,omitempty"`
 	Health         *fleet.HealthSpec `json:"health,omitempty"`
 	MaxAttempts    int               `json:"max_connection_attempts"`
+	DPBase         string            `json:"dp_base_url,omitempty"` // this and the next two of one rank of an engine
+	DPRank         *int              `json:"dp_rank,omitempty"`
+	DPSize         int               `json:"dp_size,omitempty"`
 	Healthy        bool              `json:"is_healthy"`
 	Status         string            `json:"status"`
 	Load           int64             `json:"load"`
@@ -58,6 +64,10 @@ func (a *Admin) info(w *fleet.Worker) workerInfo {
 		out.ModelID = i.Models[0].ID
 	} else {
 		out.Models = []fleet.ModelCard{}
+	}
+	if rank, ok := w.Rank(); ok {
+		out.DPBase, out.DPRank = w.Root(), &rank
+		out.DPSize, _ = strconv.Atoi(i.Labels["dp_size"]) // 0 if the engine does not say
 	}
 	if l := w.Load(); l != nil && json.Valid(l.Raw) {
 		out.EngineLoad = l.Raw
@@ -177,8 +187,8 @@ func (a *Admin) updateWorker(_ context.Context, r *infer.Request, w *infer.Reply
 		return err
 	}
 	var p fleet.Patch
-	if err := json.Unmarshal(r.Body, &p); err != nil {
-		return workerError(w, http.StatusBadRequest, "BAD_REQUEST", "the body is not a worker update: "+err.Error())
+	if err := decodeStrictly(r.Body, &p); err != nil {
+		return workerError(w, http.StatusBadRequest, "BAD_REQUEST", "the body is not a worker update: "+err.Error()+"; want priority, cost, labels, api_key or health, and PUT for the rest")
 	}
 	if err := a.fleet.Update(wk.ID(), p); err != nil {
 		return refuseChange(w, err)
@@ -196,6 +206,20 @@ func (a *Admin) worker(r *infer.Request, w *infer.Reply) (wk *fleet.Worker, ok b
 		return nil, false, workerError(w, http.StatusNotFound, "WORKER_NOT_FOUND", fmt.Sprintf("Worker %s not found", id))
 	}
 	return wk, true, nil
+}
+
+// decodeStrictly reads one JSON value into v, and refuses fields that v has not:
+// who wants to change them must not think that they are changed.
+func decodeStrictly(body []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("there is more than one value")
+	}
+	return nil
 }
 
 // readSpec reads a body of POST or PUT. The field model_id is what older
