@@ -194,14 +194,14 @@ func (rt *Router) claimsOf(snap *fleet.Snapshot) claims {
 		}
 	}
 	if len(several) > 0 {
-		rt.claimAliases(&c, several, snap)
+		rt.claimAliases(several, snap)
 	}
 	return c
 }
 
 // claimAliases adds the claims of workers on names that are aliases of theirs and
 // models of others.
-func (rt *Router) claimAliases(c *claims, names map[string]bool, snap *fleet.Snapshot) {
+func (rt *Router) claimAliases(names map[string]bool, snap *fleet.Snapshot) {
 	ready := make(map[*fleet.Worker]bool, len(snap.Ready))
 	for _, w := range snap.Ready {
 		ready[w] = true
