@@ -74,6 +74,7 @@ type moduleOptions struct {
 	Stack       *uint32 `json:"max_stack_size,omitempty"`
 	Instances   *int    `json:"max_instances,omitempty"`
 	Isolation   *string `json:"isolation,omitempty"`
+	Config      *string `json:"config,omitempty"`
 }
 
 func set[T any](to *T, from *T) {
@@ -95,6 +96,7 @@ func (o *moduleOptions) apply(s *wasm.Spec) {
 	set(&s.Settings.Limits.MemoryPages, o.MemoryPages)
 	set(&s.Settings.Limits.Stack, o.Stack)
 	set(&s.Settings.Instances, o.Instances)
+	set(&s.Settings.Config, o.Config)
 	if o.TimeMillis != nil {
 		s.Settings.Time = time.Duration(*o.TimeMillis) * time.Millisecond
 	}

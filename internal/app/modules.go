@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sluice/internal/gate/hook"
@@ -37,7 +39,19 @@ func (a *App) hook() infer.Gate {
 	if a.modules == nil {
 		return func(next infer.Handler) infer.Handler { return next }
 	}
-	return hook.Gate(hook.Options{Modules: a.modules, Look: server.Look, Log: a.log, Metrics: a.hooks})
+	return hook.Gate(hook.Options{Modules: a.modules, Look: server.Look, Endpoint: endpoint, Log: a.log, Metrics: a.hooks})
+}
+
+// endpoint is the call of workers that a method and a path are.
+func endpoint(method, path string) (infer.Endpoint, bool) {
+	if path == "/rerank" {
+		path = infer.Rerank.Path()
+	}
+	i := slices.IndexFunc(infer.Endpoints(), func(e infer.Endpoint) bool { return e != infer.Realtime && e.Path() == path })
+	if i < 0 || method != http.MethodPost {
+		return infer.Local, false
+	}
+	return infer.Endpoints()[i], true
 }
 
 // runModules ends calls of modules that take too long, and the modules when ctx

@@ -54,6 +54,8 @@ type Request struct {
 	Query    string     // raw
 	Param    string     // what {id} stands for in Route, unescaped
 	Remote   netip.Addr // the client's address as the socket has it
+	Port     uint16     // of Remote
+	Proto    string     // that the client speaks, "HTTP/1.1"; "" if it has not said
 	Unix     bool       // it came through a Unix socket, and has none
 	Received time.Time
 	Header   Header

@@ -32,7 +32,8 @@ type conn struct {
 	front  *Front
 	sock   *sock.Conn
 	remote netip.Addr
-	unix   bool // it is a Unix socket
+	port   uint16 // of remote
+	unix   bool   // it is a Unix socket
 	ctx    connContext
 	cancel context.CancelCauseFunc
 	waits  sock.Waits // whom the owner waits for while it serves
@@ -110,7 +111,8 @@ var (
 
 // newConn returns a conn that has yet to run.
 func newConn(f *Front, nc net.Conn) *conn {
-	c := &conn{front: f, remote: peer(nc), room: leastRoom}
+	remote, port := peer(nc)
+	c := &conn{front: f, remote: remote, port: port, room: leastRoom}
 	ctx, cancel := context.WithCancelCause(f.base)
 	c.ctx, c.cancel = connContext{ctx, c}, cancel
 	c.wire.c, c.upload.c = c, c
@@ -305,6 +307,9 @@ func (c *conn) count() {
 	}
 }
 
+// protos are the versions of HTTP, by their minor.
+var protos = [...]string{"HTTP/1.0", "HTTP/1.1"}
+
 // fill makes an infer.Request of the head.
 func (c *conn) fill() {
 	head, r := &c.held.head, &c.request
@@ -316,7 +321,8 @@ func (c *conn) fill() {
 	r.Method = same(method, head.Method)
 	r.Path = same(path, head.Path)
 	r.Query = same(query, head.Query)
-	r.Remote, r.Unix, r.Received = c.remote, c.unix, time.Now()
+	r.Remote, r.Port, r.Unix, r.Received = c.remote, c.port, c.unix, time.Now()
+	r.Proto = protos[min(head.Minor, 1)]
 	for i := range head.Fields {
 		f := &head.Fields[i]
 		switch {
@@ -434,7 +440,7 @@ func (c *conn) refuseBytes(err error) {
 	}
 	c.closing, c.lingering = true, true
 	c.served++
-	c.request = infer.Request{Remote: c.remote, Unix: c.unix, Received: time.Now()}
+	c.request = infer.Request{Remote: c.remote, Port: c.port, Unix: c.unix, Received: time.Now()}
 	c.wire.reset(false, 1)
 	c.reply.Reset(&c.wire)
 	c.handle(c.front.fault)

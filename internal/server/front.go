@@ -314,11 +314,11 @@ func within(done <-chan struct{}, d time.Duration) bool {
 }
 
 // peer is the address at the other end of nc. A Unix socket's has none.
-func peer(nc net.Conn) netip.Addr {
+func peer(nc net.Conn) (netip.Addr, uint16) {
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr().Unmap()
+		return a.AddrPort().Addr().Unmap(), uint16(a.Port)
 	}
-	return netip.Addr{}
+	return netip.Addr{}, 0
 }
 
 // A handoff is a net.Listener that gives net/http the connections that speak

@@ -37,8 +37,9 @@ const stall = 300 * time.Second
 func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	r := &infer.Request{
 		Method: hr.Method, Path: asked(hr), Query: hr.URL.RawQuery,
-		Remote: remote(hr), Received: time.Now(),
+		Proto: hr.Proto, Received: time.Now(),
 	}
+	r.Remote, r.Port = remote(hr)
 	_, r.Unix = hr.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr)
 	for name, values := range hr.Header {
 		for _, v := range values {
@@ -166,13 +167,13 @@ func asked(hr *http.Request) string {
 	return hr.URL.EscapedPath()
 }
 
-// remote is the address at the other end of hr's connection.
-func remote(hr *http.Request) netip.Addr {
+// remote is the address at the other end of hr's connection, and its port.
+func remote(hr *http.Request) (netip.Addr, uint16) {
 	ap, err := netip.ParseAddrPort(hr.RemoteAddr)
 	if err != nil {
-		return netip.Addr{} // a Unix socket's peer has none
+		return netip.Addr{}, 0 // a Unix socket's peer has none
 	}
-	return ap.Addr().Unmap()
+	return ap.Addr().Unmap(), ap.Port()
 }
 
 // httpWire is the infer.Wire of net/http.

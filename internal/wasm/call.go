@@ -164,6 +164,9 @@ func (in *instance) fault(err error) error {
 	case core.WhyStack:
 		return failed(errStack, "its calls are nested too deep")
 	}
+	if errors.Is(err, errLate) {
+		return &CallError{Kind: string(errTimeout), Err: errLate}
+	}
 	var t *trapError
 	if errors.As(err, &t) {
 		return &CallError{Kind: string(errTrap), Err: t}

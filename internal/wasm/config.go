@@ -13,7 +13,7 @@ import (
 type Config struct {
 	Enable   bool     `yaml:"enable" flag:"enable-wasm" help:"run WebAssembly modules as middleware; they are managed over /wasm"`
 	StateDir string   `yaml:"state_dir" flag:"wasm-state-dir" help:"directory in which modules and their compiled code are kept for the next start; none means that a restart loses them"`
-	Modules  []string `yaml:"modules" flag:"wasm-module" help:"module that is there from the start, as name=/path/to/file.wasm; further settings follow it, ;key=value each: order, fail_closed, paths, models, isolation, max_memory_pages, max_execution_time_ms"`
+	Modules  []string `yaml:"modules" flag:"wasm-module" help:"module that is there from the start, as name=/path/to/file.wasm; further settings follow it, ;key=value each: order, fail_closed, paths, models, isolation, max_memory_pages, max_execution_time_ms, max_body_size, config"`
 }
 
 // DefaultConfig returns the defaults: no modules are run.
@@ -89,6 +89,8 @@ func (s *Spec) option(key, value string) (err error) {
 		s.Settings.Limits.MemoryPages = uint32(number(32))
 	case "max_execution_time_ms":
 		s.Settings.Time = millis(number(32))
+	case "config":
+		s.Settings.Config = value
 	case "max_body_size":
 		s.MaxBody = int64(number(63))
 	default:

@@ -11,6 +11,7 @@ import (
 
 	"sluice/internal/wasm/component"
 	"sluice/internal/wasm/core"
+	"sluice/internal/wasm/httpwasm"
 )
 
 const pageSize = 64 << 10 // of WebAssembly
@@ -36,6 +37,8 @@ type code struct {
 	batch    wazero.CompiledModule // see batch.go; nil for none
 	builtins []*component.Builtin
 	hosts    []hostFunc // by builtin
+	http     bool       // it is an http-wasm module
+	config   []byte     // for it
 	frozen   string     // why instances cannot be put back; "" if they can
 }
 
@@ -54,12 +57,21 @@ const features = api.CoreFeaturesV2 | experimental.CoreFeaturesExtendedConst | e
 
 // compile reads, checks, rewrites and compiles a component. cache may be nil.
 func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.CompilationCache) (c *code, err error) {
+	if core.Is(binary) {
+		m, err := core.Decode(binary, 0)
+		if err != nil {
+			return nil, err
+		}
+		if httpwasm.Is(m) {
+			return compileHTTP(ctx, m, limits, cache)
+		}
+	}
 	plan, err := component.Link(binary)
 	switch {
 	case len(binary) == 0:
 		return nil, errors.New("it is empty; want a WebAssembly component")
 	case errors.Is(err, component.ErrNotComponent) && core.Is(binary):
-		return nil, errors.New("it is a core module; want a component (wasm-tools component new makes one of it)")
+		return nil, errors.New("it is a core module; want a component (wasm-tools component new makes one of it), or an http-wasm module, which exports handle_request")
 	case err != nil:
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"sluice/internal/wasm/component"
 	"sluice/internal/wasm/core"
+	"sluice/internal/wasm/httpwasm"
 )
 
 // An instanceContext is the context of an instance's calls. Host functions find
@@ -55,11 +56,13 @@ type instance struct {
 	stack  [component.MaxFlatParams]uint64 // arguments and results of a call
 	room   [4]uint64                       // those of the allocator
 
-	batch   api.Function      // asks the allocator for many pieces; nil if there is none
-	lengths [batchSize]uint64 // its arguments and results
-	texts   []string          // that are being written, the caller's
-	at      []uint32          // where
-	out     Output            // what it writes to its standard streams
+	batch   api.Function       // asks the allocator for many pieces; nil if there is none
+	lengths [batchSize]uint64  // its arguments and results
+	texts   []string           // that are being written, the caller's
+	at      []uint32           // where
+	out     Output             // what it writes to its standard streams
+	http    *httpwasm.Exchange // of an http-wasm module, else nil
+	lines   int                // that it has written to the log in its call
 }
 
 // controls are the globals by which a part is ruled.
@@ -86,6 +89,9 @@ func (c *code) newInstance(alloc *allocator) (*instance, error) {
 func (c *code) blank() *instance {
 	in := &instance{code: c, callers: make([]guest, len(c.builtins))}
 	in.ctx = &instanceContext{context.Background(), in}
+	if c.http {
+		in.http = &httpwasm.Exchange{Host: surroundings{in}}
+	}
 	return in
 }
 
@@ -138,6 +144,9 @@ func (in *instance) make(alloc *allocator) (err error) {
 		if f != nil {
 			in.exports[h] = in.hook(f)
 		}
+	}
+	if c.http {
+		return in.initialize()
 	}
 	return nil
 }

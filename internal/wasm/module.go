@@ -26,7 +26,8 @@ type Settings struct {
 	Limits    Limits
 	Time      time.Duration // that a call may take
 	Isolation Isolation     // "" for Snapshot
-	Instances int           // at most so many at once; 0 for 64
+	Instances int           // at most so many at once; 0 for 64. An http-wasm module may have 16 times as many: they are held while an answer is waited for
+	Config    string        // what an http-wasm module is given as its configuration
 }
 
 // DefaultSettings are the contract's.
@@ -77,7 +78,12 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 	if set.Isolation == Snapshot && (c.frozen != "" || e.unsafe != "") {
 		set.Isolation = Fresh
 	}
-	m = &Module{engine: e, code: c, set: set, slots: make([]atomic.Pointer[instance], set.Instances), freed: make(chan struct{}, set.Instances)}
+	c.config = []byte(set.Config)
+	most := set.Instances
+	if c.http {
+		most *= heldFor
+	}
+	m = &Module{engine: e, code: c, set: set, slots: make([]atomic.Pointer[instance], most), freed: make(chan struct{}, most)}
 	e.add(m) // starting it is a call too
 	m.count.Store(1)
 	in, err := m.instance()
@@ -300,11 +306,17 @@ func (m *Module) OnRequest(ctx context.Context, c *Call, r *Request, a *Action) 
 	if err != nil {
 		return err
 	}
+	if m.code.http {
+		return m.handleRequest(in, r, a)
+	}
 	return m.leave(in, in.onRequest(r, a))
 }
 
 // OnResponse calls the hook, as OnRequest.
 func (m *Module) OnResponse(ctx context.Context, c *Call, r *Response, a *Action) error {
+	if m.code.http {
+		return m.handleResponse(c, r, a)
+	}
 	in, err := m.enter(ctx, c)
 	if err != nil {
 		return err
@@ -332,6 +344,9 @@ func (m *Module) OnError(ctx context.Context, c *Call, f *Failure) error {
 
 // OnEnd calls the hook, as OnRequest.
 func (m *Module) OnEnd(ctx context.Context, c *Call, s *Summary) error {
+	if m.code.http {
+		return m.handleEnd(c, s)
+	}
 	in, err := m.enter(ctx, c)
 	if err != nil {
 		return err

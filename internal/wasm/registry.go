@@ -36,8 +36,11 @@ type Spec struct {
 	ID         uuid.UUID // zero for a new one
 }
 
-// maxName bounds a module's name.
-const maxName = 256
+// maxName bounds a module's name, maxConfig what it is given as its configuration.
+const (
+	maxName   = 256
+	maxConfig = 64 << 10
+)
 
 // An Attached is a module in its place. It is not written to, but for its
 // counters.
@@ -102,6 +105,9 @@ func (a *Attached) Wants(path, model string) bool {
 
 // Attaches reports whether a is attached to a hook.
 func (a *Attached) Attaches(h Hook) bool {
+	if h == OnEnd && a.Module.Whole() {
+		h = OnResponse // of the two, its handle_response is called at one
+	}
 	return a.Module.Has(h) && (len(a.Attach) == 0 || slices.Contains(a.Attach, h))
 }
 
@@ -201,6 +207,8 @@ func (s *Settings) check() error {
 		return fmt.Errorf("a stack of %d bytes is not between 65536 and 16777216", s.Limits.Stack)
 	case s.Time < time.Millisecond || s.Time > 300*time.Second:
 		return fmt.Errorf("a time limit of %s is not between 1ms and 300s", s.Time)
+	case len(s.Config) > maxConfig:
+		return fmt.Errorf("a configuration of %d bytes; at most %d are allowed", len(s.Config), maxConfig)
 	case s.Instances < 0 || s.Instances > 4096:
 		return fmt.Errorf("%d instances are not between 1 and 4096", s.Instances)
 	}
@@ -255,6 +263,10 @@ func (r *Registry) load(ctx context.Context, s Spec, binary []byte, sum string) 
 			m.Close()
 			return nil, fmt.Errorf("it is to be attached to %s, which it does not export", h)
 		}
+	}
+	if m.Whole() && len(s.Attach) > 0 && !slices.Contains(s.Attach, OnRequest) {
+		m.Close()
+		return nil, fmt.Errorf("it is to be attached to %v and not to %s, without which an http-wasm module sees no answer", s.Attach, OnRequest)
 	}
 	if s.ID == uuid.Nil {
 		if s.ID, err = uuid.NewV7(); err != nil {

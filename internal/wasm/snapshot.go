@@ -1,6 +1,10 @@
 package wasm
 
-import "fmt"
+import (
+	"fmt"
+
+	"sluice/internal/wasm/httpwasm"
+)
 
 // A snapshot is a component as it is once it has started, before its first call:
 // its memories, its globals and its handles. All instances of a Module are put
@@ -9,11 +13,15 @@ type snapshot struct {
 	images  []*image
 	globals []uint64
 	handles handleTable
+	started httpwasm.Features // what an http-wasm module asked for
 }
 
 // snapshot takes what in is now.
 func (in *instance) snapshot() (*snapshot, error) {
 	s := &snapshot{handles: in.handles.clone()}
+	if in.http != nil {
+		s.started = in.http.Started
+	}
 	for _, g := range in.globals {
 		s.globals = append(s.globals, g.Get())
 	}
@@ -44,6 +52,9 @@ func (in *instance) adopt(s *snapshot) error {
 		return fmt.Errorf("it has %d memories and %d globals; the snapshot has %d and %d", len(in.memories), len(in.globals), len(s.images), len(s.globals))
 	}
 	in.snap = s
+	if in.http != nil {
+		in.http.Started = s.started
+	}
 	for i, m := range in.memories {
 		if err := m.adopt(s.images[i]); err != nil {
 			return err

@@ -1,4 +1,5 @@
-// Package wasm runs middleware that operators write as WebAssembly components.
+// Package wasm runs middleware that operators write as WebAssembly components,
+// or as http-wasm modules.
 //
 // An Engine compiles a component once, into a Module. A Module keeps instances
 // that stand ready, lends one to each call, and puts it back to where it was
@@ -9,9 +10,11 @@ package wasm
 
 import (
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/wasm/httpwasm"
 )
 
 // A Request is what a guest sees of one. Its strings and bytes belong to the
@@ -22,6 +25,12 @@ type Request struct {
 	Body                []byte
 	ID                  string
 	NowMillis           uint64 // since 1970
+
+	// What http-wasm modules see beside that.
+
+	Proto  string         // "HTTP/1.1"
+	Client netip.AddrPort // the zero one if it has no address
+	Answer *infer.Header  // what the answer's has so far
 }
 
 // A Response is what a guest sees of an answer.
@@ -37,7 +46,7 @@ type Kind uint8
 // What a guest may want.
 const (
 	Continue Kind = iota
-	Reject        // answer with Status, nothing else
+	Reject        // answer with Status, nothing else; an http-wasm module with its Answer and Body too
 	Modify        // go on with the changes
 )
 
@@ -57,9 +66,17 @@ type Action struct {
 	Body    []byte
 	HasBody bool
 
+	// Of an http-wasm module. The others are empty then.
+
+	Method, URI string // of a request, as they are to be; "" for as they are
+	Edits       []Edit // of the header, to be made in order
+	Answer      []Edit // likewise, of the answer's header, before there is an answer
+	Begin       []byte // what the body of the answer begins with, of a request that goes on
+
 	fields  []Field
 	strings []string
 	mem     []byte
+	changes httpwasm.Changes
 }
 
 // A Field is a header line.
@@ -98,6 +115,11 @@ type Summary struct {
 	Status        int
 	Duration      time.Duration
 	Input, Output int64 // tokens
+
+	// What http-wasm modules see beside that.
+
+	Header *infer.Header // as it was sent; nil for none
+	Failed bool          // there was no answer, or not all of it
 }
 
 // A Call is what a guest is called for: one request, in all hooks of one module.
@@ -109,9 +131,17 @@ type Call struct {
 	Out   Output       // what the guest wrote in its last call
 	Log   *slog.Logger // for what it says, nil for nobody who listens
 	Name  string       // of the module, for that log
+
+	// Of an http-wasm module whose handle_response is to be called.
+
+	held    *instance
+	holder  *Module
+	context uint32 // that handle_request returned
 }
 
 // reset makes a empty and keeps its memory.
 func (a *Action) reset() {
-	*a = Action{fields: a.fields[:0], strings: a.strings[:0], mem: a.mem[:0]}
+	ch := a.changes
+	ch.Reset()
+	*a = Action{fields: a.fields[:0], strings: a.strings[:0], mem: a.mem[:0], changes: ch}
 }

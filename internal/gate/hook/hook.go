@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -23,8 +24,13 @@ import (
 type Options struct {
 	Modules *wasm.Registry
 	Look    func(*infer.Request) error // finds anew what routing needs in a body that was changed
-	Log     *slog.Logger
-	Metrics *Metrics
+
+	// Endpoint finds which call of the API a method and a path are; a module
+	// that changes them may turn a request into no other. Nil is that every call
+	// stays what it is.
+	Endpoint func(method, path string) (infer.Endpoint, bool)
+	Log      *slog.Logger
+	Metrics  *Metrics
 
 	// Saw is told of each call once it is over; nil for nobody.
 	Saw func(m *wasm.Attached, h wasm.Hook, action string, took time.Duration, err error)
@@ -61,6 +67,7 @@ type visit struct {
 	action      wasm.Action
 	chunk       wasm.ChunkAction
 	calls       []moduleCall // by module of the set
+	begin       []byte       // what the answer's body is to begin with
 	wire        wire
 	room        []byte
 }
@@ -75,7 +82,7 @@ var visits = sync.Pool{New: func() any { return new(visit) }}
 
 func (o *Options) serve(ctx context.Context, set *wasm.Set, next infer.Handler, r *infer.Request, w *infer.Reply) error {
 	v := visits.Get().(*visit)
-	defer v.end()
+	defer v.end(w)
 	v.o, v.ctx, v.set, v.path, v.model = o, ctx, set, r.Path, r.Model
 	v.req.ID = r.ID
 	err := v.pass(next, r, w)
@@ -97,7 +104,7 @@ func (v *visit) pass(next infer.Handler, r *infer.Request, w *infer.Reply) error
 		}
 	}
 	whole, pieces := v.wanted(wasm.OnResponse), v.wanted(wasm.OnChunk)
-	if !whole && !pieces {
+	if !whole && !pieces && len(v.begin) == 0 {
 		return next.Serve(v.ctx, r, w)
 	}
 	v.wire.begin(v, r.Method == http.MethodHead, whole, pieces)
@@ -132,7 +139,7 @@ func (v *visit) failed(err error) {
 	e := infer.AsError(err)
 	f := wasm.Failure{Status: e.Status, Code: e.Code, Message: e.Msg}
 	for _, m := range v.set.By[wasm.OnError] {
-		if m.Wants(v.path, v.model) {
+		if v.wants(m, wasm.OnError) {
 			begin := time.Now()
 			v.note(m, wasm.OnError, begin, "continue", m.Module.OnError(v.ctx, v.call(m), &f))
 		}
@@ -141,13 +148,16 @@ func (v *visit) failed(err error) {
 
 // ended tells the modules that all has been sent.
 func (v *visit) ended(r *infer.Request, w *infer.Reply, err error) {
-	s := wasm.Summary{Status: w.Status(), Duration: time.Since(r.Received), Input: w.Served.Tokens.Input, Output: w.Served.Tokens.Output}
+	s := wasm.Summary{
+		Status: w.Status(), Duration: time.Since(r.Received), Input: w.Served.Tokens.Input, Output: w.Served.Tokens.Output,
+		Header: w.Header(), Failed: err != nil,
+	}
 	if err != nil && !w.Committed() {
 		s.Status = infer.AsError(err).Status
 	}
 	ctx := context.WithoutCancel(v.ctx) // the client may have left
 	for _, m := range v.set.By[wasm.OnEnd] {
-		if m.Wants(v.path, v.model) {
+		if v.wants(m, wasm.OnEnd) {
 			begin := time.Now()
 			v.note(m, wasm.OnEnd, begin, "continue", m.Module.OnEnd(ctx, v.call(m), &s))
 		}
@@ -160,10 +170,18 @@ func (v *visit) wrap(next infer.Wire) infer.Wire {
 }
 
 // end makes v ready for another request.
-func (v *visit) end() {
+func (v *visit) end(w *infer.Reply) {
+	if own := v.wire.next; own != nil {
+		w.Wrap(func(infer.Wire) infer.Wire { return own }) // the Reply outlives v
+	}
+	v.begin = v.begin[:0]
+	if cap(v.begin) > longest {
+		v.begin = nil
+	}
 	v.o, v.ctx, v.set = nil, nil, nil
 	for i := range v.calls {
 		c := &v.calls[i]
+		c.Release()
 		if cap(c.State) > maxIdleState {
 			c.State = nil
 		}
@@ -182,7 +200,7 @@ const maxIdleState = 4 << 10
 // wanted reports whether any module with hook h is for the request.
 func (v *visit) wanted(h wasm.Hook) bool {
 	for _, m := range v.set.By[h] {
-		if m.Wants(v.path, v.model) {
+		if v.wants(m, h) {
 			return true
 		}
 	}
@@ -196,7 +214,7 @@ func (v *visit) request(r *infer.Request, w *infer.Reply) (done bool, err error)
 	}
 	changed := false
 	for _, m := range v.set.By[wasm.OnRequest] {
-		if !m.Wants(r.Path, r.Model) {
+		if !v.wants(m, wasm.OnRequest) {
 			continue
 		}
 		if most := maxBody(m); int64(len(r.Body)) > most {
@@ -205,23 +223,31 @@ func (v *visit) request(r *infer.Request, w *infer.Reply) (done bool, err error)
 		}
 		v.req = wasm.Request{
 			Method: r.Method, Path: r.Path, Query: r.Query, Header: &r.Header, Body: r.Body, ID: r.ID,
-			NowMillis: uint64(r.Received.UnixMilli()),
+			NowMillis: uint64(r.Received.UnixMilli()), Proto: r.Proto, Client: netip.AddrPortFrom(r.Remote, r.Port), Answer: w.Header(),
 		}
 		begin := time.Now()
 		err := m.Module.OnRequest(v.ctx, v.call(m), &v.req, &v.action)
 		if err == nil {
 			err = v.check(wasm.OnRequest)
 		}
+		if err == nil {
+			err = v.checkCall(r)
+		}
 		v.note(m, wasm.OnRequest, begin, v.action.Kind.String(), err)
 		switch {
 		case err != nil && m.FailClosed:
 			return false, closed(m, err)
-		case err != nil || v.action.Kind == wasm.Continue:
+		case err != nil:
+			v.call(m).Release() // it is as if the module were not there
+			continue
+		case v.action.Kind == wasm.Continue:
 			continue
 		case v.action.Kind == wasm.Reject:
-			return true, reject(w, v.action.Status)
+			return true, v.answer(w)
 		}
 		v.apply(&r.Header)
+		v.early(w.Header())
+		changed = v.redirect(r) || changed
 		if v.action.HasBody {
 			r.SetBytes(append([]byte(nil), v.action.Body...))
 			changed = true
@@ -280,14 +306,6 @@ func closed(m *wasm.Attached, err error) error {
 		Msg: fmt.Sprintf("The module %q could not look at the request.", m.Name)}
 }
 
-// reject answers with a status and nothing else. One that is no status becomes
-// 400, as the contract has it.
-func reject(w *infer.Reply, status int) error {
-	w.Header().Set("Content-Length", "0")
-	w.Commit(status)
-	return nil
-}
-
 // check holds that the action can be done.
 func (v *visit) check(h wasm.Hook) error {
 	a := &v.action
@@ -337,6 +355,9 @@ func (v *visit) apply(h *infer.Header) {
 		if !framing(f.Name) {
 			h.AddString(f.Name, f.Value)
 		}
+	}
+	for i := range a.Edits {
+		a.Edits[i].Apply(h)
 	}
 }
 

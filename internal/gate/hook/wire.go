@@ -22,6 +22,7 @@ type wire struct {
 	status int
 	body   []byte
 	long   bool // the body is longer than any module takes
+	stream bool // it comes in pieces that matter
 
 	whole, chunks bool   // modules want answers that are whole; and events of streams
 	part          []byte // of an event that is not whole yet
@@ -61,13 +62,16 @@ func (w *wire) Header() *infer.Header { return w.next.Header() }
 
 // WriteHeader implements infer.Wire.
 func (w *wire) WriteHeader(status int) {
-	stream := streams(w.next.Header())
+	w.stream = streams(w.next.Header())
 	switch {
-	case stream && w.chunks:
+	case len(w.v.begin) > 0, w.stream && w.whole && w.v.buffers():
+		w.mode, w.status = keeps, status
+		w.body = append(w.body, w.v.begin...)
+	case w.stream && w.chunks:
 		w.mode = splits
 		w.next.Header().Del("Content-Length")
 		w.next.WriteHeader(status)
-	case stream || !w.whole:
+	case w.stream || !w.whole:
 		w.mode = passes
 		w.next.WriteHeader(status)
 	default:
@@ -153,7 +157,7 @@ func (w *wire) event(e []byte) error {
 	}
 	v := w.v
 	for _, m := range v.set.By[wasm.OnChunk] {
-		if !m.Wants(v.path, v.model) {
+		if !v.wants(m, wasm.OnChunk) {
 			continue
 		}
 		begin := time.Now()
@@ -212,6 +216,15 @@ func (w *wire) finish() error {
 	if err != nil {
 		return w.fail(err)
 	}
+	if w.stream && w.chunks { // what the others have made of it goes to those that want its events
+		w.mode = splits
+		h.Del("Content-Length")
+		w.next.WriteHeader(w.status)
+		if err := w.split(bytes.Clone(body)); err != nil {
+			return err
+		}
+		return w.finish()
+	}
 	if w.head || w.status == http.StatusNoContent || w.status == http.StatusNotModified {
 		w.next.WriteHeader(w.status)
 		return w.next.Flush()
@@ -231,7 +244,7 @@ func (w *wire) modules(h *infer.Header) ([]byte, error) {
 		return nil, &infer.Error{Status: http.StatusInternalServerError, Code: "wasm_body_too_large", Msg: "The answer is longer than the modules take."}
 	}
 	for _, m := range v.set.By[wasm.OnResponse] {
-		if !m.Wants(v.path, v.model) {
+		if !v.wants(m, wasm.OnResponse) || w.stream && !m.Module.Whole() {
 			continue
 		}
 		if int64(len(body)) > maxBody(m) {
