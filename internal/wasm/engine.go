@@ -80,12 +80,8 @@ func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.Com
 		return nil, err
 	}
 	c.rt = newRuntime(ctx, limits, cache)
-	defer func() {
-		if err != nil {
-			c.close(ctx)
-		}
-	}()
 	if err := c.link(ctx); err != nil {
+		c.close(ctx)
 		return nil, err
 	}
 	return c, nil
