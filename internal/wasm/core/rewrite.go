@@ -9,7 +9,7 @@ import (
 // The names under which a rewritten module exports what was added to it.
 // Globals of them are of type i32, but those of Rewritten.Globals.
 const (
-	reserved = "sluice:" // what they begin with; a module may not use it
+	reserved = "sluice!" // what they begin with; a module may not use it, and no tool does
 
 	FuelGlobal  = reserved + "fuel"  // checks until the next look at StopGlobal
 	StopGlobal  = reserved + "stop"  // not 0: the guest is to end
