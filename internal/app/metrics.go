@@ -19,6 +19,8 @@ type workerMetrics struct {
 	Wins      *metric.GaugeVecFunc `name:"smg_worker_cb_consecutive_successes" labels:"worker" help:"successes since the breaker became half-open" max:"8192"`
 	Turns     *metric.CounterVec   `name:"smg_worker_cb_transitions_total" labels:"worker,from,to" help:"changes of a breaker's state"`
 	Readmits  *metric.CounterVec   `name:"smg_worker_cb_health_readmissions_total" labels:"worker" help:"breakers closed because the worker passed its health checks again"`
+	Vetoed    *metric.GaugeVecFunc `name:"sluice_worker_vetoed" labels:"worker,reason" help:"1 while a worker that is ready is not given requests if others can take them; reason is overloaded, stalled or wedged" max:"8192"`
+	Vetoes    *metric.CounterVec   `name:"sluice_worker_vetoes_total" labels:"worker,reason" help:"how often that began"`
 	Checks    *metric.CounterVec   `name:"smg_worker_health_checks_total" labels:"worker_type,result" help:"health checks; result is success or failure"`
 	Running   *metric.GaugeVecFunc `name:"smg_engine_running_requests" labels:"worker,model,dp_rank" help:"requests that an engine runs, as it says (--engine-metrics)" max:"8192"`
 	Waiting   *metric.GaugeVecFunc `name:"smg_engine_waiting_requests" labels:"worker,model,dp_rank" help:"requests that wait in an engine, as it says (--engine-metrics)" max:"8192"`
@@ -42,6 +44,11 @@ func (m *workerMetrics) events(forget func(*fleet.Worker)) fleet.Events {
 			m.Turns.With(w.Base(), from.String(), to.String()).Inc()
 		},
 		OnReadmit: func(w *fleet.Worker) { m.Readmits.With(w.Base()).Inc() },
+		OnVeto: func(w *fleet.Worker, from, to fleet.Veto) {
+			for reason := range (to &^ from).Reasons {
+				m.Vetoes.With(w.Base(), reason.String()).Inc()
+			}
+		},
 	}
 }
 
@@ -64,13 +71,24 @@ func (m *workerMetrics) watch(reg *fleet.Registry) {
 		}
 		return 0
 	})
-	m.Pool.Set(func(yield func(float64, ...string)) {
-		n := make(map[string]int)
-		for _, w := range reg.Snapshot().Ready {
-			n[firstModel(w)]++
+	m.Vetoed.Set(func(yield func(float64, ...string)) {
+		for _, w := range reg.Snapshot().All {
+			for reason := range w.Veto().Reasons {
+				yield(1, w.Base(), reason.String())
+			}
 		}
-		for model, count := range n {
-			yield(float64(count), fleet.Regular.String(), "http", model)
+	})
+	m.Pool.Set(func(yield func(float64, ...string)) {
+		type group struct {
+			role  fleet.Role
+			model string
+		}
+		n := make(map[group]int)
+		for _, w := range reg.Snapshot().Ready {
+			n[group{w.Info().Role, firstModel(w)}]++
+		}
+		for g, count := range n {
+			yield(float64(count), g.role.String(), "http", g.model)
 		}
 	})
 	m.engine(m.Running, reg, func(l *fleet.Load) float64 { return float64(l.Running) }, func(r fleet.RankLoad) float64 { return float64(r.Running) })
@@ -113,5 +131,6 @@ func (m *workerMetrics) forget(forget func(*fleet.Worker)) func(*fleet.Worker) {
 		forget(w)
 		m.Turns.DeleteLabel("worker", w.Base())
 		m.Readmits.DeleteLabel("worker", w.Base())
+		m.Vetoes.DeleteLabel("worker", w.Base())
 	}
 }

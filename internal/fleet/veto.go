@@ -30,6 +30,15 @@ func (v Veto) String() string {
 	return strings.Join(s, ", ")
 }
 
+// Reasons calls yield with each reason in v.
+func (v Veto) Reasons(yield func(Veto) bool) {
+	for reason := Overloaded; reason <= Wedged; reason <<= 1 {
+		if v&reason != 0 && !yield(reason) {
+			return
+		}
+	}
+}
+
 // setVeto sets or clears reasons. If w is vetoed now and was not, or the other
 // way round, the Snapshot is replaced. It reports whether a reason changed.
 func (w *Worker) setVeto(v Veto, on bool) bool {
@@ -74,8 +83,9 @@ func Offered(ws []*Worker, mind Veto) (offered []*Worker, full bool) {
 			over++
 		}
 	}
+	full = over > 0 && over == len(ws)
 	if vetoed == 0 || vetoed == len(ws) {
-		return ws, over > 0 && over == len(ws)
+		return ws, full
 	}
 	offered = make([]*Worker, 0, len(ws)-vetoed)
 	for _, w := range ws {
@@ -84,9 +94,9 @@ func Offered(ws []*Worker, mind Veto) (offered []*Worker, full bool) {
 		}
 	}
 	if len(offered) == 0 { // the last one has been vetoed since
-		return ws, false
+		return ws, full
 	}
-	return offered, false
+	return offered, full
 }
 
 // moved hears that a request of w's has succeeded.

@@ -189,7 +189,7 @@ func TestOffered(t *testing.T) {
 		{[3]Veto{Overloaded, Wedged, Stalled}, AnyVeto, "012", false},
 		{[3]Veto{Overloaded, Overloaded, Overloaded | Wedged}, AnyVeto, "012", true},
 		{[3]Veto{Overloaded, Wedged, 0}, Stalled | Wedged, "02", false},
-		{[3]Veto{Overloaded, Overloaded, Overloaded | Wedged}, Stalled | Wedged, "01", false},
+		{[3]Veto{Overloaded, Overloaded, Overloaded | Wedged}, Stalled | Wedged, "01", true},
 		{[3]Veto{Overloaded, Overloaded, Overloaded}, Stalled | Wedged, "012", true},
 	}
 	for _, tt := range tests {

@@ -309,11 +309,18 @@ func (rt *Router) side(m *model, p place) *side {
 		return s
 	}
 	s.workers = offered
+	switch {
+	case full:
+		s.worst = rt.metrics.Overload.With(p.label())
+	case offered[0].Veto()&policy.Minds(s.policy) != 0: // then no other could be offered
+		s.worst = rt.metrics.Liveness.With(p.label())
+	}
 	if m.route != nil {
 		for i := range m.route.ways {
 			for was := range m.route.ways[i].sides {
 				if was.picker != nil && was.part == s.part && slices.Equal(was.workers, s.workers) {
-					return was
+					s.picker, s.learner = was.picker, was.learner
+					return s
 				}
 			}
 		}

@@ -34,6 +34,10 @@ type Metrics struct {
 	Exhausted  *metric.CounterVec     `name:"smg_worker_retries_exhausted_total" labels:"worker_type,endpoint" help:"requests for which no further worker was left to try"`
 	Backoff    *metric.HistogramVec   `name:"smg_worker_retry_backoff_seconds" labels:"attempt" buckets:"duration" help:"pauses before further attempts"`
 
+	Overload *metric.CounterVec `name:"smg_worker_overload_fallback_total" labels:"stage" help:"attempts sent to an overloaded worker because all were; stage is regular, prefill, decode or external"`
+	Liveness *metric.CounterVec `name:"smg_worker_liveness_fallback_total" labels:"stage" help:"attempts sent to a worker that stalls or makes no tokens because all do"`
+	Shed     *metric.CounterVec `name:"smg_worker_overload_shed_total" labels:"stage" help:"requests refused because all workers are overloaded (--worker-overload-shed)"`
+
 	Outcomes *metric.CounterVecFunc `name:"smg_worker_cb_outcomes_total" labels:"worker,outcome" help:"what attempts told a worker's circuit breaker: success, failure or neutral" max:"24576"`
 
 	Prompt     *metric.CounterVec   `name:"sluice_route_prompt_tokens_total" labels:"model" help:"tokens of the prompts that were routed, as the policy estimates them; policies that do not look at prompts count none"`
@@ -169,6 +173,9 @@ func (rt *Route) selected(w *way, t *trip, try int) {
 // chosen counts an attempt of w, and returns where choices are counted.
 func (rt *Route) chosen(s *side, w *fleet.Worker) *metric.Counter {
 	rt.members[w.Slot()].requests.Add(1)
+	if s.worst != nil {
+		s.worst.Inc()
+	}
 	selections := s.selections.Load()
 	if selections == nil {
 		mm := rt.metrics
@@ -255,6 +262,16 @@ func (rt *Router) outcomes(yield func(value float64, labels ...string)) {
 			if n > 0 {
 				yield(float64(n), w.Base(), breaker.Outcome(o).String())
 			}
+		}
+	}
+}
+
+// refused records a request that only overloaded workers of w could serve.
+func (m *Metrics) refused(w *way) {
+	for s := range w.sides {
+		if s.shed {
+			m.Shed.With(s.place.label()).Inc()
+			return
 		}
 	}
 }

@@ -150,6 +150,9 @@ func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) e
 	m.requests.Inc()
 	end, err := rt.try(t, now, route, way, r, w)
 	rt.metrics.served(m, r, w, err, end)
+	if errors.Is(err, errShed) {
+		rt.metrics.refused(way)
+	}
 	if rt.recording != nil && err == nil && w.Served.Tries > 0 {
 		rt.record(t, r, w)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
+	"sluice/internal/kit/metric"
 	"sluice/internal/policy"
 )
 
@@ -88,6 +89,7 @@ type side struct {
 	picker  policy.Picker   // nil if workers is empty
 	learner policy.Learner  // picker, if it is one
 	shed    bool            // all that are ready are overloaded, and are not to be given more
+	worst   *metric.Counter // of attempts that are sent there because no worker is well; nil if one is
 }
 
 // draw returns the way that serves r. Where several can, chance decides by how

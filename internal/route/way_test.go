@@ -15,6 +15,7 @@ import (
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/metric"
 	"sluice/internal/policy"
 )
 
@@ -293,7 +294,10 @@ func TestOverloadedWorkersAreSpared(t *testing.T) {
 	for _, shed := range []bool{false, true} {
 		reg := kinds(t, "r r")
 		asked := make(map[*fleet.Worker]int)
-		rt := before(t, reg, Options{Shed: shed}, backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, team fleet.Team) error {
+		set := metric.NewRegistry(nil)
+		m := new(Metrics)
+		metric.Fill(set, m)
+		rt := before(t, reg, Options{Shed: shed, Metrics: m}, backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, team fleet.Team) error {
 			asked[team.Lead]++
 			_, err := w.Write([]byte("ok"))
 			return err
@@ -319,9 +323,16 @@ func TestOverloadedWorkersAreSpared(t *testing.T) {
 		if e := infer.AsError(err); shed && (e.Code != "worker_overload_protection_shed" || e.Status != 503 || e.RetryAfter == 0) || !shed && err != nil {
 			t.Errorf("all are overloaded, shed: %v: got %v", shed, err)
 		}
+		want := `smg_worker_overload_fallback_total{stage="regular"} 1`
+		if shed {
+			want = `smg_worker_overload_shed_total{stage="regular"} 1`
+		}
 		overload(ws[0], 0)
 		if _, _, err := ask(rt, "m"); err != nil {
 			t.Errorf("one has room again: %v", err)
+		}
+		if got := scrape(t, set); !strings.Contains(got, want+"\n") || strings.Contains(got, "liveness_fallback_total{") {
+			t.Errorf("shed %v: %s is not counted:\n%s", shed, want, got)
 		}
 	}
 }
@@ -420,5 +431,35 @@ func TestWhoWantsOneWorkerIsGivenNoOther(t *testing.T) {
 	r.Model = "m"
 	if err := rt.Serve(t.Context(), r, infer.NewReply(new(wire))); code(err) != "no_available_workers" || len(asked) != 1 {
 		t.Errorf("it got %v after %d attempts, want no_available_workers", err, len(asked))
+	}
+}
+
+// TestTheLastResortIsCounted holds that it can be seen when requests go to workers
+// that make no tokens, because no other is there.
+func TestTheLastResortIsCounted(t *testing.T) {
+	reg := kinds(t, "r r")
+	set := metric.NewRegistry(nil)
+	m := new(Metrics)
+	metric.Fill(set, m)
+	rt := before(t, reg, Options{Metrics: m}, backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
+		_, err := w.Write([]byte("ok"))
+		return err
+	}))
+	for i, w := range reg.Snapshot().All {
+		if _, _, err := ask(rt, "m"); err != nil || strings.Contains(scrape(t, set), "fallback_total{") {
+			t.Errorf("with %d of 2 wedged: %v, %s", i, err, scrape(t, set))
+		}
+		lease, _ := w.Acquire(time.Now())
+		defer func() { lease.Release(time.Now(), breaker.Neutral) }()
+		for _, at := range []time.Time{time.Now().Add(-time.Minute), time.Now()} {
+			w.Report(&fleet.Load{At: at, Running: 1, Waiting: 1})
+		}
+		if w.Veto() != fleet.Wedged {
+			t.Fatalf("veto %q", w.Veto())
+		}
+		rt.Publish(reg.Snapshot())
+	}
+	if _, _, err := ask(rt, "m"); err != nil || !strings.Contains(scrape(t, set), "smg_worker_liveness_fallback_total{stage=\"regular\"} 1\n") {
+		t.Errorf("%v, %s", err, scrape(t, set))
 	}
 }
