@@ -24,6 +24,16 @@ func (a *Admin) listReceipts(_ context.Context, r *infer.Request, w *infer.Reply
 	if err != nil {
 		return badQuery("", "The query cannot be read.")
 	}
+	for name, values := range q {
+		switch name {
+		case "n", "model", "worker":
+			if len(values) > 1 {
+				return badQuery(name, name+" stands twice in the query.")
+			}
+		default:
+			return badQuery("", fmt.Sprintf("The query has %.32q; it may have n, model and worker.", name))
+		}
+	}
 	n := usualReceipts
 	if s := q.Get("n"); s != "" {
 		if n, err = strconv.Atoi(s); err != nil || n < 1 || n > maxReceipts {

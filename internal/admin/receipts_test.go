@@ -39,6 +39,7 @@ func TestReceiptsAreListed(t *testing.T) {
 		{"worker=http%3A%2F%2Fa", 100, "2"},
 		{"model=m&worker=http://a", 100, ""},
 		{"n=1001", 0, ""}, {"n=0", 0, ""}, {"n=-1", 0, ""}, {"n=x", 0, ""}, {"n=99999999999999999999", 0, ""}, {"%zz", 0, ""},
+		{"limit=5", 0, ""}, {"n=1&n=2", 0, ""}, {"model=m&model=n", 0, ""}, {"n=7&Worker=a", 0, ""}, {"n=&model=", 100, "21"},
 	} {
 		asked = 0
 		got := new(client)

@@ -200,19 +200,26 @@ func (rec *record) read() (Receipt, bool) {
 	return out, true
 }
 
-// Recent returns the last n receipts that match, newest first.
+// Recent returns the last n receipts that match, newest first. It takes memory for
+// twice as many, however many are kept.
 func (rt *Router) Recent(n int, match func(*Receipt) bool) []Receipt {
 	out := []Receipt{}
-	if rt.receipts == nil {
+	if rt.receipts == nil || n <= 0 {
 		return out
+	}
+	newest := func() {
+		slices.SortStableFunc(out, func(a, b Receipt) int { return b.Time.Compare(a.Time) })
+		out = out[:min(n, len(out))]
 	}
 	for i := range rt.receipts.records {
 		if r, ok := rt.receipts.records[i].read(); ok && match(&r) {
-			out = append(out, r)
+			if out = append(out, r); len(out) == 2*n {
+				newest()
+			}
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Receipt) int { return b.Time.Compare(a.Time) })
-	return out[:min(n, len(out))]
+	newest()
+	return out
 }
 
 // headerRoute tells clients that asked for it how their request was routed.

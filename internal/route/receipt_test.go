@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -103,6 +104,9 @@ func TestReceiptsAreTheLastOnes(t *testing.T) {
 		}
 		if got := rt.Recent(1000, all); len(got) > 64 || len(got) < 64-2*piece {
 			t.Errorf("%d receipts are kept, want about 64", len(got))
+		}
+		if short := rt.Recent(3, all); !slices.Equal(short, got[:3]) || cap(short) > 8 {
+			t.Errorf("the last 3 are not the first of the last 20, or are kept with room for %d", cap(short))
 		}
 		if got := rt.Recent(1000, func(r *Receipt) bool { return r.Request == got[3].Request }); len(got) != 1 {
 			t.Errorf("%d receipts match, want 1", len(got))
