@@ -30,12 +30,12 @@ var (
 // own is `interface host`.
 var own = map[string]ownFunc{
 	"log": {&component.FuncType{Params: []component.Field{{Name: "level", Type: tLevel}, {Name: "message", Type: tString}}}, func(g *guest, st []uint64) {
-		msg := g.text(st[1], min(st[2], mostOutput))
-		if st[0] >= uint64(len(levels)) {
-			trap("a line of level %d", st[0])
+		level, msg := uint32(st[0]), g.line(st[1], uint32(st[2])) // of an i32 the upper half may be anything
+		if level >= uint32(len(levels)) {
+			trap("a line of level %d", level)
 		}
 		if c := g.in.call; c != nil && c.Log != nil {
-			c.Log.Log(g.in.ctx, levels[st[0]], "a module says", "module", c.Name, "text", msg)
+			c.Log.Log(g.in.ctx, levels[level], "a module says", "module", c.Name, "text", msg)
 		}
 	}},
 	"count": {&component.FuncType{Params: []component.Field{{Name: "name", Type: tString}, {Name: "by", Type: tU64}}}, func(g *guest, st []uint64) {
@@ -117,6 +117,25 @@ func (g *guest) text(at, n uint64) string {
 		trap("a text that is not UTF-8")
 	}
 	return string(b)
+}
+
+// line returns a text of the guest's, cut to what the log takes, between two
+// characters.
+func (g *guest) line(at uint64, n uint32) string {
+	if n <= mostOutput {
+		return g.text(at, uint64(n))
+	}
+	b := g.bytes(at, mostOutput)
+	end := len(b)
+	for end > len(b)-utf8.UTFMax && !utf8.RuneStart(b[end-1]) {
+		end--
+	}
+	if r, size := utf8.DecodeRune(b[end-1:]); r == utf8.RuneError && size <= 1 {
+		end--
+	} else {
+		end += size - 1
+	}
+	return g.text(at, uint64(end))
 }
 
 // giveBytes gives the guest a copy of b, and writes at an address where that is.
