@@ -96,16 +96,9 @@ func (w *Worker) Report(l *Load) bool {
 	}
 	l.reported = reported{
 		until: l.At.Add(w.reg.stale).UnixNano(), span: int64(w.reg.stale + farAhead),
-		Sent: w.Sent(), Started: w.Started(), served: w.Served(), Queue: float64(l.WaitingTokens),
+		Sent: w.Sent(), Started: w.Started(), served: w.Served(),
 	}
-	if l.WaitingTokens == 0 {
-		l.Queued = float64(l.Waiting)
-	}
-	if l.Throughput > 0 {
-		l.PerToken = 1 / l.Throughput
-	}
-	usage := min(l.TokenUsage, 0.999)
-	l.Pressure = usage / (1 - usage)
+	w.meter.report(l)
 	w.judge(w.load.Swap(l), l)
 	return true
 }

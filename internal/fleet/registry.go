@@ -193,7 +193,7 @@ func (r *Registry) Add(spec Spec) (ID, error) {
 
 // newWorker makes a worker that nobody knows yet.
 func (r *Registry) newWorker(id ID, u *url.URL, rank int, spec Spec) *Worker {
-	w := &Worker{id: id, url: u, root: u.String(), rank: rank, reg: r}
+	w := &Worker{id: id, url: u, root: u.String(), rank: rank, reg: r, meter: new(Meter)}
 	w.base = w.root
 	if rank != wholeEngine {
 		w.base += "@" + strconv.Itoa(rank)

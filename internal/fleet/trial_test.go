@@ -32,7 +32,7 @@ func TestATrialIsWonWhenItsAnswerBegins(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			now := time.Unix(0, 0)
-			w := &Worker{br: breaker.New(breaker.Config{Failures: 1, Successes: 2, Rest: time.Second})}
+			w := &Worker{meter: new(Meter), br: breaker.New(breaker.Config{Failures: 1, Successes: 2, Rest: time.Second})}
 			w.br.Done(now, breaker.Failure)
 			now = now.Add(time.Second)
 			var out []Lease

@@ -52,14 +52,15 @@ func (s Status) String() string {
 // A Worker is an engine that can serve requests. It stays valid for those who
 // hold it after it has been removed.
 type Worker struct {
-	id   ID       // constant
-	url  *url.URL // constant
-	root string   // constant; url as text
-	base string   // constant; root, and @rank if it has one
-	rank int      // constant; -1 for none
-	slot int32    // constant
-	reg  *Registry
-	br   *breaker.Breaker
+	id    ID       // constant
+	url   *url.URL // constant
+	root  string   // constant; url as text
+	base  string   // constant; root, and @rank if it has one
+	rank  int      // constant; -1 for none
+	slot  int32    // constant
+	meter *Meter   // constant
+	reg   *Registry
+	br    *breaker.Breaker
 
 	info    atomic.Pointer[Info] // never nil
 	status  atomic.Uint32
@@ -71,18 +72,10 @@ type Worker struct {
 	epoch   atomic.Uint64
 	veto    atomic.Uint32 // a Veto
 	checks  [2]atomic.Uint64
-	health  health // guarded by Registry.mu
-
-	// Written to by every request, from any core: kept on cache lines of
-	// their own so that reading the fields above stays cheap.
-	_        [64]byte
-	load     atomic.Pointer[Load] // nil until the first report; here because it is compared with sent
-	inflight atomic.Int64
-	prefill  atomic.Int64     // tokens of prompts, not yet answered, that it has to compute
-	context  atomic.Int64     // tokens of the prompts of requests that have not ended
-	sent     atomic.Int64     // tokens of prompts sent since it was made
-	ended    [3]atomic.Uint64 // by breaker.Outcome
-	_        [64]byte
+	load    atomic.Pointer[Load] // nil until the first report
+	failure atomic.Uint64        // requests that ended so
+	neutral atomic.Uint64        // likewise
+	health  health               // guarded by Registry.mu
 }
 
 // Info is what is known of a worker. It is never written to after it was
@@ -129,17 +122,12 @@ type Load struct {
 	Raw           []byte // the answer as it came, JSON of at most 64 KiB; nil if it came as metrics
 }
 
-// reported is what Report adds to a Load: what does not change until the next
-// one, in the form that those who compare workers need, on one cache line.
+// reported is what Report adds to a Load.
 type reported struct {
 	until, span int64 // believed while until is from 0 to span nanoseconds away
 
-	Sent     int64   // the Worker's Sent at the time of the report
-	Queue    float64 // tokens that wait to be computed; if unknown, the requests of Queued have them
-	Queued   float64 // waiting requests whose tokens are unknown
-	PerToken float64 // seconds that a token takes: 1/Throughput, 0 if unknown
-	Pressure float64 // k/(1-k) of the used part k of its cache, at most 999
-	Started  uint64  // the Worker's Started at the time of the report
+	Sent    int64  // the Worker's Sent at the time of the report
+	Started uint64 // likewise
 
 	served uint64    // likewise Served
 	still  time.Time // since when reports have not changed and no request has ended
@@ -224,32 +212,6 @@ func (w *Worker) Joined() bool {
 // Breaker returns w's circuit breaker.
 func (w *Worker) Breaker() *breaker.Breaker { return w.br }
 
-// InFlight returns how many requests this gateway has with w.
-func (w *Worker) InFlight() int64 { return w.inflight.Load() }
-
-// Prefill returns how many tokens w has to compute, by the estimate of those who
-// sent them, before it has begun to answer all of this gateway's requests.
-func (w *Worker) Prefill() int64 { return w.prefill.Load() }
-
-// Context returns how many tokens the prompts of w's running requests of this
-// gateway have.
-func (w *Worker) Context() int64 { return w.context.Load() }
-
-// Sent returns how many tokens of prompts this gateway has sent to w. It only
-// grows.
-func (w *Worker) Sent() int64 { return w.sent.Load() }
-
-// Served returns how many requests of this gateway have ended at w.
-func (w *Worker) Served() uint64 {
-	success, failure, neutral := w.Outcomes()
-	return success + failure + neutral
-}
-
-// Outcomes returns how the requests of Served ended. Each number only grows.
-func (w *Worker) Outcomes() (success, failure, neutral uint64) {
-	return w.ended[breaker.Success].Load(), w.ended[breaker.Failure].Load(), w.ended[breaker.Neutral].Load()
-}
-
 // Checks returns how many health checks w has passed and failed.
 func (w *Worker) Checks() (passed, failed uint64) { return w.checks[0].Load(), w.checks[1].Load() }
 
@@ -258,7 +220,7 @@ func (w *Worker) Started() uint64 {
 	// Those that have ended are counted after they have left those in flight:
 	// read in this order, none is missed twice.
 	served := w.Served()
-	return served + uint64(max(w.inflight.Load(), 0))
+	return served + uint64(max(w.InFlight(), 0))
 }
 
 // Load returns w's last report, or nil.
@@ -296,7 +258,7 @@ func (w *Worker) Acquire(now time.Time) (Lease, bool) {
 	if !w.br.Allow(now) {
 		return Lease{}, false
 	}
-	w.inflight.Add(1)
+	w.meter.inflight.Add(1)
 	return Lease{w: w, era: w.br.Era(), trial: w.br.State() == breaker.HalfOpen}, true
 }
 
@@ -349,19 +311,19 @@ func (l *Lease) Answered(now time.Time) {
 func (l *Lease) Charge(prefill, context int64) {
 	if prefill > 0 {
 		l.prefill = prefill
-		l.w.prefill.Add(prefill)
+		l.w.meter.prefill.Add(prefill)
 	}
 	if context > 0 {
 		l.context = context
-		l.w.context.Add(context)
-		l.w.sent.Add(context)
+		l.w.meter.context.Add(context)
+		l.w.meter.sent.Add(context)
 	}
 }
 
 // Began says that the answer has begun, so the prompt is computed.
 func (l *Lease) Began() {
 	if l.prefill != 0 {
-		l.w.prefill.Add(-l.prefill)
+		l.w.meter.prefill.Add(-l.prefill)
 		l.prefill = 0
 	}
 }
@@ -373,11 +335,11 @@ func (l *Lease) Release(now time.Time, o breaker.Outcome) {
 	w := l.w
 	l.Began()
 	if l.context != 0 {
-		w.context.Add(-l.context)
+		w.meter.context.Add(-l.context)
 		l.context = 0
 	}
-	w.inflight.Add(-1)
-	w.ended[o].Add(1)
+	w.meter.inflight.Add(-1)
+	w.end(o)
 	if o == breaker.Success && w.veto.Load() != 0 {
 		w.moved()
 	}

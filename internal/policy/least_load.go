@@ -24,29 +24,26 @@ const (
 
 func newLeastLoad(s *Settings) *leastLoad { return &leastLoad{newWaits(s.LeastLoad), s.dice()} }
 
-func (p *leastLoad) Bind(ws []*fleet.Worker) Picker { return &leastLoadPicker{p, ws} }
+func (p *leastLoad) Bind(ws []*fleet.Worker) Picker { return &leastLoadPicker{p, crewOf(ws)} }
 
 type leastLoadPicker struct {
 	*leastLoad
-	ws []*fleet.Worker
+	ws crew
 }
 
 // Pick implements Picker.
 func (p *leastLoadPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
-	n := len(p.ws)
-	start := p.dice.below(n)
+	n := len(p.ws.workers)
 	if n > scanAll {
-		// A random one, and others at a random distance from each other, which
-		// spreads as well as if each were drawn (Mitzenmacher, "Balanced
-		// Allocations and Double Hashing", 2014).
 		c.Considered = sampled
-		if w := p.shortest(p.ws, start, 1+p.dice.below(n-1), sampled, r.Received, c); w != nil {
+		start, step := p.dice.step(n)
+		if w := p.shortest(p.ws, start, step, sampled, r.Received, c); w != nil {
 			return w
 		}
 		// All of them are full; another may not be.
 	}
 	c.Considered = n
-	w := p.shortest(p.ws, start, 1, n, r.Received, c)
+	w := p.shortest(p.ws, p.dice.below(n), 1, n, r.Received, c)
 	if w == nil {
 		*c = Choice{Why: "full", Considered: n, Keys: c.Keys}
 	}

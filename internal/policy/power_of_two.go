@@ -38,32 +38,29 @@ func newPowerOfTwo(s *Settings) *powerOfTwo {
 	return &powerOfTwo{s.PowerOfTwo.Metric == "expected_wait", newWaits(DefaultLeastLoadConfig()), s.dice()}
 }
 
-func (p *powerOfTwo) Bind(ws []*fleet.Worker) Picker { return &powerOfTwoPicker{p, ws} }
+func (p *powerOfTwo) Bind(ws []*fleet.Worker) Picker { return &powerOfTwoPicker{p, crewOf(ws)} }
 
 type powerOfTwoPicker struct {
 	*powerOfTwo
-	ws []*fleet.Worker
+	ws crew
 }
 
 // Pick implements Picker.
 func (p *powerOfTwoPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
-	n := len(p.ws)
+	n := len(p.ws.workers)
 	c.Considered = min(n, 2)
 	if n == 1 {
 		c.Why = "only"
-		return p.ws[0]
+		return p.ws.workers[0]
 	}
-	i, step := p.dice.below(n), 1+p.dice.below(n-1)
+	i, step := p.dice.step(n)
 	if p.byWait {
 		return p.waits.shortest(p.ws, i, step, 2, r.Received, c)
 	}
 	c.Why = "fewest"
-	j := i + step
-	if j >= n {
-		j -= n
+	j := onward(i, step, n)
+	if p.ws.meters[j].InFlight() < p.ws.meters[i].InFlight() {
+		return p.ws.workers[j]
 	}
-	if p.ws[j].InFlight() < p.ws[i].InFlight() {
-		return p.ws[j]
-	}
-	return p.ws[i]
+	return p.ws.workers[i]
 }

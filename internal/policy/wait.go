@@ -51,51 +51,66 @@ func (c LeastLoadConfig) Validate() error {
 // reported lately are compared with the others by their requests, and among
 // each other too.
 type waits struct {
-	pressure, rate, perToken, mean, maxWaiting float64
+	pressure, perToken, mean, maxWaiting float64
 }
 
 func newWaits(c LeastLoadConfig) waits {
-	w := waits{pressure: c.Pressure, rate: c.Throughput, perToken: 1 / c.Throughput, mean: float64(c.MeanPrefill), maxWaiting: math.Inf(1)}
+	w := waits{pressure: c.Pressure, perToken: 1 / c.Throughput, mean: float64(c.MeanPrefill), maxWaiting: math.Inf(1)}
 	if c.MaxWaiting > 0 {
 		w.maxWaiting = float64(c.MaxWaiting)
 	}
 	return w
 }
 
-// shortest returns the worker with the shortest wait among count of ws, from
+// shortest returns the worker with the shortest wait among count of a crew, from
 // that at start on, each step further. Among equals the first wins. It returns
 // nil if all have reported too many requests that wait.
-func (p *waits) shortest(ws []*fleet.Worker, start, step, count int, now time.Time, c *Choice) *fleet.Worker {
-	var best, unsaid *fleet.Worker // of those that have reported, and those that have not
-	var wait, queue, rates float64
+func (p *waits) shortest(ws crew, start, step, count int, now time.Time, c *Choice) *fleet.Worker {
+	best, unsaid := -1, -1 // of those that have reported, and those that have not
+	var wait, queue, all float64
 	load, told := int64(0), 0
-	at := now.UnixNano()
-	for i := start; count > 0; count-- {
-		w := ws[i]
-		if i += step; i >= len(ws) {
-			i -= len(ws)
+	at, limited := now.UnixMilli(), !math.IsInf(p.maxWaiting, 1)
+	for i := start; count > 0; {
+		// Some are looked at before any is compared, so that the processor
+		// waits for the Meters of all at once.
+		var seen [atOnce]struct {
+			i            int
+			wait, tokens float64
 		}
-		l := w.BelievedAt(at)
-		if l == nil {
-			if n := w.InFlight(); unsaid == nil || n < load {
-				unsaid, load = w, n
+		n := 0
+		for ; n < atOnce && count > 0; count-- {
+			k, m := i, ws.meters[i]
+			i = onward(i, step, len(ws.meters))
+			if !m.Reported(at) {
+				if n := m.InFlight(); unsaid < 0 || n < load {
+					unsaid, load = k, n
+				}
+				continue
 			}
-			continue
+			tokens, requests := m.Ahead()
+			perToken, pressure := m.Pace()
+			if perToken == 0 {
+				perToken = p.perToken
+			}
+			told++
+			all += perToken
+			if limited && p.full(ws.workers[k]) {
+				continue
+			}
+			s := &seen[n]
+			s.i, s.tokens = k, tokens+requests*p.mean
+			s.wait = s.tokens*perToken + pressure*p.pressure
+			n++
 		}
-		tokens := l.Queue + l.Queued*p.mean + float64(w.Sent()-l.Sent)
-		rate, perToken := l.Throughput, l.PerToken
-		if perToken == 0 {
-			rate, perToken = p.rate, p.perToken
-		}
-		told++
-		rates += rate
-		if t := tokens*perToken + l.Pressure*p.pressure; (best == nil || t < wait) && !p.full(w, l) {
-			best, wait, queue = w, t, tokens
+		for j := range seen[:n] {
+			if s := &seen[j]; best < 0 || s.wait < wait {
+				best, wait, queue = s.i, s.wait, s.tokens
+			}
 		}
 	}
-	if unsaid != nil {
+	if unsaid >= 0 {
 		tokens := float64(load) * p.mean
-		if best == nil || tokens*float64(told) < wait*rates {
+		if best < 0 || tokens*all < wait*float64(told) {
 			best, queue = unsaid, tokens
 		}
 	}
@@ -105,10 +120,32 @@ func (p *waits) shortest(ws []*fleet.Worker, start, step, count int, now time.Ti
 	if told == 0 {
 		c.Why = "fewest"
 	}
-	return best
+	if best < 0 {
+		return nil
+	}
+	return ws.workers[best]
 }
 
-// full reports whether too many requests wait in w, which has reported l.
-func (p *waits) full(w *fleet.Worker, l *fleet.Load) bool {
-	return float64(l.Waiting) >= p.maxWaiting || !math.IsInf(p.maxWaiting, 1) && float64(l.Waiting)+float64(w.Started()-l.Started) >= p.maxWaiting
+// full reports whether too many requests wait in w, by its last report.
+func (p *waits) full(w *fleet.Worker) bool {
+	l := w.Load()
+	return float64(l.Waiting) >= p.maxWaiting || float64(l.Waiting)+float64(w.Started()-l.Started) >= p.maxWaiting
+}
+
+// atOnce is how many workers are looked at at once.
+const atOnce = 4
+
+// A crew is workers with their Meters beside them: comparing some of thousands
+// must not wait for anything but those.
+type crew struct {
+	workers []*fleet.Worker
+	meters  []*fleet.Meter // of workers, each
+}
+
+func crewOf(ws []*fleet.Worker) crew {
+	c := crew{ws, make([]*fleet.Meter, len(ws))}
+	for i, w := range ws {
+		c.meters[i] = w.Meter()
+	}
+	return c
 }
