@@ -42,6 +42,7 @@ func commands() []command {
 		{"mock", nil, "run simulated engines: prefix cache, batching, faults on demand", mockEngines},
 		{"bench", nil, "measure any OpenAI-compatible server: TTFT, gaps, errors", benchmark},
 		{"replay", nil, "replay a trace on a simulated fleet: which policy suits it, how many workers it needs", replay},
+		{"wasm", nil, "begin, inspect, try and time WebAssembly modules", modules},
 		{"config", nil, "print the effective settings and who set each; config check FILE", configure},
 		{"version", nil, "print version, commit, Go version", printVersion},
 	}

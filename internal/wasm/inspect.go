@@ -166,7 +166,7 @@ func does(f *component.Func) string {
 		return "time"
 	case strings.HasPrefix(iface, "wasi:random/"):
 		return "chance"
-	case strings.Contains(f.Name, "output-stream.write"), strings.Contains(f.Name, "output-stream.blocking-write"):
+	case strings.Contains(f.Name, "output-stream."), strings.HasPrefix(iface, "wasi:cli/stdout"), strings.HasPrefix(iface, "wasi:cli/stderr"):
 		return "output"
 	}
 	return "nothing"
