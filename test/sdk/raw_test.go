@@ -101,6 +101,7 @@ func TestBytesToWorkers(t *testing.T) {
 		{"/v1/classify", `{"input":["x"],` + odd + `,"model":"m"}`},
 		{"/v1/rerank", `{"query":"x",` + odd + `,"documents":["y"],"model":"m"}`},
 		{"/generate", `{` + odd + `,"sampling_params":{"top_p":1.0}}`},
+		{"/v1/chat/completions", `{"user":"a","model":"m","user":"b","messages":[{"role":"user","role":"system","content":"hi"}],"stop":1,"stop":2}`}, // twice, and nothing to the gateway
 	}
 	for _, test := range tests {
 		res, answer := post(t, g.URL+test.path, test.body)
@@ -111,6 +112,35 @@ func TestBytesToWorkers(t *testing.T) {
 		if body != test.body {
 			t.Errorf("%s: the client sent\n%s\nand the worker got\n%s", test.path, test.body, body)
 		}
+	}
+}
+
+// TestWhatStandsTwice holds that no worker gets a body of which the gateway may
+// have read another part than the worker will.
+func TestWhatStandsTwice(t *testing.T) {
+	t.Parallel()
+	r, g := record(t)
+	const messages = `"messages":[{"role":"user","content":"hi"}]`
+	for _, test := range []struct{ path, body, key string }{
+		{"/v1/chat/completions", `{"model":"m",` + messages + `,"model":"n"}`, "model"},
+		{"/v1/chat/completions", `{"model":"m",` + messages + `,"mod\u0065l":"m"}`, "model"},
+		{"/v1/chat/completions", `{"model":"m","stream":false,` + messages + `,"stream":true}`, "stream"},
+		{"/v1/chat/completions", `{"model":"m",` + messages + `,` + messages + `}`, "messages"},
+		{"/v1/chat/completions", `{"model":"m","tools":[],` + messages + `,"tools":[{}]}`, "tools"},
+		{"/v1/completions", `{"model":"m","prompt":"a","prompt":"b"}`, "prompt"},
+		{"/v1/responses", `{"model":"m","input":"a","instructions":"x","instructions":"y"}`, "instructions"},
+		{"/v1/messages", `{"model":"m","max_tokens":1,"system":"a",` + messages + `,"system":null}`, "system"},
+		{"/v1/embeddings", `{"model":"m","input":"a","input":"b"}`, "input"},
+		{"/v1/rerank", `{"model":"m","query":"a","documents":[],"query":"b"}`, "query"},
+		{"/generate", `{"text":"a","text":"b"}`, "text"},
+	} {
+		res, answer := post(t, g.URL+test.path, test.body)
+		if res.StatusCode != 400 || !strings.Contains(answer, test.key) || !strings.Contains(answer, "stands twice") {
+			t.Errorf("%s %s: %d %s, want 400 that names %s", test.path, test.body, res.StatusCode, answer, test.key)
+		}
+	}
+	if path, _, body := r.last(); body != "" {
+		t.Errorf("a worker got %s at %s", body, path)
 	}
 }
 
