@@ -10,6 +10,7 @@ import (
 const (
 	secModule       = 1
 	secCoreInstance = 2
+	secComponent    = 4
 	secInstance     = 5
 	secAlias        = 6
 	secType         = 7
@@ -28,7 +29,7 @@ type builder struct {
 	out  []byte
 	defs *defs // types of the component itself
 
-	modules, coreInstances, coreFuncs, coreTables, coreMemories, funcs, instances uint32
+	modules, components, coreInstances, coreFuncs, coreTables, coreMemories, funcs, instances uint32
 }
 
 func newBuilder() *builder {
@@ -166,14 +167,41 @@ type componentItem struct {
 	at   uint32
 }
 
-// bagOf makes an instance of definitions.
-func (b *builder) bagOf(items []componentItem) uint32 {
-	body := appendU32([]byte{1, 1}, uint32(len(items)))
-	for _, it := range items {
-		body = appendU32(append(appendName(append(body, 0), it.name), it.sort), it.at)
+// component adds a component within the component.
+func (b *builder) component(binary []byte) uint32 {
+	b.section(secComponent, binary)
+	return next(&b.components)
+}
+
+func (b *builder) instantiateComponent(at uint32, given []componentItem) uint32 {
+	body := appendU32(appendU32([]byte{1, 0}, at), uint32(len(given)))
+	for _, it := range given {
+		body = appendU32(append(appendName(body, it.name), it.sort), it.at)
 	}
 	b.section(secInstance, body)
 	return next(&b.instances)
+}
+
+// importType imports a type that is equal to another, and has a name.
+func (b *builder) importType(name string, t uint32) uint32 {
+	b.section(secImport, appendU32(append(appendName([]byte{1, 0}, name), sortType, 0), t))
+	return next(&b.defs.n)
+}
+
+func (b *builder) importFunc(name string, t uint32) uint32 {
+	b.section(secImport, appendU32(append(appendName([]byte{1, 0}, name), sortFunc), t))
+	return next(&b.funcs)
+}
+
+func (b *builder) exportType(name string, t uint32) uint32 {
+	b.section(secExport, append(appendU32(append(appendName([]byte{1, 0}, name), sortType), t), 0))
+	return next(&b.defs.n)
+}
+
+// exportFunc exports a function as one of type t.
+func (b *builder) exportFunc(name string, f, t uint32) {
+	b.section(secExport, appendU32(append(appendU32(append(appendName([]byte{1, 0}, name), sortFunc), f), 1, sortFunc), t))
+	b.funcs++
 }
 
 func (b *builder) exportInstance(name string, inst uint32) {

@@ -354,16 +354,53 @@ func (w *wrapper) lift() {
 			post = int64(b.aliasCore(core.Func, w.main, postPrefix+full))
 		}
 		f := b.lift(b.aliasCore(core.Func, w.main, full), b.functionType(h.Type), w.memory, w.realloc, post)
-		var exports []componentItem
-		for _, n := range named {
-			uses := h.Type.Result == n.Type
-			for _, p := range h.Type.Params {
-				uses = uses || p.Type == n.Type
-			}
-			if uses {
-				exports = append(exports, componentItem{n.Name, sortType, w.typesAt[n.Name]})
+		shell, given := w.shell(h, named, f)
+		b.exportInstance(h.Interface, b.instantiateComponent(b.component(shell), given))
+	}
+}
+
+// shell returns a component that exports a function it imports, and the types
+// that this is made of: an interface's types are its own, and not those of the
+// interface that they were taken over from. given is what it is instantiated
+// with; f is the function.
+func (w *wrapper) shell(h wasm.Signature, named []component.Field, f uint32) (binary []byte, given []componentItem) {
+	b := newBuilder()
+	used := make(map[*component.Type]bool)
+	reach(h.Type, used)
+	for _, n := range named {
+		if used[n.Type] {
+			b.defs.of[n.Type] = b.importType("import-type-"+n.Name, b.defs.raw(b.defs.definition(n.Type)))
+			given = append(given, componentItem{"import-type-" + n.Name, sortType, w.typesAt[n.Name]})
+		}
+	}
+	b.importFunc("import-func-"+h.Name, b.functionType(h.Type))
+	given = append(given, componentItem{"import-func-" + h.Name, sortFunc, f})
+	for _, n := range named {
+		if h.Type.Result == n.Type || slices.ContainsFunc(h.Type.Params, func(p component.Field) bool { return p.Type == n.Type }) {
+			b.defs.of[n.Type] = b.exportType(n.Name, b.defs.of[n.Type])
+		}
+	}
+	b.exportFunc(h.Name, 0, b.functionType(h.Type))
+	return b.out, given
+}
+
+// reach marks the types that f is made of.
+func reach(f *component.FuncType, used map[*component.Type]bool) {
+	var mark func(t *component.Type)
+	mark = func(t *component.Type) {
+		if t == nil || used[t] {
+			return
+		}
+		used[t] = true
+		mark(t.Elem)
+		for _, fs := range [][]component.Field{t.Fields, t.Cases} {
+			for _, f := range fs {
+				mark(f.Type)
 			}
 		}
-		b.exportInstance(h.Interface, b.bagOf(append(exports, componentItem{h.Name, sortFunc, f})))
 	}
+	for _, p := range f.Params {
+		mark(p.Type)
+	}
+	mark(f.Result)
 }
