@@ -287,7 +287,7 @@ func (a *Admin) listModules(_ context.Context, _ *infer.Request, w *infer.Reply)
 		Modules []moduleInfo  `json:"modules"`
 		Metrics moduleMetrics `json:"metrics"`
 	}{Modules: []moduleInfo{}}
-	var micros uint64
+	var nanos uint64
 	for _, m := range a.modules.Set().All {
 		out.Modules = append(out.Modules, describe(m))
 		x, c := &out.Metrics, m.Counts
@@ -295,12 +295,12 @@ func (a *Admin) listModules(_ context.Context, _ *infer.Request, w *infer.Reply)
 		x.Total += calls
 		x.Failed += bad
 		x.Successful += calls - min(calls, bad)
-		micros += c.Micros.Load()
-		x.Max = max(x.Max, c.MaxMicros.Load()/1000)
+		nanos += c.Nanos.Load()
+		x.Max = max(x.Max, c.MaxNanos.Load()/1e6)
 	}
-	out.Metrics.TotalMillis = micros / 1000
+	out.Metrics.TotalMillis = nanos / 1e6
 	if out.Metrics.Total > 0 {
-		mean := float64(micros) / 1000 / float64(out.Metrics.Total)
+		mean := float64(nanos) / 1e6 / float64(out.Metrics.Total)
 		out.Metrics.Average = &mean
 	}
 	return sendJSON(w, http.StatusOK, out)

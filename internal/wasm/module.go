@@ -360,7 +360,7 @@ func (m *Module) enter(ctx context.Context, c *Call) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.call = c
+	in.call, in.lines = c, 0
 	in.begin(m.engine.now.Load())
 	return in, nil
 }
@@ -371,6 +371,7 @@ func (m *Module) leave(in *instance, err error) error {
 		err = failed(errTimeout, "it did not end in time") // it did, a moment before it was told to
 	}
 	in.call.Out.take(&in.out)
+	in.out.reset()
 	in.call = nil
 	m.giveBack(in, err)
 	m.left()

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"unicode/utf8"
+	"unsafe"
 
 	"sluice/internal/wasm/component"
 )
@@ -34,13 +35,17 @@ var own = map[string]ownFunc{
 		if level >= uint32(len(levels)) {
 			trap("a line of level %d", level)
 		}
+		if g.in.lines++; g.in.lines > maxLines {
+			g.in.out.Lost += len(msg)
+			return
+		}
 		if c := g.in.call; c != nil && c.Log != nil {
 			c.Log.Log(g.in.ctx, levels[level], "a module says", "module", c.Name, "text", msg)
 		}
 	}},
 	"count": {&component.FuncType{Params: []component.Field{{Name: "name", Type: tString}, {Name: "by", Type: tU64}}}, func(g *guest, st []uint64) {
 		if s := g.store(); s != nil {
-			s.Count(g.text(st[0], st[1]), st[2])
+			s.Count(g.key(st[0], st[1]), st[2])
 		}
 	}},
 	"model": {&component.FuncType{Result: tString}, func(g *guest, st []uint64) {
@@ -48,7 +53,7 @@ var own = map[string]ownFunc{
 		if c := g.in.call; c != nil {
 			model = c.Model
 		}
-		g.giveBytes(st[0], []byte(model))
+		g.giveBytes(st[0], unsafe.Slice(unsafe.StringData(model), len(model)))
 	}},
 	"state": {&component.FuncType{Result: tBytes}, func(g *guest, st []uint64) {
 		var state []byte
@@ -69,14 +74,14 @@ var own = map[string]ownFunc{
 	"add": {&component.FuncType{Params: []component.Field{{Name: "key", Type: tString}, {Name: "by", Type: tS64}, {Name: "ttl-ms", Type: tU64}}, Result: tS64}, func(g *guest, st []uint64) {
 		var n int64
 		if s := g.store(); s != nil {
-			n = s.Add(g.text(st[0], st[1]), int64(st[2]), st[3])
+			n = s.Add(g.key(st[0], st[1]), int64(st[2]), st[3])
 		}
 		st[0] = uint64(n)
 	}},
 	"get": {&component.FuncType{Params: params("key", tString), Result: tS64}, func(g *guest, st []uint64) {
 		var n int64
 		if s := g.store(); s != nil {
-			n = s.Get(g.text(st[0], st[1]))
+			n = s.Get(g.key(st[0], st[1]))
 		}
 		st[0] = uint64(n)
 	}},
@@ -110,13 +115,18 @@ func (g *guest) store() *Store {
 	return g.in.call.Store
 }
 
-// text returns a text of the guest's.
-func (g *guest) text(at, n uint64) string {
+// key returns a text of the guest's, in the guest's own memory.
+func (g *guest) key(at, n uint64) string {
 	b := g.bytes(at, n)
 	if !utf8.Valid(b) {
 		trap("a text that is not UTF-8")
 	}
-	return string(b)
+	return view(b)
+}
+
+// text returns a text of the guest's.
+func (g *guest) text(at, n uint64) string {
+	return strings.Clone(g.key(at, n))
 }
 
 // line returns a text of the guest's, cut to what the log takes, between two

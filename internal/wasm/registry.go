@@ -3,12 +3,9 @@ package wasm
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -57,18 +54,18 @@ type Attached struct {
 // Counts is what is counted of a module. It lives on when the module is updated.
 type Counts struct {
 	Calls, Failed atomic.Uint64
-	Micros        atomic.Uint64 // that calls took in all
-	MaxMicros     atomic.Uint64
+	Nanos         atomic.Uint64 // that calls took in all
+	MaxNanos      atomic.Uint64
 	Last          atomic.Int64 // when it was last called, Unix nanoseconds; 0 for never
 }
 
 // Count notes a call.
 func (c *Counts) Count(now time.Time, took time.Duration, err error) {
-	us := uint64(max(took, 0).Microseconds())
+	ns := uint64(max(took, 0))
 	c.Calls.Add(1)
-	c.Micros.Add(us)
+	c.Nanos.Add(ns)
 	c.Last.Store(now.UnixNano())
-	for m := c.MaxMicros.Load(); us > m && !c.MaxMicros.CompareAndSwap(m, us); m = c.MaxMicros.Load() {
+	for m := c.MaxNanos.Load(); ns > m && !c.MaxNanos.CompareAndSwap(m, ns); m = c.MaxNanos.Load() {
 	}
 	if err != nil {
 		c.Failed.Add(1)
@@ -134,8 +131,10 @@ type Registry struct {
 	log    *slog.Logger
 	set    atomic.Pointer[Set]
 
-	mu   sync.Mutex     // guards changes of set, and the file
-	sums map[string]int // components that are being compiled or are there; guarded by mu
+	mu       sync.Mutex     // guards changes of set, and the file
+	sums     map[string]int // components that are being compiled or are there; guarded by mu
+	watchers []func(*Set)   // guarded by mu
+	closed   bool           // guarded by mu
 }
 
 // NewRegistry returns a Registry without modules. dir is where it keeps them for
@@ -149,6 +148,15 @@ func NewRegistry(e *Engine, dir string, log *slog.Logger) *Registry {
 // Set returns the modules that there are now.
 func (r *Registry) Set() *Set { return r.set.Load() }
 
+// Watch calls f with the modules that there are, now and whenever that has
+// changed. f must not block, nor call r.
+func (r *Registry) Watch(f func(*Set)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watchers = append(r.watchers, f)
+	f(r.Set())
+}
+
 // Find returns the module with the ID, or nil.
 func (r *Registry) Find(id uuid.UUID) *Attached {
 	for _, a := range r.Set().All {
@@ -160,8 +168,13 @@ func (r *Registry) Find(id uuid.UUID) *Attached {
 }
 
 // Add compiles a component and attaches it. It takes as long as compiling does,
-// during which requests are not disturbed.
+// during which requests are not disturbed. If it fails there is no such module.
 func (r *Registry) Add(ctx context.Context, s Spec, binary []byte) (*Attached, error) {
+	return r.add(ctx, s, binary, false)
+}
+
+// add is Add; of a module that is restored nothing has to be written.
+func (r *Registry) add(ctx context.Context, s Spec, binary []byte, restored bool) (*Attached, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
@@ -176,14 +189,28 @@ func (r *Registry) Add(ctx context.Context, s Spec, binary []byte) (*Attached, e
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.keep(a, binary); err != nil {
+	all := append(slices.Clone(r.Set().All), a)
+	switch {
+	case r.closed:
+		err = errClosed
+	case restored:
+		a.file = r.fileOf(sum)
+	default:
+		if err = r.keep(a, binary); err == nil {
+			err = r.save(all)
+		}
+	}
+	if err != nil {
+		r.unkeep(a)
 		r.drop(sum)
 		a.Module.Close()
 		return nil, err
 	}
-	r.publish(append(slices.Clone(r.Set().All), a))
-	return a, r.save()
+	r.publish(all)
+	return a, nil
 }
+
+var errClosed = errors.New("the gateway is stopping")
 
 // check holds what a Spec must be.
 func (s *Spec) check() error {
@@ -258,15 +285,9 @@ func (r *Registry) load(ctx context.Context, s Spec, binary []byte, sum string) 
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range s.Attach {
-		if !m.Has(h) && h != OnError { // the contract takes OnError of modules that cannot have it
-			m.Close()
-			return nil, fmt.Errorf("it is to be attached to %s, which it does not export", h)
-		}
-	}
-	if m.Whole() && len(s.Attach) > 0 && !slices.Contains(s.Attach, OnRequest) {
+	if err := s.fits(m); err != nil {
 		m.Close()
-		return nil, fmt.Errorf("it is to be attached to %v and not to %s, without which an http-wasm module sees no answer", s.Attach, OnRequest)
+		return nil, err
 	}
 	if s.ID == uuid.Nil {
 		if s.ID, err = uuid.NewV7(); err != nil {
@@ -283,6 +304,19 @@ func (r *Registry) load(ctx context.Context, s Spec, binary []byte, sum string) 
 	return &Attached{Spec: s, Module: m, Sum: sum, Size: int64(len(binary)), Counts: new(Counts), Store: NewStore()}, nil
 }
 
+// fits holds that m has the hooks that s attaches it to.
+func (s *Spec) fits(m *Module) error {
+	for _, h := range s.Attach {
+		if !m.Has(h) && h != OnError { // the contract takes OnError of modules that cannot have it
+			return fmt.Errorf("it is to be attached to %s, which it does not export", h)
+		}
+	}
+	if m.Whole() && len(s.Attach) > 0 && !slices.Contains(s.Attach, OnRequest) {
+		return fmt.Errorf("it is to be attached to %v and not to %s, without which an http-wasm module sees no answer", s.Attach, OnRequest)
+	}
+	return nil
+}
+
 // publish makes all the modules that there are. r.mu must be held.
 func (r *Registry) publish(all []*Attached) {
 	slices.SortStableFunc(all, func(a, b *Attached) int {
@@ -297,9 +331,13 @@ func (r *Registry) publish(all []*Attached) {
 		}
 	}
 	r.set.Store(s)
+	for _, f := range r.watchers {
+		f(s)
+	}
 }
 
-// Remove takes a module away. Calls that it has end in peace.
+// Remove takes a module away. Calls that it has end in peace. If the list for the
+// next start cannot be written, the module stays.
 func (r *Registry) Remove(id uuid.UUID) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -307,81 +345,123 @@ func (r *Registry) Remove(id uuid.UUID) error {
 	if a == nil {
 		return ErrUnknown
 	}
-	r.publish(slices.DeleteFunc(slices.Clone(r.Set().All), func(x *Attached) bool { return x == a }))
+	all := slices.DeleteFunc(slices.Clone(r.Set().All), func(x *Attached) bool { return x == a })
+	if err := r.save(all); err != nil {
+		return err
+	}
+	r.publish(all)
 	r.drop(a.Sum)
 	a.Module.Close()
-	if a.file != "" {
-		_ = os.Remove(a.file)
-	}
-	return r.save()
+	r.unkeep(a)
+	return nil
 }
 
 // Update changes how a module is attached, and what it is if binary is not nil:
-// the new one serves before the old one ends.
+// the new one serves before the old one ends. If it fails all is as before.
 func (r *Registry) Update(ctx context.Context, id uuid.UUID, change func(*Spec), binary []byte) (*Attached, error) {
+	if binary == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		old := r.Find(id)
+		if old == nil {
+			return nil, ErrUnknown
+		}
+		s, err := old.changed(change)
+		switch {
+		case err != nil:
+			return nil, err
+		case s.Settings != old.Settings:
+			return nil, errors.New("limits and isolation are changed together with the component's bytes")
+		}
+		next := *old
+		next.Spec = s
+		if err := s.fits(old.Module); err != nil {
+			return nil, err
+		}
+		return &next, r.replace(old, &next)
+	}
+	return r.renew(ctx, id, change, binary)
+}
+
+// changed returns a's Spec after a change.
+func (a *Attached) changed(change func(*Spec)) (Spec, error) {
+	s := a.Spec
+	change(&s)
+	s.ID, s.Created, s.FromConfig = a.ID, a.Created, a.FromConfig
+	return s, s.check()
+}
+
+// renew is Update with new bytes.
+func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), binary []byte) (*Attached, error) {
 	old := r.Find(id)
 	if old == nil {
 		return nil, ErrUnknown
 	}
-	s := old.Spec
-	change(&s)
-	s.ID, s.Created = old.ID, old.Created
-	if err := s.check(); err != nil {
+	s, err := old.changed(change)
+	if err != nil {
 		return nil, err
 	}
-	if binary == nil && s.Settings != old.Settings {
-		return nil, errors.New("limits and isolation are changed together with the component's bytes")
-	}
-	next := &Attached{Spec: s, Module: old.Module, Sum: old.Sum, Size: old.Size, Counts: old.Counts, Store: old.Store, file: old.file}
-	if binary != nil {
-		sum := Sum(binary)
-		if sum != old.Sum {
-			if err := r.reserve(sum); err != nil {
-				return nil, err
-			}
-		}
-		loaded, err := r.load(ctx, s, binary, sum)
-		if err != nil {
-			if sum != old.Sum {
-				r.unreserve(sum)
-			}
+	sum := Sum(binary)
+	another := sum != old.Sum
+	if another {
+		if err := r.reserve(sum); err != nil {
 			return nil, err
 		}
-		next.Module, next.Sum, next.Size = loaded.Module, sum, loaded.Size
 	}
-	return next, r.replace(old, next, binary)
-}
-
-// replace puts next in old's place.
-func (r *Registry) replace(old, next *Attached, binary []byte) error {
+	next, err := r.load(ctx, s, binary, sum)
+	if err != nil {
+		if another {
+			r.unreserve(sum)
+		}
+		return nil, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	switch now := r.Find(id); {
+	case r.closed:
+		err = errClosed
+	case now == nil:
+		err = ErrUnknown
+	case now.Sum != old.Sum:
+		err = errors.New("another update came between")
+	default:
+		old = now
+		if next.Spec, err = now.changed(change); err == nil { // how it is attached may have changed meanwhile
+			next.Settings, next.Counts, next.Store = s.Settings, now.Counts, now.Store
+			if err = next.fits(next.Module); err == nil {
+				err = r.keep(next, binary)
+			}
+		}
+	}
+	if err == nil {
+		if err = r.replace(old, next); err != nil && another {
+			r.unkeep(next)
+		}
+	}
+	if err != nil {
+		if another {
+			r.drop(sum)
+		}
+		next.Module.Close()
+		return nil, err
+	}
+	if another {
+		r.drop(old.Sum)
+		r.unkeep(old)
+	}
+	old.Module.Close()
+	return next, nil
+}
+
+// replace puts next in old's place. r.mu must be held.
+func (r *Registry) replace(old, next *Attached) error {
 	all := slices.Clone(r.Set().All)
-	i := slices.Index(all, old)
-	if i < 0 {
-		if next.Module != old.Module {
-			next.Module.Close()
-		}
-		return ErrUnknown
+	all[slices.Index(all, old)] = next
+	if err := r.save(all); err != nil {
+		return err
 	}
-	if binary != nil {
-		if err := r.keep(next, binary); err != nil {
-			next.Module.Close()
-			return err
-		}
-	}
-	all[i] = next
 	r.publish(all)
-	if next.Module != old.Module {
-		if next.Sum != old.Sum {
-			r.drop(old.Sum)
-		}
-		old.Module.Close()
-		if old.file != "" && old.file != next.file {
-			_ = os.Remove(old.file)
-		}
-	}
-	return r.save()
+	return nil
 }
 
 // Close ends all modules once the calls that they have are over.
@@ -389,112 +469,9 @@ func (r *Registry) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := r.Set().All
-	r.set.Store(new(Set))
+	r.closed = true
+	r.publish(nil)
 	for _, a := range all {
 		a.Module.Close()
 	}
-}
-
-// stateFile is the list of modules in the Registry's directory.
-const stateFile = "modules.json"
-
-// keep writes a's bytes to where the next start finds them, and adds it to the
-// list there. r.mu must be held.
-func (r *Registry) keep(a *Attached, binary []byte) error {
-	if r.dir == "" || a.FromConfig {
-		return nil
-	}
-	a.file = filepath.Join(r.dir, a.Sum+".wasm")
-	if err := writeFile(a.file, binary); err != nil {
-		return fmt.Errorf("keeping the module: %w", err)
-	}
-	return nil
-}
-
-// A kept is a line of the list: a Spec, and the checksum of the bytes.
-type kept struct {
-	Spec
-	Sum string
-}
-
-// save writes the list. r.mu must be held.
-func (r *Registry) save() error {
-	if r.dir == "" {
-		return nil
-	}
-	var l []kept
-	for _, a := range r.Set().All {
-		if a.file != "" {
-			l = append(l, kept{a.Spec, a.Sum})
-		}
-	}
-	b, err := json.MarshalIndent(l, "", "  ")
-	if err == nil {
-		err = writeFile(filepath.Join(r.dir, stateFile), b)
-	}
-	if err != nil {
-		return fmt.Errorf("keeping the list of modules: %w", err)
-	}
-	return nil
-}
-
-// writeFile writes a file as a whole, or not at all.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
-// Restore brings back the modules that were there at the last stop. What cannot
-// be brought back is reported; the others are there all the same.
-func (r *Registry) Restore(ctx context.Context) error {
-	if r.dir == "" {
-		return nil
-	}
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
-		return fmt.Errorf("making the directory for modules: %w", err)
-	}
-	b, err := os.ReadFile(filepath.Join(r.dir, stateFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	var l []kept
-	if err == nil {
-		err = json.Unmarshal(b, &l)
-	}
-	if err != nil {
-		return fmt.Errorf("reading the list of modules: %w", err)
-	}
-	var errs []error
-	for _, k := range l {
-		if err := r.restore(ctx, k); err != nil {
-			errs = append(errs, fmt.Errorf("module %.64q: %w", k.Name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (r *Registry) restore(ctx context.Context, k kept) error {
-	b, err := os.ReadFile(filepath.Join(r.dir, filepath.Base(k.Sum)+".wasm"))
-	if err != nil {
-		return err
-	}
-	if got := Sum(b); got != k.Sum {
-		return fmt.Errorf("its file has SHA-256 %s, want %s", got, k.Sum)
-	}
-	_, err = r.Add(ctx, k.Spec, b)
-	return err
 }

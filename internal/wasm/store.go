@@ -2,6 +2,8 @@ package wasm
 
 import (
 	"container/list"
+	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +24,7 @@ type Store struct {
 	keys map[string]*list.Element // of used
 	used list.List                // *entry, the one used last first
 
-	counters sync.Map // name to *atomic.Uint64
-	names    atomic.Int32
+	counters atomic.Pointer[map[string]*atomic.Uint64] // replaced as a whole, with mu held
 }
 
 type entry struct {
@@ -39,7 +40,8 @@ func NewStore() *Store { return &Store{keys: make(map[string]*list.Element)} }
 func cut(s string, most int) string { return s[:min(len(s), most)] }
 
 // Add adds to the number under key, which lives for ttl milliseconds from now on;
-// 0 for as long as there is room. It returns the number.
+// 0 for as long as there is room. It returns the number. key may be of memory
+// that changes once Add has returned.
 func (s *Store) Add(key string, by int64, ttl uint64) int64 {
 	key = cut(key, maxKey)
 	now := time.Now()
@@ -52,6 +54,7 @@ func (s *Store) Add(key string, by int64, ttl uint64) int64 {
 			delete(s.keys, last.Value.(*entry).key)
 			s.used.Remove(last)
 		}
+		key = strings.Clone(key)
 		e = s.used.PushFront(&entry{key: key})
 		s.keys[key] = e
 	} else {
@@ -87,23 +90,49 @@ func (s *Store) Get(key string) int64 {
 	return n.n
 }
 
-// Count adds to a counter. One that is too many is counted as "other".
+// Count adds to a counter. One that is too many is counted as "other". name may
+// be of memory that changes once Count has returned.
 func (s *Store) Count(name string, by uint64) {
-	c, ok := s.counters.Load(cut(name, maxCounter))
-	if !ok {
-		if s.names.Add(1) > maxCounters {
-			s.names.Add(-1)
-			name = "other"
+	name = cut(name, maxCounter)
+	if m := s.counters.Load(); m != nil {
+		if c := (*m)[name]; c != nil {
+			c.Add(by)
+			return
 		}
-		c, _ = s.counters.LoadOrStore(cut(name, maxCounter), new(atomic.Uint64))
 	}
-	c.(*atomic.Uint64).Add(by)
+	s.counter(name).Add(by)
 }
+
+// counter returns the counter of a name, and makes it if need be.
+func (s *Store) counter(name string) *atomic.Uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var m map[string]*atomic.Uint64
+	if p := s.counters.Load(); p != nil {
+		m = *p
+	}
+	if m[name] == nil && len(m) >= maxCounters {
+		name = otherCounter
+	}
+	if c := m[name]; c != nil {
+		return c
+	}
+	next := make(map[string]*atomic.Uint64, len(m)+1)
+	maps.Copy(next, m)
+	c := new(atomic.Uint64)
+	next[strings.Clone(name)] = c
+	s.counters.Store(&next)
+	return c
+}
+
+// otherCounter is what is counted of names that are too many.
+const otherCounter = "other"
 
 // Counters yields the counters.
 func (s *Store) Counters(yield func(name string, n uint64)) {
-	s.counters.Range(func(k, v any) bool {
-		yield(k.(string), v.(*atomic.Uint64).Load())
-		return true
-	})
+	if m := s.counters.Load(); m != nil {
+		for name, c := range *m {
+			yield(name, c.Load())
+		}
+	}
 }

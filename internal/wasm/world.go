@@ -26,6 +26,20 @@ func (h Hook) String() string {
 	return [...]string{"OnRequest", "OnResponse", "OnChunk", "OnError", "OnEnd"}[h]
 }
 
+// MarshalText implements encoding.TextMarshaler.
+func (h Hook) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (h *Hook) UnmarshalText(b []byte) error {
+	for k := range NumHooks {
+		if k.String() == string(b) {
+			*h = k
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown hook %.64q", b)
+}
+
 // ownPackage is the package of our own world, wit/sluice-gateway.wit.
 const ownPackage = "sluice:gateway"
 

@@ -1,0 +1,149 @@
+package wasm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// stateFile is the list of modules in the Registry's directory.
+const stateFile = "modules.json"
+
+// keep writes a's bytes to where the next start finds them. r.mu must be held.
+func (r *Registry) keep(a *Attached, binary []byte) error {
+	if r.dir == "" || a.FromConfig {
+		return nil
+	}
+	file := r.fileOf(a.Sum)
+	if err := writeFile(file, binary); err != nil {
+		return fmt.Errorf("keeping the module: %w", err)
+	}
+	a.file = file
+	return nil
+}
+
+// fileOf is where the bytes of a component are kept.
+func (r *Registry) fileOf(sum string) string { return filepath.Join(r.dir, sum+".wasm") }
+
+// unkeep removes a's bytes. The list must not name them any more.
+func (r *Registry) unkeep(a *Attached) {
+	if a.file != "" {
+		_ = os.Remove(a.file) // one that stays is removed at the next start
+	}
+}
+
+// A kept is a line of the list: a Spec, and the checksum of the bytes.
+type kept struct {
+	Spec
+	Sum string
+}
+
+// save writes the list of those that are kept. r.mu must be held.
+func (r *Registry) save(all []*Attached) error {
+	if r.dir == "" {
+		return nil
+	}
+	var l []kept
+	for _, a := range all {
+		if a.file != "" {
+			l = append(l, kept{a.Spec, a.Sum})
+		}
+	}
+	b, err := json.MarshalIndent(l, "", "  ")
+	if err == nil {
+		err = writeFile(filepath.Join(r.dir, stateFile), b)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping the list of modules: %w", err)
+	}
+	return nil
+}
+
+// newFile is what the name of a file begins with that is being written.
+const newFile = ".new-"
+
+// writeFile writes a file as a whole, or not at all.
+func writeFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), newFile+"*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// Restore brings back the modules that were there at the last stop, but for those
+// that there are already. What cannot be brought back is reported; the others are
+// there all the same, and the list is left as it is.
+func (r *Registry) Restore(ctx context.Context) error {
+	if r.dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		return fmt.Errorf("making the directory for modules: %w", err)
+	}
+	b, err := os.ReadFile(filepath.Join(r.dir, stateFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	var l []kept
+	if err == nil {
+		err = json.Unmarshal(b, &l)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the list of modules: %w", err)
+	}
+	var errs []error
+	named := make(map[string]bool)
+	for _, k := range l {
+		named[filepath.Base(r.fileOf(k.Sum))] = true
+		if err := r.restore(ctx, k); err != nil {
+			errs = append(errs, fmt.Errorf("module %.64q: %w", k.Name, err))
+		}
+	}
+	r.tidy(named)
+	return errors.Join(errs...)
+}
+
+// tidy removes what a stop in the middle of a change has left.
+func (r *Registry) tidy(named map[string]bool) {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return // it costs room, and nothing else
+	}
+	for _, e := range entries {
+		if n := e.Name(); !named[n] && (filepath.Ext(n) == ".wasm" || strings.HasPrefix(n, newFile)) {
+			_ = os.Remove(filepath.Join(r.dir, n))
+		}
+	}
+}
+
+func (r *Registry) restore(ctx context.Context, k kept) error {
+	b, err := os.ReadFile(r.fileOf(filepath.Base(k.Sum)))
+	if err != nil {
+		return err
+	}
+	if got := Sum(b); got != k.Sum {
+		return fmt.Errorf("its file has SHA-256 %s, want %s", got, k.Sum)
+	}
+	if _, err = r.add(ctx, k.Spec, b, true); err != nil {
+		if _, is := errors.AsType[*ExistsError](err); !is { // the configuration has it too, and says how it is attached
+			return err
+		}
+	}
+	return nil
+}
