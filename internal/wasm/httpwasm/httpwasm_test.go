@@ -272,7 +272,7 @@ func FuzzCalls(f *testing.F) {
 			return uint64(b)
 		}
 		waited := false
-		for n := 0; len(program) > 0 && n < 1000; n++ {
+		for n := 0; len(program) > 0 && n < 100; n++ {
 			k := int(next())
 			if k == 0xf7 && !waited {
 				waited = true
