@@ -97,13 +97,19 @@ var Header = []byte("\x00asm\x0d\x00\x01\x00")
 // ErrNotComponent says that a binary does not begin as a component does.
 var ErrNotComponent = errors.New("not a WebAssembly component")
 
-// Bounds of components.
+// Bounds of components. A component that is nested in another is walked once for
+// each time that it is instantiated, and an instance that is exported under many
+// names is many, so that a small binary could write down a huge Plan: what may be
+// made depends on the binary's size.
 const (
 	maxSpace     = 1 << 16 // entries of one index space
 	maxInstances = 1 << 8  // core instances in all
 	maxModules   = 1 << 6  // distinct core modules
 	maxNesting   = 16      // components within components
-	maxWork      = 1 << 20 // definitions in all, those of a nested component once for each time it is instantiated
+	leastWork    = 1 << 14 // definitions and parts of them, of any component
+	mostWork     = 1 << 18 // the same, of the largest
+	leastWalked  = 1 << 16 // bytes of nested components, and of instantiated core modules
+	mostTimes    = 4       // so often a whole component may be walked and instantiated
 )
 
 // Is reports whether b begins as a component does.
@@ -114,13 +120,20 @@ func Link(b []byte) (*Plan, error) {
 	if !Is(b) {
 		return nil, ErrNotComponent
 	}
-	l := &linker{plan: new(Plan), modules: make(map[int]int), imports: make(map[[2]string]*Func)}
+	l := &linker{
+		plan: new(Plan), modules: make(map[int]int), imports: make(map[[2]string]*Func), wanted: make(map[*Func]bool),
+		work:   min(leastWork+len(b)/4, mostWork),
+		walked: leastWalked + mostTimes*len(b),
+		code:   leastWalked + mostTimes*len(b),
+	}
 	s := &scope{l: l, kind: ofComponent, imports: nil}
 	r := core.NewReader(b[len(Header):], len(Header))
 	s.component(r)
+	if r.Err() == nil {
+		l.export(r, s.exports, "")
+	}
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
-	l.export(s.exports, "")
 	return l.plan, nil
 }

@@ -42,9 +42,9 @@ func (s *scope) alias(r *core.Reader) {
 		}
 	case 2:
 		count, i := r.U32(), r.U32()
-		from := s
+		from, reach := s, s.sizes()
 		for ; count > 0 && from != nil; count-- {
-			from = from.outer
+			from, reach = from.outer, from.reach
 		}
 		if from == nil {
 			r.Fail("an alias of what stands outside of everything")
@@ -52,6 +52,10 @@ func (s *scope) alias(r *core.Reader) {
 		}
 		if k != typ && k != coreModule && k != componentSort {
 			r.Fail("an outer alias of sort %s", sortNames[k])
+			return
+		}
+		if int64(i) >= int64(reach[k]) {
+			r.Fail("an outer alias of %s %d of %d", sortNames[k], i, reach[k])
 			return
 		}
 		s.add(r, k, from.at(r, k, i))
@@ -79,7 +83,7 @@ func (s *scope) instance(r *core.Reader) {
 // items takes a list of definitions under names.
 func (s *scope) items(r *core.Reader, name func(*core.Reader) string) *inst {
 	x := new(inst)
-	for range r.Count(3) {
+	for range s.l.count(r, 3) {
 		n := name(r)
 		k := sortOf(r)
 		v := s.at(r, k, r.U32())
@@ -104,7 +108,11 @@ func (s *scope) instantiate(r *core.Reader, n *nested, args *inst) *inst {
 		r.Fail("the nested component at offset %#x does not begin as one", n.offset)
 		return nil
 	}
-	in := &scope{l: l, kind: ofComponent, outer: n.outer, imports: args}
+	if l.walked -= len(n.binary); l.walked < 0 {
+		r.Fail("nested components are instantiated so often that it is more than a component of its size may have")
+		return nil
+	}
+	in := &scope{l: l, kind: ofComponent, outer: n.outer, reach: n.reach, imports: args}
 	body := core.NewReader(n.binary[len(Header):], n.offset+len(Header))
 	in.component(body)
 	r.FailWith(body.Err())
@@ -162,7 +170,7 @@ func similar(a, b *FuncType) bool {
 func (l *linker) hostInstance(r *core.Reader, name string, t *interfaceType) *inst {
 	x := &inst{exports: make(map[string]entry), order: t.order}
 	for _, n := range t.order {
-		if l.toil(r); r.Err() != nil {
+		if l.toil(r, 1); r.Err() != nil {
 			return x
 		}
 		e := t.exports[n]
@@ -225,6 +233,9 @@ func (s *scope) canon(r *core.Reader) {
 	case 2, 3, 4:
 		res := get[*Resource](s, r, typ, r.U32(), "a resource")
 		op := map[byte]Op{2: ResourceNew, 3: ResourceDrop, 4: ResourceRep}[c]
+		if r.Err() == nil && op != ResourceDrop && res.owner != s {
+			r.Fail("a handle of a resource that the component does not define")
+		}
 		s.add(r, coreFunc, &Item{Kind: core.Func, Builtin: &Builtin{Op: op, Resource: res}})
 	default:
 		r.Fail("canonical function %#x is not supported", c)
@@ -235,7 +246,7 @@ func (s *scope) lift(r *core.Reader) {
 	if r.Byte() != 0 {
 		r.Fail("unknown form of lift")
 	}
-	f := get[*Item](s, r, coreFunc, r.U32(), "a core function")
+	f := s.exportedBy(r, "lifted")
 	o := s.options(r)
 	t := get[*FuncType](s, r, typ, r.U32(), "the type of a function")
 	if r.Err() != nil {
@@ -247,6 +258,9 @@ func (s *scope) lift(r *core.Reader) {
 	}
 	memory, realloc := t.UsesMemory()
 	checkOptions(r, o, memory, realloc)
+	if o.PostReturn != nil && !s.l.fits(o.PostReturn, &core.FuncType{Params: t.Core(false).Results}) {
+		r.Fail("post-return does not take what the core function returns")
+	}
 	s.add(r, function, &Func{Type: t, Core: f, Options: o})
 }
 
@@ -259,22 +273,16 @@ func (s *scope) lower(r *core.Reader) {
 	if r.Err() != nil {
 		return
 	}
-	memory, realloc := f.Type.UsesMemory()
-	checkOptions(r, o, memory, realloc && f.Type.Result.hasPointer())
-	if f.Core == nil && !s.l.lowered(f) {
+	memory, _ := f.Type.UsesMemory()
+	checkOptions(r, o, memory, f.Type.Result.hasPointer())
+	if o.PostReturn != nil {
+		r.Fail("a function that is lowered has no post-return")
+	}
+	if f.Core == nil && !s.l.wanted[f] {
+		s.l.wanted[f] = true
 		s.l.plan.Imports = append(s.l.plan.Imports, f)
 	}
 	s.add(r, coreFunc, &Item{Kind: core.Func, Builtin: &Builtin{Op: Lower, Func: f, Options: o}})
-}
-
-// lowered reports whether f is in the Plan's Imports.
-func (l *linker) lowered(f *Func) bool {
-	for _, g := range l.plan.Imports {
-		if g == f {
-			return true
-		}
-	}
-	return false
 }
 
 // checkOptions holds that what a function needs is there.
@@ -289,17 +297,24 @@ func checkOptions(r *core.Reader, o Options, memory, realloc bool) {
 
 // options takes where a function's values are.
 func (s *scope) options(r *core.Reader) (o Options) {
+	seen := make(map[byte]bool)
 	for range r.Count(1) {
-		switch c := r.Byte(); c {
+		c := r.Byte()
+		if seen[c] {
+			r.Fail("canonical option %#x stands twice", c)
+			return o
+		}
+		seen[c] = true
+		switch c {
 		case 0:
 		case 1, 2:
 			r.Fail("strings in another encoding than UTF-8 are not supported")
 		case 3:
 			o.Memory = get[*Item](s, r, coreMemory, r.U32(), "a memory")
 		case 4:
-			o.Realloc = s.function(r, []core.ValType{core.I32, core.I32, core.I32, core.I32}, []core.ValType{core.I32})
+			o.Realloc = s.realloc(r)
 		case 5:
-			o.PostReturn = get[*Item](s, r, coreFunc, r.U32(), "a core function")
+			o.PostReturn = s.exportedBy(r, "post-return")
 		case 6, 7:
 			r.Fail("asynchronous functions are not supported")
 		default:
@@ -309,10 +324,21 @@ func (s *scope) options(r *core.Reader) (o Options) {
 	return o
 }
 
-// function takes the index of a core function that must have the type given.
-func (s *scope) function(r *core.Reader, params, results []core.ValType) *Item {
+// exportedBy takes the index of a core function that a core module exports. The
+// others are the host's own, which it does not call for what as says.
+func (s *scope) exportedBy(r *core.Reader, as string) *Item {
 	it := get[*Item](s, r, coreFunc, r.U32(), "a core function")
-	if r.Err() == nil && !s.l.fits(it, &core.FuncType{Params: params, Results: results}) {
+	if r.Err() == nil && it.Builtin != nil {
+		r.Fail("a function of the host as %s is not supported", as)
+	}
+	return it
+}
+
+// realloc takes the index of an allocator.
+func (s *scope) realloc(r *core.Reader) *Item {
+	it := s.exportedBy(r, "realloc")
+	want := &core.FuncType{Params: []core.ValType{core.I32, core.I32, core.I32, core.I32}, Results: []core.ValType{core.I32}}
+	if r.Err() == nil && !s.l.fits(it, want) {
 		r.Fail("realloc has another type than (i32, i32, i32, i32) -> i32")
 	}
 	return it
@@ -320,14 +346,17 @@ func (s *scope) function(r *core.Reader, params, results []core.ValType) *Item {
 
 // export writes the functions of x into the Plan, those of instances within it
 // under their names.
-func (l *linker) export(x inst, iface string) {
+func (l *linker) export(r *core.Reader, x inst, iface string) {
 	for _, name := range x.order {
+		if l.toil(r, 1); r.Err() != nil {
+			return
+		}
 		switch v := x.exports[name].v.(type) {
 		case *Func:
 			l.plan.Exports = append(l.plan.Exports, Export{Interface: iface, Name: name, Func: v})
 		case *inst:
 			if iface == "" {
-				l.export(*v, name)
+				l.export(r, *v, name)
 			}
 		}
 	}

@@ -10,9 +10,13 @@ import (
 // is nested in another is to walk it, with what its imports are.
 type linker struct {
 	plan    *Plan
-	modules map[int]int // in the Plan, by their offset
+	modules map[int]int              // in the Plan, by their offset
+	exports []map[string]core.Export // of the Plan's modules
 	imports map[[2]string]*Func
-	work    int
+	wanted  map[*Func]bool // those that are in the Plan's Imports
+	work    int            // steps that are left
+	walked  int            // bytes of nested components that may still be walked
+	code    int            // bytes of core modules that may still be instantiated
 	depth   int
 }
 
@@ -73,11 +77,13 @@ type interfaceType struct {
 	order   []string
 }
 
-// A nested is a component, in the scope that it stands in, or the type of one.
+// A nested is a component, in the scope that it stands in. What that scope got
+// later is not in its reach, least of all the component itself.
 type nested struct {
 	binary []byte
 	offset int
 	outer  *scope
+	reach  [sorts]int // entries of outer's index spaces
 }
 
 // A scope is the index spaces of a component, or of a type that describes one.
@@ -85,6 +91,7 @@ type scope struct {
 	l       *linker
 	kind    scopeKind
 	outer   *scope
+	reach   [sorts]int // entries of outer's index spaces that it may name
 	spaces  [sorts][]any
 	imports *inst // what the imports are; nil for the outermost component, whose imports are the host's
 	exports inst
@@ -102,16 +109,34 @@ func (s *scope) add(r *core.Reader, k sort, v any) {
 	if len(s.spaces[k]) >= maxSpace {
 		r.Fail("more than %d definitions of sort %s", maxSpace, sortNames[k])
 	}
-	if s.l.toil(r); r.Err() == nil {
+	if s.l.toil(r, 1); r.Err() == nil {
 		s.spaces[k] = append(s.spaces[k], v)
 	}
 }
 
-// toil counts a step, and fails r when there have been too many.
-func (l *linker) toil(r *core.Reader) {
-	if l.work++; l.work > maxWork {
-		r.Fail("more than %d definitions in all", maxWork)
+// toil counts n steps, and fails r when there have been too many.
+func (l *linker) toil(r *core.Reader, n int) {
+	if l.work -= n; l.work < 0 {
+		r.Fail("more definitions than a component of its size may have")
 	}
+}
+
+// count takes the length of a list whose elements have least bytes or more, and
+// counts a step for each.
+func (l *linker) count(r *core.Reader, least int) int {
+	n := r.Count(least)
+	if l.toil(r, n); r.Err() != nil {
+		return 0
+	}
+	return n
+}
+
+// sizes is how many entries s's index spaces have.
+func (s *scope) sizes() (n [sorts]int) {
+	for k := range n {
+		n[k] = len(s.spaces[k])
+	}
+	return n
 }
 
 // at returns an entry of an index space; nil, and r fails, if there is none.
@@ -208,7 +233,7 @@ func (s *scope) component(r *core.Reader) {
 	for r.More() {
 		id := r.Byte()
 		p := r.Part()
-		if s.l.toil(r); r.Err() != nil {
+		if s.l.toil(r, 1); r.Err() != nil {
 			return
 		}
 		s.section(id, p)
@@ -219,7 +244,7 @@ func (s *scope) component(r *core.Reader) {
 // section walks one section.
 func (s *scope) section(id byte, r *core.Reader) {
 	each := func(least int, f func(*core.Reader)) {
-		for range r.Count(least) {
+		for range s.l.count(r, least) {
 			if f(r); r.Err() != nil {
 				return
 			}
@@ -237,7 +262,7 @@ func (s *scope) section(id byte, r *core.Reader) {
 		r.Fail("core types are not supported")
 	case 4:
 		b := r.Bytes(r.Left())
-		s.add(r, componentSort, &nested{binary: b, offset: r.Offset() - len(b), outer: s})
+		s.add(r, componentSort, &nested{binary: b, offset: r.Offset() - len(b), outer: s, reach: s.sizes()})
 		return
 	case 5:
 		each(2, s.instance)
@@ -280,6 +305,11 @@ func (s *scope) module(r *core.Reader) {
 		}
 		i = len(s.l.plan.Modules)
 		s.l.plan.Modules = append(s.l.plan.Modules, m)
+		exports := make(map[string]core.Export, len(m.Exports))
+		for _, e := range m.Exports {
+			exports[e.Name] = e
+		}
+		s.l.exports = append(s.l.exports, exports)
 		s.l.modules[at] = i
 	}
 	s.add(r, coreModule, i)
@@ -291,7 +321,7 @@ func (s *scope) coreInstance(r *core.Reader) {
 	case 0:
 		module := get[int](s, r, coreModule, r.U32(), "a core module")
 		args := make(map[string]*coreInst)
-		for range r.Count(3) {
+		for range s.l.count(r, 3) {
 			name := r.Name()
 			if k := r.Byte(); k != 0x12 {
 				r.Fail("an argument of core sort %#x; only instances can be", k)
@@ -300,17 +330,25 @@ func (s *scope) coreInstance(r *core.Reader) {
 				r.Fail("two arguments named %.64q", name)
 			}
 			args[name] = get[*coreInst](s, r, coreInstance, r.U32(), "a core instance")
+			if r.Err() != nil {
+				return
+			}
 		}
 		if r.Err() == nil {
 			s.instantiateCore(r, module, args)
 		}
 	case 1:
 		x := &coreInst{index: -1, items: make(map[string]*Item)}
-		for range r.Count(3) {
+		for range s.l.count(r, 3) {
 			name := r.Name()
 			k := sort(r.Byte())
 			if k > coreGlobal {
 				r.Fail("an export of core sort %#x is not supported", byte(k))
+			}
+			if x.items[name] != nil {
+				r.Fail("two exports named %.64q", name)
+			}
+			if r.Err() != nil {
 				return
 			}
 			x.items[name] = get[*Item](s, r, k, r.U32(), "a core item")
@@ -327,6 +365,13 @@ func (s *scope) instantiateCore(r *core.Reader, module int, args map[string]*cor
 	m := p.Modules[module]
 	if len(p.Instances) >= maxInstances {
 		r.Fail("more than %d core instances", maxInstances)
+		return
+	}
+	if s.l.code -= len(m.Binary); s.l.code < 0 {
+		r.Fail("core modules are instantiated so often that it is more code than a component of its size may have")
+		return
+	}
+	if s.l.toil(r, len(m.Imports)); r.Err() != nil {
 		return
 	}
 	in := Instance{Module: module, Imports: make([]Item, 0, len(m.Imports))}
@@ -368,12 +413,11 @@ func (l *linker) item(x *coreInst, name string) *Item {
 }
 
 func (l *linker) coreExport(instance int, name string) *core.Export {
-	m := l.plan.Modules[l.plan.Instances[instance].Module]
-	i := slices.IndexFunc(m.Exports, func(e core.Export) bool { return e.Name == name })
-	if i < 0 {
+	e, ok := l.exports[l.plan.Instances[instance].Module][name]
+	if !ok {
 		return nil
 	}
-	return &m.Exports[i]
+	return &e
 }
 
 // fits reports whether a function item has type t. A builtin gets its type from

@@ -71,6 +71,8 @@ type Field struct {
 type Resource struct {
 	Name string // of an imported one "interface#name", "" if the component defines it
 	Dtor *Item  // core function to be called when the last handle is dropped, nil for none
+
+	owner *scope // that defines it, nil for an imported one
 }
 
 // A FuncType is the type of a function. Result is nil if it returns nothing.

@@ -34,11 +34,14 @@ func (s *scope) resource(r *core.Reader) {
 		r.Fail("a resource is defined within a type")
 		return
 	}
-	res := new(Resource)
+	res := &Resource{owner: s}
 	switch r.Byte() {
 	case 0:
 	case 1:
-		res.Dtor = get[*Item](s, r, coreFunc, r.U32(), "a core function")
+		res.Dtor = s.exportedBy(r, "destructor")
+		if r.Err() == nil && !s.l.fits(res.Dtor, &core.FuncType{Params: []core.ValType{core.I32}}) {
+			r.Fail("a destructor has another type than (i32)")
+		}
 	default:
 		r.Fail("a destructor of unknown form")
 	}
@@ -79,12 +82,12 @@ func (s *scope) definedType(r *core.Reader) *Type {
 	switch c := r.Byte(); c {
 	case 0x72:
 		t.Kind = Record
-		for range r.Count(2) {
+		for range s.parts(r, 2) {
 			t.Fields = append(t.Fields, Field{Name: r.Name(), Type: s.valueType(r)})
 		}
 	case 0x71:
 		t.Kind = Variant
-		for range r.Count(3) {
+		for range s.parts(r, 3) {
 			t.Cases = append(t.Cases, Field{Name: r.Name(), Type: s.optional(r)})
 			if r.Byte() != 0 {
 				r.Fail("a case that refines another is not supported")
@@ -94,7 +97,7 @@ func (s *scope) definedType(r *core.Reader) *Type {
 		t.Kind, t.Elem = List, s.valueType(r)
 	case 0x6f:
 		t.Kind = Tuple
-		for range r.Count(1) {
+		for range s.parts(r, 1) {
 			t.Fields = append(t.Fields, Field{Type: s.valueType(r)})
 		}
 	case 0x6e, 0x6d:
@@ -102,7 +105,7 @@ func (s *scope) definedType(r *core.Reader) *Type {
 		if c == 0x6d {
 			t.Kind = Enum
 		}
-		for range r.Count(1) {
+		for range s.parts(r, 1) {
 			t.Cases = append(t.Cases, Field{Name: r.Name()})
 		}
 	case 0x6b:
@@ -140,6 +143,16 @@ func (s *scope) definedType(r *core.Reader) *Type {
 	return t
 }
 
+// parts takes how many parts a type has.
+func (s *scope) parts(r *core.Reader, least int) int {
+	n := s.l.count(r, least)
+	if n > maxNodes {
+		r.Fail("a type of more than %d parts", maxNodes)
+		return 0
+	}
+	return n
+}
+
 // optional takes a value type that may be left out.
 func (s *scope) optional(r *core.Reader) *Type {
 	switch r.Byte() {
@@ -156,7 +169,7 @@ func (s *scope) optional(r *core.Reader) *Type {
 func (s *scope) funcType(r *core.Reader) *FuncType {
 	f := new(FuncType)
 	flat := 0
-	for range r.Count(2) {
+	for range s.l.count(r, 2) {
 		p := Field{Name: r.Name(), Type: s.valueType(r)}
 		f.Params = append(f.Params, p)
 		if flat += p.Type.flat; flat > maxFlat {
@@ -179,7 +192,7 @@ func (s *scope) funcType(r *core.Reader) *FuncType {
 
 // instanceType takes the type of an instance.
 func (s *scope) instanceType(r *core.Reader) *interfaceType {
-	in := &scope{l: s.l, kind: ofType, outer: s}
+	in := &scope{l: s.l, kind: ofType, outer: s, reach: s.sizes()}
 	t := &interfaceType{exports: make(map[string]entry)}
 	s.l.depth++
 	defer func() { s.l.depth-- }()
@@ -187,7 +200,7 @@ func (s *scope) instanceType(r *core.Reader) *interfaceType {
 		r.Fail("types nested more than %d deep", maxNesting)
 		return t
 	}
-	for range r.Count(2) {
+	for range s.l.count(r, 2) {
 		if in.declaration(r, t); r.Err() != nil {
 			return t
 		}
@@ -234,7 +247,7 @@ func described(e entry) any {
 // skipComponentType passes over the type of a component. What can be done with
 // one is not supported, but it may be written down.
 func (s *scope) skipComponentType(r *core.Reader) {
-	in := &scope{l: s.l, kind: ofType, outer: s}
+	in := &scope{l: s.l, kind: ofType, outer: s, reach: s.sizes()}
 	s.l.depth++
 	defer func() { s.l.depth-- }()
 	if s.l.depth > maxNesting {
@@ -242,7 +255,7 @@ func (s *scope) skipComponentType(r *core.Reader) {
 		return
 	}
 	exports := &interfaceType{exports: make(map[string]entry)}
-	for range r.Count(2) {
+	for range s.l.count(r, 2) {
 		if r.Peek() == 3 {
 			r.Byte()
 			e := in.description(r, nameOf(r))

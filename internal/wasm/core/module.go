@@ -34,12 +34,17 @@ var kindNames = [...]string{"function", "table", "memory", "global", "tag"}
 // A ValType is the type of a core value, as the binary has it.
 type ValType byte
 
-// The value types of numbers.
+// The value types of numbers, and those of references.
 const (
-	I32 ValType = 0x7f
-	I64 ValType = 0x7e
-	F32 ValType = 0x7d
-	F64 ValType = 0x7c
+	I32  ValType = 0x7f
+	I64  ValType = 0x7e
+	F32  ValType = 0x7d
+	F64  ValType = 0x7c
+	V128 ValType = 0x7b
+
+	funcRef   ValType = 0x70
+	externRef ValType = 0x6f
+	exnRef    ValType = 0x69
 )
 
 // A FuncType is the type of a core function.
@@ -74,7 +79,8 @@ const (
 	maxTypes   = 1 << 16
 	maxImports = 1 << 12
 	maxExports = 1 << 14
-	maxFuncs   = 1 << 20
+	maxFuncs   = 1 << 18
+	maxValues  = 1 << 10 // that a function takes, or returns
 )
 
 // Header is what a core module begins with.
@@ -112,16 +118,16 @@ func (d *decoder) section(id byte, s *Reader) {
 	case secType:
 		d.typeSection(s)
 	case secImport:
-		for range bounded(s, maxImports, "imports", 4) {
+		for range few(s, maxImports, "imports", 4) {
 			d.m.Imports = append(d.m.Imports, d.importOf(s))
 		}
 	case secFunction:
-		for range bounded(s, maxFuncs, "functions", 1) {
+		for range few(s, maxFuncs, "functions", 1) {
 			d.funcs = append(d.funcs, d.funcType(s, s.U32()))
 		}
 	case secExport:
 		seen := make(map[string]bool)
-		for range bounded(s, maxExports, "exports", 3) {
+		for range few(s, maxExports, "exports", 3) {
 			e := Export{Name: s.Name(), Kind: Kind(s.Byte()), Index: s.U32()}
 			switch {
 			case e.Kind > Tag:
@@ -138,7 +144,7 @@ func (d *decoder) section(id byte, s *Reader) {
 		}
 	case secStart:
 		d.m.Start = true
-		s.Skip()
+		s.U32()
 	default:
 		return // its contents are the engine's to check
 	}
@@ -147,9 +153,9 @@ func (d *decoder) section(id byte, s *Reader) {
 	}
 }
 
-// bounded takes the length of a list that may have most elements of least bytes
+// few takes the length of a list that may have most elements of least bytes
 // each.
-func bounded(s *Reader, most int, what string, least int) int {
+func few(s *Reader, most int, what string, least int) int {
 	n := s.Count(least)
 	if n > most {
 		s.Fail("%d %s; at most %d are allowed", n, what, most)
@@ -159,7 +165,7 @@ func bounded(s *Reader, most int, what string, least int) int {
 }
 
 func (d *decoder) typeSection(s *Reader) {
-	for range bounded(s, maxTypes, "types", 3) {
+	for range few(s, maxTypes, "types", 3) {
 		if form := s.Byte(); form != 0x60 && s.Err() == nil {
 			s.Fail("a type of form %#x; only functions are supported", form)
 			return
@@ -170,11 +176,36 @@ func (d *decoder) typeSection(s *Reader) {
 
 func valTypes(s *Reader) []ValType {
 	n := s.Count(1)
+	if n > maxValues {
+		s.Fail("a function of %d parameters or results; at most %d are allowed", n, maxValues)
+		return nil
+	}
 	ts := make([]ValType, n)
 	for i := range ts {
-		ts[i] = ValType(s.Byte())
+		ts[i] = valType(s)
 	}
 	return ts
+}
+
+// valType takes the type of a value. The engine knows others, of several bytes,
+// which guests' tools do not write.
+func valType(s *Reader) ValType {
+	t := ValType(s.Byte())
+	switch t {
+	case I32, I64, F32, F64, V128, funcRef, externRef, exnRef:
+	default:
+		s.Fail("a value of type %#x is not supported", byte(t))
+	}
+	return t
+}
+
+// refType takes the type of a reference.
+func refType(s *Reader) {
+	switch t := ValType(s.Byte()); t {
+	case funcRef, externRef, exnRef:
+	default:
+		s.Fail("a reference of type %#x is not supported", byte(t))
+	}
 }
 
 func (d *decoder) funcType(s *Reader, i uint32) *FuncType {
@@ -211,7 +242,7 @@ func skipImport(s *Reader, k Kind) {
 		s.Byte()
 	case Tag:
 		s.Byte()
-		s.Skip()
+		s.U32()
 	default:
 		s.Fail("an import of unknown kind %#x", byte(k))
 	}
@@ -219,9 +250,9 @@ func skipImport(s *Reader, k Kind) {
 
 func skipLimits(s *Reader) {
 	flags := s.Byte()
-	s.Skip()
+	s.U32()
 	if flags&1 != 0 {
-		s.Skip()
+		s.U32()
 	}
 }
 

@@ -109,14 +109,14 @@ func (r *Reader) unsigned(bits uint) uint64 {
 	}
 }
 
-// Skip passes over a LEB128 of at most 64 bits, signed or not.
-func (r *Reader) Skip() {
-	for range 10 {
+// integer passes over a LEB128 of at most most bytes, signed or not.
+func (r *Reader) integer(most int) {
+	for range most {
 		if r.Byte() < 0x80 {
 			return
 		}
 	}
-	r.Fail("an integer of more than 64 bits")
+	r.Fail("an integer of more than %d bytes", most)
 }
 
 // Count takes the length of a list whose elements have least bytes or more, and

@@ -1,11 +1,19 @@
 package core
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // write puts the module together again.
-func (w *rewriter) write() {
-	code := w.code() // first: it knows whether anything is to be added
-	out := append(make([]byte, 0, len(w.m.Binary)+len(w.m.Binary)/4), Header...)
+func (w *rewriter) write() error {
+	code, err := w.code() // first: it knows which types are added
+	if err != nil {
+		return err
+	}
+	out := append(make([]byte, 0, len(w.m.Binary)+len(code)/2), Header...)
 	emit := func(id byte, body []byte) {
 		out = appendU32(append(out, id), uint32(len(body)))
 		out = append(out, body...)
@@ -21,14 +29,13 @@ func (w *rewriter) write() {
 	}
 	for _, s := range w.secs {
 		if s.id == secCustom {
-			if name := NewReader(s.body, 0).Name(); name == "name" {
-				emit(s.id, s.body) // traces of traps show functions' names
-			}
-			continue
+			continue // none is needed, but for names, which are written anew
 		}
 		missing(rank(s.id))
 		switch {
 		case s.id == secStart:
+		case s.id == secTable:
+			emit(s.id, tables(s))
 		case s.id == secImport && w.opt.Links != nil:
 			emit(s.id, w.relinked(s))
 		case len(added) > 0 && added[0] == s.id:
@@ -39,7 +46,11 @@ func (w *rewriter) write() {
 		}
 	}
 	missing(rank(secData) + 1)
+	if b := w.names(); b != nil {
+		emit(secCustom, b)
+	}
 	w.out.Binary = out
+	return nil
 }
 
 // relinked is the import section s with the names of Options.Links.
@@ -61,6 +72,20 @@ func (w *rewriter) relinked(s section) []byte {
 			skipImport(r, k)
 		}
 		out = append(out, s.body[at:r.Pos()]...)
+	}
+	return out
+}
+
+// tables is the table section s with tables that cannot grow without end.
+func tables(s section) []byte {
+	r := NewReader(s.body, s.off)
+	n := r.U32()
+	out := appendU32(nil, n)
+	for range n {
+		out = append(out, r.Byte())
+		least, most, _ := limits(r, 1<<32-1, "table")
+		out = append(out, 1)
+		out = appendU32(appendU32(out, least), min(most, maxElements))
 	}
 	return out
 }
@@ -92,7 +117,7 @@ func (w *rewriter) extended(id byte, body, code []byte) []byte {
 	}
 	switch id {
 	case secType:
-		return list(1, []byte{0x60, 0, 0})
+		return list(1+uint32(len(w.wrapped)), append([]byte{0x60, 0, 0}, w.wraps...))
 	case secFunction:
 		return list(1, appendU32(nil, uint32(len(w.types))))
 	case secMemory:
@@ -112,42 +137,57 @@ func (w *rewriter) extended(id byte, body, code []byte) []byte {
 		}
 		return list(addedGlobals, items)
 	case secExport:
-		var items []byte
-		export := func(name string, g uint32) {
-			items = appendU32(append(appendName(items, name), byte(Global)), g)
-		}
-		export(FuelGlobal, w.global(fuel))
-		export(StopGlobal, w.global(stop))
-		export(StackGlobal, w.global(stack))
-		export(WhyGlobal, w.global(why))
-		for i, g := range w.mutable {
-			name := fmt.Sprintf("%sglobal%d", reserved, i)
-			w.out.Globals = append(w.out.Globals, name)
-			export(name, g)
-		}
-		n := addedGlobals + len(w.mutable)
-		if w.start >= 0 {
-			items = appendU32(append(appendName(items, StartFunction), byte(Func)), uint32(w.start))
-			n++
-		}
-		return list(uint32(n), items)
+		n, items := w.exports()
+		return list(n, items)
 	case secCode:
 		return code
 	}
 	return body
 }
 
+// exports are those that are added.
+func (w *rewriter) exports() (n uint32, items []byte) {
+	export := func(name string, k Kind, i uint32) {
+		items = appendU32(append(appendName(items, name), byte(k)), i)
+		n++
+	}
+	export(FuelGlobal, Global, w.global(fuel))
+	export(StopGlobal, Global, w.global(stop))
+	export(StackGlobal, Global, w.global(stack))
+	export(WhyGlobal, Global, w.global(why))
+	for i, g := range w.mutable {
+		name := fmt.Sprintf("%sglobal%d", reserved, i)
+		w.out.Globals = append(w.out.Globals, name)
+		export(name, Global, g)
+	}
+	if w.start >= 0 {
+		export(StartFunction, Func, uint32(w.start))
+	}
+	return n, items
+}
+
+// How much larger than a module its changed code may be. What guests' tools
+// write grows by a fifth.
+const (
+	mostGrowth = 4
+	lastGrowth = 1 << 20
+)
+
 // code is the code section with what is added to the bodies, and the function
 // that looks whether the guest is to end.
-func (w *rewriter) code() []byte {
+func (w *rewriter) code() ([]byte, error) {
+	most := mostGrowth*len(w.m.Binary) + lastGrowth
 	out := appendU32(nil, uint32(len(w.funcs)+1))
 	var b []byte
 	for i := range w.funcs {
 		b = w.changed(b[:0], i)
+		if len(out)+len(b) > most {
+			return nil, &Error{Offset: w.funcs[i].off, Msg: fmt.Sprintf("a module of %d bytes with too many loops and calls", len(w.m.Binary))}
+		}
 		out = append(appendU32(out, uint32(len(b))), b...)
 	}
 	b = w.look(b[:0])
-	return append(appendU32(out, uint32(len(b))), b...)
+	return append(appendU32(out, uint32(len(b))), b...), nil
 }
 
 // look appends the function that a guest calls when its slice is used up.
@@ -175,43 +215,134 @@ func (w *rewriter) set(b []byte, k int) []byte { return appendU32(append(b, 0x24
 // changed appends body i with what is added.
 func (w *rewriter) changed(out []byte, i int) []byte {
 	b := &w.funcs[i]
-	groups := b.groups
+	// Locals that are added: what a bulk instruction does, what was left of the
+	// stack when the function began.
+	added := uint32(0)
+	amount, begun := b.locals, b.locals
 	if b.bulk {
-		groups++
+		added++
+		begun++
 	}
-	out = append(appendU32(out, groups), b.decl...)
-	if b.bulk {
-		out = append(out, 1, byte(I32))
+	if b.tries {
+		added++
 	}
-	if len(b.calls) > 0 || b.wild {
-		out = w.pay(out)
+	if added == 0 {
+		out = append(appendU32(out, b.groups), b.decl...)
+	} else {
+		out = append(appendU32(out, b.groups+1), b.decl...)
+		out = append(appendU32(out, added), byte(I32))
 	}
-	last := 0
-	for _, c := range b.cuts {
+	w.charge(b)
+	if !b.free() {
+		out = w.pay(out, b.cost)
+	}
+	if b.tries {
+		out = w.get(out, stack)
+		out = appendU32(append(out, 0x21), begun)
+		out = append(out, 0x02)
+		out = w.appendResults(out, w.sigs[w.imported+i])
+	}
+	last := uint32(0)
+	for k := range b.cuts {
+		c := &b.cuts[k]
 		out = append(out, b.code[last:c.at]...)
 		last = c.at
+		if b.tries && c.kind != cutBulk {
+			out = w.restore(out, begun)
+		}
 		switch c.kind {
 		case cutLoop:
-			out = w.pay(out)
+			w.out.Loops++
+			out = w.pay(out, uint32(c.to))
 		case cutBulk:
-			out = w.payFor(out, b.locals)
+			out = w.payFor(out, amount)
 		case cutCall:
-			if w.recursive(i, c.to) {
-				out = w.descend(out, b.frame())
+			last = b.afterCall(c.at)
+			if !w.recursive(i, c.to) {
+				out = append(out, b.code[c.at:last]...)
+				break
 			}
-		case cutAfter:
-			if w.recursive(i, c.to) {
-				out = w.ascend(out, b.frame())
-			}
+			out = w.descend(out, b.frame())
+			out = append(out, b.code[c.at:last]...)
+			out = w.ascend(out, b.frame())
 		}
 	}
-	return append(out, b.code[last:]...)
+	out = append(out, b.code[last:]...)
+	if b.tries {
+		out = append(w.restore(out, begun), 0x0b)
+	}
+	return out
 }
 
-// pay takes one from the slice.
-func (w *rewriter) pay(b []byte) []byte {
+// afterCall is where the instruction after the call at an offset begins.
+func (b *body) afterCall(at uint32) uint32 {
+	r := NewReader(b.code[at:], 0)
+	if r.Byte() == 0x11 {
+		r.U32()
+	}
+	r.U32()
+	return at + uint32(r.Pos())
+}
+
+// charge adds to what b's regions cost what those they call do not pay
+// themselves.
+func (w *rewriter) charge(b *body) {
+	for k := range b.cuts {
+		c := &b.cuts[k]
+		if c.kind != cutCall && c.kind != cutTail {
+			continue
+		}
+		cost := uint32(maxFree)
+		if f := int(c.to) - w.imported; f >= 0 {
+			if cost = w.funcs[f].cost; !w.funcs[f].free() {
+				cost = 0
+			}
+		}
+		if c.region == function {
+			b.cost += cost
+		} else {
+			b.cuts[c.region].to += int32(cost)
+		}
+	}
+}
+
+// A function that catches exceptions is left by them too, and calls that they
+// ended did not give back what they took of the stack. So it puts back what was
+// left when it began, wherever it goes on: at loops, before calls, and when it
+// ends, for which its body is a block within it.
+func (w *rewriter) restore(b []byte, begun uint32) []byte {
+	return w.set(appendU32(append(b, 0x20), begun), stack)
+}
+
+// appendResults appends the type of a block that takes nothing and leaves what
+// functions of type t return.
+func (w *rewriter) appendResults(b []byte, t uint32) []byte {
+	rs := w.types[t].Results
+	switch len(rs) {
+	case 0:
+		return append(b, 0x40)
+	case 1:
+		return append(b, byte(rs[0]))
+	}
+	k := slices.Index(w.wrapped, t)
+	if k < 0 {
+		k = len(w.wrapped)
+		w.wrapped = append(w.wrapped, t)
+		w.wraps = appendU32(append(w.wraps, 0x60, 0), uint32(len(rs)))
+		for _, r := range rs {
+			w.wraps = append(w.wraps, byte(r))
+		}
+	}
+	return appendSigned(b, int64(len(w.types)+1+k))
+}
+
+// stepBytes is how much code that is run once costs one of the slice.
+const stepBytes = 16
+
+// pay takes from the slice what it costs to run a number of bytes of code.
+func (w *rewriter) pay(b []byte, bytes uint32) []byte {
 	b = w.get(b, fuel)
-	b = append(appendConst(b, 1), 0x6b)
+	b = append(appendConst(b, int32(1+bytes/stepBytes)), 0x6b)
 	return w.overdrawn(w.set(b, fuel))
 }
 
@@ -225,7 +356,7 @@ func (w *rewriter) payFor(b []byte, local uint32) []byte {
 	return w.overdrawn(w.set(b, fuel))
 }
 
-// bulkShift makes a number of checks of a number of bytes.
+// bulkShift makes a number of steps of a number of bytes.
 const bulkShift = 10
 
 // overdrawn looks if the slice is used up.
@@ -265,3 +396,65 @@ func appendRoomier(b []byte, r *Reader) []byte {
 	}
 	return b
 }
+
+// Bounds of names, which are for those who read what a trap says.
+const maxFuncName = 256
+
+// names is a custom section with the names that the module has for its
+// functions; nil if it has none, or none that can be read. The engine makes room
+// for as many as a section says there are, so that is looked at here.
+func (w *rewriter) names() []byte {
+	for _, s := range w.secs {
+		if s.id != secCustom {
+			continue
+		}
+		r := NewReader(s.body, s.off)
+		if r.Name() != "name" {
+			continue
+		}
+		for r.More() {
+			id, p := r.Byte(), r.Part()
+			if id == 1 && p.Err() == nil {
+				return w.funcNames(p)
+			}
+		}
+	}
+	return nil
+}
+
+func (w *rewriter) funcNames(p *Reader) []byte {
+	var items []byte
+	n, next := uint32(0), uint32(0)
+	for range p.Count(2) {
+		i := index(p, len(w.sigs), "function")
+		name := p.Name()
+		if p.Err() != nil || n > 0 && i < next {
+			return nil
+		}
+		n, next = n+1, i+1
+		items = appendName(appendU32(items, i), strings.ToValidUTF8(name[:min(len(name), maxFuncName)], ""))
+	}
+	part := append(appendU32(nil, n), items...)
+	b := append(appendName(nil, "name"), 1)
+	return append(appendU32(b, uint32(len(part))), part...)
+}
+
+// appendU32 appends an unsigned LEB128.
+func appendU32(b []byte, v uint32) []byte { return binary.AppendUvarint(b, uint64(v)) }
+
+// appendConst appends an i32.const.
+func appendConst(b []byte, v int32) []byte { return appendSigned(append(b, 0x41), int64(v)) }
+
+// appendSigned appends a signed LEB128.
+func appendSigned(b []byte, v int64) []byte {
+	for {
+		c := byte(v & 0x7f)
+		v >>= 7
+		if v == 0 && c&0x40 == 0 || v == -1 && c&0x40 != 0 {
+			return append(b, c)
+		}
+		b = append(b, c|0x80)
+	}
+}
+
+func appendName(b []byte, s string) []byte { return append(appendU32(b, uint32(len(s))), s...) }
