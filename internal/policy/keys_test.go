@@ -348,7 +348,7 @@ func TestPinsOfPoliciesThatAreGone(t *testing.T) {
 // every worker was asked, and 0 when all have ended.
 func TestLoadSumFollows(t *testing.T) {
 	ws := workers(t, 1000)
-	s := newLoadSum(ws)
+	s := newLoadSum(crewOf(ws).meters)
 	var leases []fleet.Lease
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -401,42 +401,53 @@ func TestAHotPrefixIsSpread(t *testing.T) {
 	}
 }
 
+// BenchmarkKeys asks for another one of 10,000 keys, or beginnings of texts, each
+// time, with a request that was just read: it is in the processor's cache, and
+// what the policy remembers is as far as it may be.
 func BenchmarkKeys(b *testing.B) {
 	all := workers(b, 4096)
 	for i, w := range all {
 		busy(b, w, 12+i%7) // more than prefix_hash allows without a look at the others
 	}
-	prompt := strings.Repeat("You are a pilot. ", 70)
+	prompt := "00000" + strings.Repeat("You are a pilot. ", 70)
+	key := func(r *infer.Request) []byte { return r.Header.Get("x-smg-routing-key")[5:] }
+	text := func(r *infer.Request) []byte { return r.Text()[:5] }
 	for _, k := range []struct {
 		name, policy string
-		requests     int // different ones; a text was just read when it is asked for, so they fit into the cache
-		request      func(i int) *infer.Request
+		request      *infer.Request
+		digits       func(r *infer.Request) []byte // five, to be changed in place
 	}{
-		{"consistent_hashing", "consistent_hashing", 10_000, func(i int) *infer.Request { return keyed(fmt.Sprint("user-", i)) }},
-		{"prefix_hash", "prefix_hash", 100, func(i int) *infer.Request { return texted(fmt.Sprint(i, prompt)) }},
-		{"manual", "manual", 10_000, func(i int) *infer.Request { return keyed(fmt.Sprint("user-", i)) }},
-		{"override", "round_robin", 10_000, func(i int) *infer.Request { return keyed(fmt.Sprint("user-", i)) }},
-		{"bucket", "bucket", 100, func(i int) *infer.Request { return texted(fmt.Sprint(i, prompt)) }},
+		{"consistent_hashing", "consistent_hashing", keyed("user-00000"), key},
+		{"prefix_hash", "prefix_hash", texted(prompt), text},
+		{"manual", "manual", keyed("user-00000"), key},
+		{"override", "round_robin", keyed("user-00000"), key},
+		{"bucket", "bucket", texted(prompt), text},
 	} {
 		for _, n := range []int{1, 64, 4096} {
 			b.Run(fmt.Sprintf("%s/%d", k.name, n), func(b *testing.B) {
 				pick := with(b, k.policy, func(s *Settings) { s.RoutingKey.Override = k.name == "override" }).Bind(all[:n])
-				requests := make([]*infer.Request, k.requests)
-				for i := range requests {
-					requests[i] = k.request(i)
-					requests[i].Text()
-					pick.Pick(requests[i], new(Choice))
+				ask := func(d []byte, r *infer.Request, c *Choice, i uint64) {
+					for j := range d {
+						d[j] = byte('0' + i%10)
+						i /= 10
+					}
+					c.Reset()
+					pick.Pick(r, c)
+				}
+				for i := range uint64(10_000) {
+					ask(k.digits(k.request), k.request, new(Choice), i)
 				}
 				b.ReportAllocs()
 				b.ResetTimer()
 				b.RunParallel(func(pb *testing.PB) {
-					i, c := rand.IntN(len(requests)), new(Choice)
+					r, c := keyed("user-00000"), new(Choice)
+					if k.request.Body != nil {
+						r = texted(prompt)
+					}
+					d, rng := k.digits(r), rand.Uint64()
 					for pb.Next() {
-						if i++; i >= len(requests) {
-							i = 0
-						}
-						c.Reset()
-						pick.Pick(requests[i], c)
+						rng = rng*0x9e3779b97f4a7c15 + 1
+						ask(d, r, c, rng>>32%10_000)
 					}
 				})
 			})

@@ -75,7 +75,7 @@ func (p *sticky) NeedsText() bool { return p.under != nil && NeedsText(p.under) 
 func (p *sticky) PricesLoad() bool { return p.under != nil && pricesLoad(p.under) }
 
 func (p *sticky) Bind(ws []*fleet.Worker) Picker {
-	b := &stickyPicker{sticky: p, ws: ws, seating: p.pins.sit(ws)}
+	b := &stickyPicker{sticky: p, crew: crewOf(ws), seating: p.pins.sit(ws)}
 	if p.under != nil {
 		b.picker = p.under.Bind(ws)
 		b.learner, _ = b.picker.(Learner)
@@ -86,7 +86,7 @@ func (p *sticky) Bind(ws []*fleet.Worker) Picker {
 // A stickyPicker is a Learner, to know which keys have requests in flight.
 type stickyPicker struct {
 	*sticky
-	ws []*fleet.Worker
+	crew
 	seating
 	picker  Picker  // of the policy under it, nil for none
 	learner Learner // picker, if it is one
@@ -156,15 +156,15 @@ func (p *stickyPicker) assign(c *Choice) *fleet.Worker {
 	var i, n int
 	switch p.mode {
 	case anyWorker:
-		i, n = p.dice.below(len(p.ws)), 1
+		i, n = p.dice.below(len(p.workers)), 1
 	case fewestKeys:
-		i, n = fewestOf(len(p.ws), p.dice, func(i int) int64 { return p.keys[i].keys.Load() })
+		i, n = fewestOf(len(p.workers), p.dice, func(i int) int64 { return p.keys[i].keys.Load() })
 	default:
-		i, n = fewest(p.ws, p.dice)
+		i, n = fewest(p.meters, p.dice)
 	}
 	c.Took()
 	c.Why, c.Considered = assigned[p.mode], n
-	return p.ws[i]
+	return p.workers[i]
 }
 
 // Sent implements Learner.
@@ -203,8 +203,8 @@ func seconds(t time.Time) uint32 { return uint32(t.Unix()) }
 
 // fewest returns the index of the worker with the fewest requests in flight, and
 // how many it looked at. Equals have equal chances.
-func fewest(ws []*fleet.Worker, d dice) (i, n int) {
-	return fewestOf(len(ws), d, func(i int) int64 { return ws[i].InFlight() })
+func fewest(meters []*fleet.Meter, d dice) (i, n int) {
+	return fewestOf(len(meters), d, func(i int) int64 { return meters[i].InFlight() })
 }
 
 // fewestOf returns which of n has the least load, and how many it looked at: all

@@ -72,12 +72,13 @@ func newPrefixHash(s *Settings) *prefixHash {
 func (p *prefixHash) NeedsText() bool { return true }
 
 func (p *prefixHash) Bind(ws []*fleet.Worker) Picker {
-	return &prefixPicker{prefixHash: p, ws: ws, ring: ringOf(&p.maker, ws), sum: newLoadSum(ws)}
+	crew := crewOf(ws)
+	return &prefixPicker{prefixHash: p, ws: crew, ring: ringOf(&p.maker, ws), sum: newLoadSum(crew.meters)}
 }
 
 type prefixPicker struct {
 	*prefixHash
-	ws   []*fleet.Worker
+	ws   crew
 	ring *hashring.Ring
 	sum  loadSum
 }
@@ -86,15 +87,14 @@ func (p *prefixPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	at, ok := p.place(r)
 	if !ok {
 		p.blank.Inc()
-		i, n := fewest(p.ws, p.dice)
+		i, n := fewest(p.ws.meters, p.dice)
 		c.Why, c.Considered = "least", n
-		return p.ws[i]
+		return p.ws.workers[i]
 	}
 	c.Why, c.Considered = "ring", 1
 	walk := p.ring.From(at)
 	owner := walk.Next()
-	w := p.ws[owner]
-	load := w.InFlight()
+	w, load := p.ws.workers[owner], p.ws.meters[owner].InFlight()
 	if load <= int64(p.cfg.Margin) {
 		p.hit.Inc() // no need to know what the others have
 		return w
@@ -107,12 +107,12 @@ func (p *prefixPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	if i, n := p.next(&walk, owner, most); i >= 0 {
 		c.Why, c.Considered = "walk", n+1
 		p.walked.Inc()
-		return p.ws[i]
+		return p.ws.workers[i]
 	}
-	if i, n := fewest(p.ws, p.dice); float64(p.ws[i].InFlight()) <= most {
+	if i, n := fewest(p.ws.meters, p.dice); float64(p.ws.meters[i].InFlight()) <= most {
 		c.Why, c.Considered = "least", n
 		p.least.Inc()
-		return p.ws[i]
+		return p.ws.workers[i]
 	}
 	p.hit.Inc()
 	return w
@@ -135,7 +135,7 @@ func (p *prefixPicker) place(r *infer.Request) (at uint64, ok bool) {
 
 // most returns how many requests a worker may have that is to get another.
 func (p *prefixPicker) most() float64 {
-	total, n := float64(p.sum.total(p.dice)), float64(len(p.ws))
+	total, n := float64(p.sum.total(p.dice)), float64(len(p.ws.workers))
 	return max(p.cfg.Factor*(total+1)/n, total/n+float64(p.cfg.Margin))
 }
 
@@ -152,7 +152,7 @@ func (p *prefixPicker) next(walk *hashring.Walk, owner int, most float64) (i, n 
 		if slices.Contains(seen, i) {
 			continue
 		}
-		if float64(p.ws[i].InFlight()) <= most {
+		if float64(p.ws.meters[i].InFlight()) <= most {
 			return i, len(seen)
 		}
 		seen = append(seen, i)
@@ -168,9 +168,9 @@ const nearest = 8
 // last asked, and asks some of them anew now and then. Nothing is counted twice
 // or lost, so when all workers are idle and have been asked the sum is 0.
 type loadSum struct {
-	ws   []*fleet.Worker
-	last []atomic.Int64 // by worker: what of it is in sum
-	sum  *atomic.Int64
+	meters []*fleet.Meter
+	last   []atomic.Int64 // by worker: what of it is in sum
+	sum    *atomic.Int64
 }
 
 const (
@@ -179,11 +179,11 @@ const (
 	sumSome  = 64 // so many of them
 )
 
-func newLoadSum(ws []*fleet.Worker) loadSum {
-	s := loadSum{ws: ws}
-	if len(ws) > sumAll {
-		s.last, s.sum = make([]atomic.Int64, len(ws)), new(atomic.Int64)
-		s.ask(0, len(ws))
+func newLoadSum(meters []*fleet.Meter) loadSum {
+	s := loadSum{meters: meters}
+	if len(meters) > sumAll {
+		s.last, s.sum = make([]atomic.Int64, len(meters)), new(atomic.Int64)
+		s.ask(0, len(meters))
 	}
 	return s
 }
@@ -192,13 +192,13 @@ func newLoadSum(ws []*fleet.Worker) loadSum {
 func (s *loadSum) total(d dice) int64 {
 	if s.sum == nil {
 		n := int64(0)
-		for _, w := range s.ws {
-			n += w.InFlight()
+		for _, m := range s.meters {
+			n += m.InFlight()
 		}
 		return n
 	}
 	if d.below(sumEvery) == 0 {
-		s.ask(d.below(len(s.ws)), min(sumSome, len(s.ws)))
+		s.ask(d.below(len(s.meters)), min(sumSome, len(s.meters)))
 	}
 	return s.sum.Load()
 }
@@ -207,11 +207,11 @@ func (s *loadSum) total(d dice) int64 {
 func (s *loadSum) ask(i, n int) {
 	changed := int64(0)
 	for range n {
-		now := s.ws[i].InFlight()
+		now := s.meters[i].InFlight()
 		if s.last[i].Load() != now {
 			changed += now - s.last[i].Swap(now)
 		}
-		if i++; i == len(s.ws) {
+		if i++; i == len(s.meters) {
 			i = 0
 		}
 	}

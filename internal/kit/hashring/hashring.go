@@ -13,6 +13,7 @@ package hashring
 import (
 	"cmp"
 	"encoding/binary"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -32,16 +33,39 @@ func Place(key []byte) uint64 {
 
 // A Ring knows the owner of every place. It is not written to after it was made.
 type Ring struct {
-	arcs  [][]point // of equal length, in the order of their places; some are empty
-	shift uint      // place >> shift is its arc
-	names []int32   // by slot: index in the names that Ring was made of, -1 for absent
+	circle
+	names []int32 // by slot: index in the names that Ring was made of, -1 for absent
 }
 
-// A point is a place where a name stands.
-type point struct {
-	at   uint64
-	slot uint32 // of the name
+// A circle is where names stand. It is cut into arcs of equal length, 1<<bits of
+// them, and these are put together in pages, so that a circle with some more
+// points shares most of its memory. A look-up waits for a page and for a point or
+// two that lie together.
+type circle struct {
+	pages []page
+	bits  uint
 }
+
+// A page is arcs that follow each other. It is one cache line.
+type page struct {
+	points []uint64            // in order; see point
+	begin  [perPage + 1]uint16 // where each arc begins in points, and where the last one ends
+}
+
+const (
+	perPage  = 16
+	pageBits = 4
+)
+
+// point is how a place where the name of slot stands is kept in its arc. The
+// arc says what the upper bits of the place are, and there are fewer slots than
+// arcs.
+func (c *circle) point(at uint64, slot uint32) uint64 { return at<<c.bits | uint64(slot) }
+
+func (c *circle) slot(point uint64) uint32 { return uint32(point & (1<<c.bits - 1)) }
+
+// arc returns in which arc at is.
+func (c *circle) arc(at uint64) int { return int(at >> (64 - c.bits)) }
 
 // Owner returns the index of the name that place at belongs to, -1 if the Ring
 // has no names.
@@ -53,13 +77,16 @@ func (r *Ring) Owner(at uint64) int {
 // From returns a Walk that begins at the owner of at.
 func (r *Ring) From(at uint64) Walk {
 	w := Walk{ring: r}
-	if len(r.arcs) == 0 {
-		w.arcs = -1
+	if len(r.pages) == 0 {
+		w.pages = -1
 		return w
 	}
-	w.arc = int(at >> r.shift)
-	points := r.arcs[w.arc]
-	for w.next < len(points) && points[w.next].at < at {
+	arc := r.arc(at)
+	w.page = arc >> pageBits
+	p := &r.pages[w.page]
+	w.next = int(p.begin[arc%perPage])
+	// What lies behind the arc in its page is met first going up all the same.
+	for key, end := r.point(at, 0), int(p.begin[arc%perPage+1]); w.next < end && p.points[w.next] < key; {
 		w.next++
 	}
 	return w
@@ -67,28 +94,28 @@ func (r *Ring) From(at uint64) Walk {
 
 // A Walk goes up the circle from owner to owner.
 type Walk struct {
-	ring *Ring
-	arc  int // where the next point is, or the first arc to look in for it
-	next int // index in the arc
-	arcs int // left behind
+	ring  *Ring
+	page  int // where the next point is, or the first page to look in for it
+	next  int // index in the page
+	pages int // left behind
 }
 
 // Next returns the index of the next owner, and -1 after the last. Names stand
 // in many places, so most come up more than once; all do at least once.
 func (w *Walk) Next() int {
-	for w.arcs >= 0 && w.arcs <= len(w.ring.arcs) { // the first arc twice: its lower part comes last
-		points := w.ring.arcs[w.arc]
+	for w.pages >= 0 && w.pages <= len(w.ring.pages) { // the first page twice: its lower part comes last
+		points := w.ring.pages[w.page].points
 		for w.next < len(points) {
-			slot := points[w.next].slot
+			slot := w.ring.slot(points[w.next])
 			w.next++
 			if i := w.ring.names[slot]; i >= 0 {
 				return int(i)
 			}
 		}
 		w.next = 0
-		w.arcs++
-		if w.arc++; w.arc == len(w.ring.arcs) {
-			w.arc = 0
+		w.pages++
+		if w.page++; w.page == len(w.ring.pages) {
+			w.page = 0
 		}
 	}
 	return -1
@@ -104,9 +131,8 @@ type Maker struct {
 	round uint64            // guarded by mu; counts Rings
 	most  int               // guarded by mu; names in the largest Ring
 
-	arcs  [][]point // guarded by mu; shared with Rings, so they are replaced and never written to
-	shift uint      // guarded by mu
-	total int       // guarded by mu; points in arcs
+	circle circle // guarded by mu; shared with Rings, so its pages are replaced and never written to
+	total  int    // guarded by mu; points in circle
 }
 
 // spare is how many names that are not there any more are remembered at least.
@@ -129,7 +155,7 @@ func (m *Maker) Ring(names []string) *Ring {
 	if absent := len(m.slots) - here; absent > max(spare, m.most) {
 		m.forgetLocked(absent / 2)
 	}
-	r := &Ring{arcs: m.arcs, shift: m.shift, names: make([]int32, len(m.seen))}
+	r := &Ring{circle: m.circle, names: make([]int32, len(m.seen))}
 	for slot := range r.names {
 		r.names[slot] = -1
 	}
@@ -138,15 +164,7 @@ func (m *Maker) Ring(names []string) *Ring {
 	}
 	if 2*here < len(m.slots) {
 		// Most points would be passed over, and a walk must be short.
-		l := make([]point, 0, here*Places)
-		for _, points := range m.arcs {
-			for _, p := range points {
-				if r.names[p.slot] >= 0 {
-					l = append(l, p)
-				}
-			}
-		}
-		r.arcs, r.shift = split(l)
+		r.circle = newCircle(m.placesLocked(make([]place, 0, here*Places), func(slot int) bool { return r.names[slot] >= 0 }))
 	}
 	return r
 }
@@ -157,10 +175,8 @@ func (m *Maker) addLocked(names []string) {
 	if m.slots == nil {
 		m.slots = make(map[string]uint32, len(names))
 	}
-	var fresh []point
-	if len(m.slots) == 0 {
-		fresh = make([]point, 0, len(names)*Places)
-	}
+	var fresh []string
+	var slots []uint32
 	for _, name := range names {
 		slot, known := m.slots[name]
 		if !known {
@@ -171,52 +187,86 @@ func (m *Maker) addLocked(names []string) {
 				m.seen = append(m.seen, 0)
 			}
 			m.slots[name] = slot
-			fresh = appendPoints(fresh, name, slot)
+			fresh, slots = append(fresh, name), append(slots, slot)
 		}
 		m.seen[slot] = m.round
 	}
-	switch {
-	case len(fresh) == 0:
-	case m.total+len(fresh) > perArc*len(m.arcs) || len(fresh) > m.total/4:
-		l := make([]point, 0, m.total+len(fresh))
-		for _, points := range m.arcs {
-			l = append(l, points...)
-		}
-		m.arcs, m.shift = split(append(l, fresh...))
-	default:
-		m.insertLocked(fresh)
+	if len(fresh) == 0 {
+		return
 	}
-	m.total += len(fresh)
+	places := placesOf(fresh, slots)
+	if m.total+len(places) > mostPerArc*len(m.circle.pages)*perPage || len(places) > m.total/4 || len(m.seen) > 1<<m.circle.bits {
+		all := make([]place, 0, m.total+len(places))
+		all = m.placesLocked(all, func(int) bool { return true })
+		m.circle = newCircle(append(all, places...))
+	} else {
+		m.circle = m.circle.with(places)
+	}
+	m.total += len(places)
 }
 
-// appendPoints appends where name stands.
-func appendPoints(l []point, name string, slot uint32) []point {
-	key := append(make([]byte, 0, 256), name...)
-	key = append(key, '#')
-	n := len(key)
-	for i := range Places {
-		key = strconv.AppendInt(key[:n], int64(i), 10)
-		l = append(l, point{Place(key), slot})
+// A place is where the name of a slot stands.
+type place struct {
+	at   uint64
+	slot uint32
+}
+
+// placesLocked appends the places of those slots that keep wants. m.mu must be
+// held.
+func (m *Maker) placesLocked(l []place, keep func(slot int) bool) []place {
+	kept := make([]bool, len(m.seen))
+	for slot := range kept {
+		kept[slot] = keep(slot)
+	}
+	c := &m.circle
+	for i := range c.pages {
+		p, arc := &c.pages[i], 0
+		for k, x := range p.points {
+			slot := c.slot(x)
+			if !kept[slot] {
+				continue
+			}
+			for k >= int(p.begin[arc+1]) {
+				arc++
+			}
+			l = append(l, place{uint64(i*perPage+arc)<<(64-c.bits) | x>>c.bits, slot})
+		}
 	}
 	return l
 }
 
-// insertLocked puts fresh among the others. It copies the arcs that get points,
-// and the list of all.
-func (m *Maker) insertLocked(fresh []point) {
-	m.arcs = slices.Clone(m.arcs)
-	slices.SortFunc(fresh, byPlace)
-	for len(fresh) > 0 {
-		arc := fresh[0].at >> m.shift
-		n := 1
-		for n < len(fresh) && fresh[n].at>>m.shift == arc {
-			n++
+// apart is for how many names it pays to have another goroutine hash them.
+const apart = 256
+
+// placesOf returns where names stand, whose slots are beside them. For thousands,
+// which come at most once, several goroutines work it out; it returns when all
+// have ended.
+func placesOf(names []string, slots []uint32) []place {
+	l := make([]place, len(names)*Places)
+	each := max(apart, (len(names)+maxHashers-1)/min(maxHashers, runtime.GOMAXPROCS(0)))
+	var wg sync.WaitGroup
+	for from := each; from < len(names); from += each {
+		to := min(from+each, len(names))
+		wg.Go(func() { hash(l[from*Places:to*Places], names[from:to], slots[from:to]) })
+	}
+	hash(l, names[:min(each, len(names))], slots)
+	wg.Wait()
+	return l
+}
+
+// maxHashers is how many goroutines hash names at once, at most.
+const maxHashers = 4
+
+// hash writes where names stand to l.
+func hash(l []place, names []string, slots []uint32) {
+	key := make([]byte, 0, 256)
+	for i, name := range names {
+		key = append(append(key[:0], name...), '#')
+		n := len(key)
+		for k := range Places {
+			key = strconv.AppendInt(key[:n], int64(k), 10)
+			l[i*Places+k] = place{Place(key), slots[i]}
 		}
-		l := make([]point, 0, len(m.arcs[arc])+n)
-		l = append(append(l, m.arcs[arc]...), fresh[:n]...)
-		slices.SortFunc(l, byPlace)
-		m.arcs[arc] = l
-		fresh = fresh[n:]
 	}
 }
 
@@ -235,64 +285,107 @@ func (m *Maker) forgetLocked(n int) {
 		m.free = append(m.free, slot)
 		delete(m.slots, name)
 	}
-	l := make([]point, 0, len(m.slots)*Places)
-	for _, points := range m.arcs {
-		for _, p := range points {
-			if m.seen[p.slot] != 0 {
-				l = append(l, p)
-			}
-		}
-	}
-	m.arcs, m.shift = split(l)
-	m.total = len(l)
+	l := m.placesLocked(make([]place, 0, len(m.slots)*Places), func(slot int) bool { return m.seen[slot] != 0 })
+	m.circle, m.total = newCircle(l), len(l)
 }
 
-// perArc is how many points an arc has at most, on average. A look-up compares
-// with half as many.
-const perArc = 16
+// An arc of a new circle has perArc points at most, on average, and gets no more
+// than mostPerArc. A look-up compares with half as many.
+const (
+	perArc     = 8
+	mostPerArc = 16
+)
 
-// split makes arcs of l, at least half as many as perArc wants so that some can
-// be added.
-func split(l []point) (arcs [][]point, shift uint) {
+// newCircle returns the circle of l.
+func newCircle(l []place) (c circle) {
 	if len(l) == 0 {
-		return nil, 0
+		return c
 	}
-	shift = 64
-	for perArc/2<<(64-shift) < len(l) {
-		shift--
+	slots := 0
+	for i := range l {
+		slots = max(slots, int(l[i].slot)+1)
 	}
-	n := make([]int, 1<<(64-shift)+1) // where each arc begins
+	for c.bits = pageBits; perArc<<c.bits < len(l) || 1<<c.bits < slots; {
+		c.bits++
+	}
+	begin := make([]uint32, 1<<c.bits+1) // of each arc
+	for i := range l {
+		begin[c.arc(l[i].at)+1]++
+	}
+	for i := 1; i < len(begin); i++ {
+		begin[i] += begin[i-1]
+	}
+	points := make([]uint64, len(l))
+	next := slices.Clone(begin)
 	for _, p := range l {
-		n[p.at>>shift+1]++
+		n := &next[c.arc(p.at)]
+		points[*n] = c.point(p.at, p.slot)
+		*n++
 	}
-	for i := 1; i < len(n); i++ {
-		n[i] += n[i-1]
+	c.pages = make([]page, 1<<(c.bits-pageBits))
+	for i := range c.pages {
+		c.pages[i].fill(points, begin[i*perPage:])
 	}
-	sorted := make([]point, len(l))
-	next := slices.Clone(n)
-	for _, p := range l {
-		arc := p.at >> shift
-		sorted[next[arc]] = p
-		next[arc]++
-	}
-	arcs = make([][]point, len(n)-1)
-	for i := range arcs {
-		if from, to := n[i], n[i+1]; from < to {
-			arcs[i] = sorted[from:to:to]
-			slices.SortFunc(arcs[i], byPlace)
-		}
-	}
-	return arcs, shift
+	return c
 }
 
-// byPlace orders points. Two names in one place is a chance of 1 in 10⁸ for
-// thousands of names; then who came first has it.
-func byPlace(a, b point) int {
-	switch {
-	case a.at < b.at:
-		return -1
-	case a.at > b.at:
-		return 1
+// fill makes p the page whose arcs begin there in points, and puts these in order.
+// Two names in one place is a chance of 1 in 10⁸ for thousands of names; then who
+// came first has it.
+func (p *page) fill(points []uint64, begin []uint32) {
+	first, last := begin[0], begin[perPage]
+	p.points = points[first:last:last]
+	for arc := range perPage {
+		p.begin[arc+1] = uint16(begin[arc+1] - first)
+		sortFew(points[begin[arc]:begin[arc+1]])
 	}
-	return cmp.Compare(a.slot, b.slot)
+}
+
+// sortFew sorts l, which is an arc's.
+func sortFew(l []uint64) {
+	for i, x := range l {
+		for ; i > 0 && l[i-1] > x; i-- {
+			l[i] = l[i-1]
+		}
+		l[i] = x
+	}
+}
+
+// with returns c with more places. It copies the pages that get points, and the
+// list of all.
+func (c circle) with(l []place) circle {
+	more := make([][]place, 0, len(l))
+	slices.SortFunc(l, func(a, b place) int { return cmp.Compare(a.at, b.at) })
+	for len(l) > 0 {
+		n, page := 1, c.arc(l[0].at)/perPage
+		for n < len(l) && c.arc(l[n].at)/perPage == page {
+			n++
+		}
+		more, l = append(more, l[:n]), l[n:]
+	}
+	c.pages = slices.Clone(c.pages)
+	for _, l := range more {
+		p := &c.pages[c.arc(l[0].at)/perPage]
+		c.add(p, l)
+	}
+	return c
+}
+
+// add puts places into page p, whose points are others' as well.
+func (c *circle) add(p *page, l []place) {
+	old := *p
+	points := make([]uint64, 0, len(old.points)+len(l))
+	for arc := range perPage {
+		points = append(points, old.points[old.begin[arc]:old.begin[arc+1]]...)
+		n := len(points)
+		for len(l) > 0 && c.arc(l[0].at)%perPage == arc {
+			points = append(points, c.point(l[0].at, l[0].slot))
+			l = l[1:]
+		}
+		if len(points) > n {
+			sortFew(points[p.begin[arc]:])
+		}
+		p.begin[arc+1] = uint16(len(points))
+	}
+	p.points = points
 }

@@ -181,6 +181,7 @@ func BenchmarkOwner(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			ring := new(Maker).Ring(urls(n))
 			b.ReportAllocs()
+			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				rng := rand.New(rand.NewPCG(1, 2))
 				for pb.Next() {
