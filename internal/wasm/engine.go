@@ -125,7 +125,7 @@ func (c *code) link(ctx context.Context) error {
 			}
 			links[k] = core.Link{Module: hostModule, Name: slotName(slot), Guest: it.Builtin.Func != nil && it.Builtin.Func.Core != nil}
 		}
-		out, err := core.Rewrite(m, core.Options{Links: links, Stack: c.limits.Stack})
+		out, err := core.Rewrite(m, core.Options{Links: links, Stack: c.limits.Stack, Pages: c.limits.MemoryPages})
 		if err != nil {
 			return err
 		}

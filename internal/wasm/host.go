@@ -48,8 +48,17 @@ func (in *instance) caller(slot int) *guest {
 	return g
 }
 
+// maxEnding bounds destructors that are called by destructors: each takes some
+// of the host's stack, which has no end that a guest may reach.
+const maxEnding = 64
+
 // destroy calls the destructor of a resource that a component defines.
 func (in *instance) destroy(r *component.Resource, rep uint32) {
+	if in.ending >= maxEnding {
+		trap("destructors are nested more than %d deep", maxEnding)
+	}
+	in.ending++
+	defer func() { in.ending-- }()
 	st := [1]uint64{uint64(rep)}
 	if f := in.function(r.Dtor); f != nil {
 		if err := f.CallWithStack(in.ctx, st[:]); err != nil {

@@ -46,7 +46,7 @@ func compileHTTP(ctx context.Context, m *core.Module, limits Limits, cache wazer
 	if err != nil {
 		return nil, err
 	}
-	out, err := core.Rewrite(m, core.Options{Links: links, Stack: limits.Stack})
+	out, err := core.Rewrite(m, core.Options{Links: links, Stack: limits.Stack, Pages: limits.MemoryPages})
 	if err != nil {
 		return nil, err
 	}

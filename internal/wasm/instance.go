@@ -51,8 +51,10 @@ type instance struct {
 	handles  handleTable
 
 	word   atomic.Int64                    // of its call, see begin
+	last   int64                           // the tick at which it was last given back
 	call   *Call                           // that it is in; nil while it starts
 	closed bool                            // it may not call the host now
+	ending int                             // destructors that are running
 	stack  [component.MaxFlatParams]uint64 // arguments and results of a call
 	room   [4]uint64                       // those of the allocator
 
