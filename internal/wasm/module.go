@@ -58,6 +58,7 @@ type Module struct {
 	freed   chan struct{} // something has become free; never closed
 	closed  atomic.Bool
 	calls   atomic.Int64 // that hold an instance
+	asked   atomic.Bool  // it is in the Engine's queue
 
 	mu  sync.Mutex  // guards all
 	all []*instance // those that there are
@@ -166,20 +167,21 @@ func (m *Module) take() *instance {
 func (m *Module) wait(ctx context.Context) (*instance, error) {
 	m.waiting.Add(1)
 	defer m.waiting.Add(-1)
-	late := time.NewTimer(m.set.Time)
-	defer late.Stop()
+	var late *time.Timer
 	for {
-		for n := m.count.Load(); int(n) < len(m.slots); n = m.count.Load() {
-			if m.count.CompareAndSwap(n, n+1) {
-				in, err := m.instance()
-				if err != nil {
-					return nil, failed(errTrap, "%w", err)
-				}
-				return in, nil
+		if m.room() {
+			in, err := m.instance()
+			if err != nil {
+				return nil, failed(errTrap, "%w", err)
 			}
+			return in, nil
 		}
 		if in := m.takeAny(); in != nil {
 			return in, nil
+		}
+		if late == nil {
+			late = time.NewTimer(m.set.Time)
+			defer late.Stop()
 		}
 		select {
 		case <-m.freed:
@@ -189,6 +191,16 @@ func (m *Module) wait(ctx context.Context) (*instance, error) {
 			return nil, failed(errBusy, "all %d instances were busy for %s", len(m.slots), m.set.Time)
 		}
 	}
+}
+
+// room counts another instance, if there may be one.
+func (m *Module) room() bool {
+	for n := m.count.Load(); int(n) < len(m.slots); n = m.count.Load() {
+		if m.count.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *Module) takeAny() *instance {
@@ -236,7 +248,6 @@ func (m *Module) Close() {
 		m.calls.Add(-1)
 		return
 	}
-	m.engine.forget(m)
 	m.left()
 }
 
@@ -250,6 +261,7 @@ func (m *Module) end() {
 	if all == nil {
 		return // a call that was turned away has been here too
 	}
+	m.engine.forget(m) // not before: calls that are running are stopped if they are late
 	for _, in := range all {
 		in.close()
 	}
@@ -382,24 +394,31 @@ func (m *Module) leave(in *instance, err error) error {
 func (m *Module) giveBack(in *instance, err error) {
 	switch {
 	case m.set.Isolation == Fresh, m.closed.Load():
-		m.discard(in)
+		m.replace(in)
 		return
 	case err != nil:
 		var c *CallError
 		overflow := errors.As(err, &c) && c.Kind == string(errTrap) && isOverflow(c.Err)
 		if overflow || m.set.Isolation == Shared {
-			m.discard(in)
+			m.replace(in)
 			return
 		}
 		in.rearm()
 	}
 	if m.set.Isolation == Snapshot {
 		if err := in.reset(); err != nil {
-			m.discard(in)
+			m.replace(in)
 			return
 		}
 	}
+	in.last = m.engine.now.Load()
 	m.put(in)
+}
+
+// replace ends an instance that has served; another is made beside.
+func (m *Module) replace(in *instance) {
+	m.discard(in)
+	m.refill()
 }
 
 // isOverflow reports whether the engine itself ran out of stack, which it keeps.

@@ -22,6 +22,7 @@ type Engine struct {
 	mu      sync.Mutex // guards modules while it is replaced
 	modules atomic.Pointer[[]*Module]
 	some    chan struct{} // there is a module; holds at most one word
+	wanting chan *Module  // those whose instances are to be looked after, each once
 }
 
 // tick is how often it is looked whether calls take too long.
@@ -30,7 +31,7 @@ const tick = 5 * time.Millisecond
 // NewEngine returns an Engine that keeps compiled code in dir, so that a restart
 // need not compile; "" for nowhere. Run has to run while there are calls.
 func NewEngine(dir string, log *slog.Logger) (*Engine, error) {
-	e := &Engine{log: log, cache: wazero.NewCompilationCache(), some: make(chan struct{}, 1)}
+	e := &Engine{log: log, cache: wazero.NewCompilationCache(), some: make(chan struct{}, 1), wanting: make(chan *Module, maxModules)}
 	if dir != "" {
 		c, err := wazero.NewCompilationCacheWithDir(dir)
 		if err != nil {
@@ -80,8 +81,11 @@ func (e *Engine) change(f func([]*Module) []*Module) {
 // Close gives the compiled code back. No Module may be used any more.
 func (e *Engine) Close(ctx context.Context) error { return e.cache.Close(ctx) }
 
-// Run ends calls that take too long, until ctx is done.
+// Run ends calls that take too long, and keeps instances ready, until ctx is done.
 func (e *Engine) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { e.keepReady(ctx) })
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	for {
