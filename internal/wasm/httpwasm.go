@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"github.com/tetratelabs/wazero"
 
@@ -156,7 +155,7 @@ func (s surroundings) Log(level int32, msg []byte) {
 		in.out.Lost += len(msg)
 		return
 	}
-	in.call.Log.Log(in.ctx, levels[level+1], "a module says", slog.String("module", in.call.Name), slog.String("text", string(msg[:min(len(msg), mostOutput)])))
+	in.call.Log.Log(in.ctx, levels[level+1], "a module says", "module", in.call.Name, "text", string(msg[:min(len(msg), mostOutput)]))
 }
 
 // Print implements httpwasm.Host.

@@ -107,10 +107,10 @@ func TestNamesAndValues(t *testing.T) {
 		{"get_source_addr", nil, 99, 16, "[2001:db8::1]:80"},
 		{"get_config", nil, 99, 6, "config"},
 	} {
-		mem.WriteString(100, strings.Repeat("\xff", 99))
+		mem.WriteString(100, strings.Repeat("#", 99))
 		got, err := call(t, x, mem, tt.name, append(tt.args, 100, tt.limit)...)
 		b, _ := mem.Read(100, 99)
-		if text := strings.TrimRight(string(b), "\xff"); err != nil || got != tt.want || text != tt.text {
+		if text := strings.TrimRight(string(b), "#"); err != nil || got != tt.want || text != tt.text {
 			t.Errorf("%s %v into %d bytes: %d<<32|%d %q, %v; want %d<<32|%d %q", tt.name, tt.args, tt.limit,
 				got>>32, uint32(got), text, err, tt.want>>32, uint32(tt.want), tt.text)
 		}
