@@ -8,7 +8,7 @@ import (
 // The names under which a rewritten module exports what was added to it.
 // Globals of them are of type i32, but those of Rewritten.Globals.
 const (
-	reserved = "sluice:" // what they begin with; a module may not use it
+	reserved = "sluice!" // what they begin with; a module may not use it. Not "sluice:", with which the hooks of our own world begin
 
 	FuelGlobal  = reserved + "fuel"  // checks until the next look at StopGlobal
 	StopGlobal  = reserved + "stop"  // not 0: the guest is to end
