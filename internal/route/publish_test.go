@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,6 +150,19 @@ func BenchmarkPublish(b *testing.B) {
 		})
 	}
 	const n = 4096
+	for _, name := range policy.Names() {
+		rt, snap := many(b, n)
+		rt.policies = policies(name)
+		rt.Publish(without(snap, n/3)) // what it learns at first it knows from then on
+		rt.Publish(snap)
+		snaps := [2]*fleet.Snapshot{without(snap, n/2), snap}
+		b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := range b.N {
+				rt.Publish(snaps[i%2])
+			}
+		})
+	}
 	workers := make([]string, n)
 	for i := range workers {
 		workers[i] = fmt.Sprintf("m%d", i)
@@ -166,48 +179,87 @@ func BenchmarkPublish(b *testing.B) {
 	})
 }
 
-// BenchmarkPickWhilePublishing is the time of 64 lookups and picks among 4,096
-// workers, in a quiet fleet and while 200 tables a second are published.
+// BenchmarkPickWhilePublishing is how long lookups and picks among 4,096 workers
+// take, each by itself and with what the clock takes: in a quiet fleet, and while
+// 200 tables a second are published, in each of which one worker is or is not.
 func BenchmarkPickWhilePublishing(b *testing.B) {
-	const lot = 64
-	rt, snap := many(b, 4096)
+	const n = 4096
+	models := make([]string, n)
+	for i := range models {
+		models[i] = "m"
+	}
+	snap := registry(b, breaker.DefaultConfig(), models...).Snapshot()
 	snaps := [2]*fleet.Snapshot{without(snap, 2000), snap}
-	for _, rate := range []int{0, 200} {
-		b.Run(fmt.Sprintf("%d a second", rate), func(b *testing.B) {
-			ctx, cancel := context.WithCancel(b.Context())
-			var wg sync.WaitGroup
-			var published atomic.Int64
-			if rate > 0 {
-				wg.Go(func() { _ = rt.Run(ctx) })
-				wg.Go(func() {
-					tick := time.NewTicker(time.Second / time.Duration(rate))
-					defer tick.Stop()
-					for i := 0; ; i++ {
-						select {
-						case <-tick.C:
-							rt.Publish(snaps[i%2])
-							published.Add(1)
-						case <-ctx.Done():
-							return
-						}
-					}
-				})
-			}
-			r, c := &infer.Request{Model: "m"}, new(policy.Choice)
-			took := make([]time.Duration, 0, b.N)
-			for range b.N {
+	for i, w := range snap.All {
+		w.Report(&fleet.Load{At: time.Now().Add(time.Minute), Waiting: i % 5, TokenUsage: float64(i%10) / 10, Throughput: float64(1000 + i%50)})
+	}
+	r := &infer.Request{Model: "m", Received: time.Now()}
+	r.Header.AddString("x-smg-routing-key", "user-17")
+	r.Body = []byte(strings.Repeat("You are a pilot. ", 64))
+	r.Extract = func(dst, body []byte) []byte { return append(dst, body...) }
+	for _, name := range []string{"round_robin", "least_load", "consistent_hashing", "prefix_hash", "cost"} {
+		rt := New(Options{Config: DefaultConfig(), Policies: policies(name), Backends: one(nobody)})
+		rt.Publish(snap)
+		for _, rate := range []int{0, 200} {
+			b.Run(fmt.Sprintf("%s/%d a second", name, rate), func(b *testing.B) {
+				stop := flap(rt, snaps, rate)
+				c := new(policy.Choice)
+				var took [1 << 16]int // by nanoseconds, longer ones at the end
 				begin := time.Now()
-				for range lot {
+				for b.Loop() {
 					route, _ := rt.table.Load().Find(r)
 					route.draw(r).lead.next(r, nil, begin, c)
+					end := time.Now()
+					took[min(int(end.Sub(begin)), len(took)-1)]++
+					begin = end
 				}
-				took = append(took, time.Since(begin))
-			}
-			cancel()
-			wg.Wait()
-			slices.Sort(took)
-			b.ReportMetric(float64(took[len(took)/2])/lot, "p50-ns/pick")
-			b.ReportMetric(float64(took[len(took)*99/100])/lot, "p99-ns/pick")
-		})
+				stop()
+				b.ReportMetric(quantile(took[:], 0.5), "p50-ns")
+				b.ReportMetric(quantile(took[:], 0.99), "p99-ns")
+				b.ReportMetric(quantile(took[:], 0.999), "p999-ns")
+			})
+		}
 	}
+}
+
+// flap publishes snaps in turn, so often in a second. The caller must stop it.
+func flap(rt *Router, snaps [2]*fleet.Snapshot, rate int) (stop func()) {
+	if rate == 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = rt.Run(ctx) })
+	wg.Go(func() {
+		tick := time.NewTicker(time.Second / time.Duration(rate))
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-tick.C:
+				rt.Publish(snaps[i%2])
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+// quantile returns the value that a share of all is not above; counts says how
+// often each is there.
+func quantile(counts []int, share float64) float64 {
+	all := 0
+	for _, n := range counts {
+		all += n
+	}
+	left := int(share * float64(all))
+	for v, n := range counts {
+		if left -= n; left < 0 {
+			return float64(v)
+		}
+	}
+	return 0
 }

@@ -397,8 +397,9 @@ func TestNoReadyWorkerIsNoUnknownModel(t *testing.T) {
 	}
 }
 
-// BenchmarkDecide is a request's way through the router without the backend:
-// lookup, pick, lease and release.
+// BenchmarkDecide is a request's way to its worker: the lookup of the table and
+// of its model's route, and the pick. The workers of those that are told have
+// reported how they are.
 func BenchmarkDecide(b *testing.B) {
 	for _, name := range policy.Names() {
 		for _, n := range []int{1, 64, 4096} {
@@ -409,18 +410,27 @@ func BenchmarkDecide(b *testing.B) {
 			reg := registry(b, breaker.DefaultConfig(), models...)
 			rt := New(Options{Config: DefaultConfig(), Policies: policies(name), Backends: one(nobody)})
 			reg.Watch(rt.Publish)
-			b.Run(fmt.Sprintf("lookup and pick/%s/%d", name, n), func(b *testing.B) {
+			now := time.Now()
+			decide := func(b *testing.B) {
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {
-					r, c := &infer.Request{Model: "m"}, new(policy.Choice)
+					r, c := &infer.Request{Model: "m", Received: now}, new(policy.Choice)
 					for pb.Next() {
 						route, _ := rt.table.Load().Find(r)
-						if route.draw(r).lead.next(r, nil, time.Time{}, c) == nil {
+						if route.draw(r).lead.next(r, nil, now, c) == nil {
 							b.Fail()
 						}
 					}
 				})
-			})
+			}
+			b.Run(fmt.Sprintf("%s/%d", name, n), decide)
+			if name != "least_load" && name != "power_of_two" {
+				continue
+			}
+			for i, w := range reg.Snapshot().All {
+				w.Report(&fleet.Load{At: now, Running: 1 + i%7, Waiting: i % 5, TokenUsage: float64(i%10) / 10, Throughput: float64(1000 + i%50)})
+			}
+			b.Run(fmt.Sprintf("%s/%d/told", name, n), decide)
 		}
 	}
 }
