@@ -18,7 +18,7 @@ type Choice struct {
 	Blocks    int     // whole blocks of the prompt
 	Hit       int     // of those, the first ones that the worker is thought to hold
 	Queue     int64   // tokens that it has to compute first
-	Duplicate float64 // tokens charged for computing what another worker holds
+	Duplicate float64 // tokens charged for computing what another worker holds; below 0 if many ask for it, so that computing it is an investment
 	Decode    float64 // tokens charged for slowing down its running requests
 	Price     float64 // the sum of it
 

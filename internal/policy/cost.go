@@ -23,9 +23,12 @@ type CostConfig struct {
 }
 
 // DefaultCostConfig returns the values that simulations of recorded traffic
-// showed to be good, and not to matter much.
+// showed to be good, and not to matter much. There are no limits by report: who
+// waits in a worker is priced at once, and a report is seconds old when it is gone
+// by. In a full fleet a limit of 0.95 made first tokens a quarter to twice as late,
+// as prompts were computed where they had not been before.
 func DefaultCostConfig() CostConfig {
-	return CostConfig{Duplicate: 5, Popular: 4, Memory: 256, KVTokens: 500_000, KVFull: 0.95}
+	return CostConfig{Duplicate: 5, Popular: 4, Memory: 256, KVTokens: 500_000}
 }
 
 // Validate reports everything that is wrong with c.
@@ -74,6 +77,16 @@ const (
 	slowPerRequest = 0.52
 	slowPerToken   = 0.0002
 	slowFactor     = 2 // a request lasts on average as long again as it has lasted
+
+	// spread is how many times Popular a beginning must be asked for before
+	// computing it on one more worker becomes cheaper than it is: it is an
+	// investment then. Without it what all prompts begin with stays on a few
+	// workers while there is room there, and the sessions with it.
+	spread = 4
+
+	// crowded is how much dearer duplicates become, at most, when requests wait
+	// everywhere: then whatever is computed twice is waited for by all of them.
+	crowded = 2
 )
 
 // cost gives a request to the worker on which it costs the fleet least, in tokens
@@ -86,8 +99,9 @@ const (
 //
 // A prompt's beginnings are looked up in an index of what was sent where. Computing
 // what another worker has is not only slow, it takes cache from others, so it
-// costs more than its time; but a beginning that many ask for may be on many
-// workers. Sessions stay where they are because of their price, not of a header.
+// costs more than its time, and the more the longer the shortest queue is; but a
+// beginning that many ask for may be on many workers. Sessions stay where they are
+// because of their price, not of a header.
 type cost struct {
 	cfg     CostConfig
 	dice    dice
@@ -141,8 +155,8 @@ func (p *costPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 		want = blocks.MaxHeld // some may be away
 	}
 	p.index.Lookup(c.Keys, indexTime(r.Received), want, start, &b.match)
-	p.open(b, c)
 	cs := p.candidates(sh.room[:0], &b.match, start)
+	p.open(b, c, cs)
 	i := p.cheapest(b, cs, r.Received.UnixNano(), int(uint64(start)*uint64(len(cs))>>32))
 	w := p.ws[cs[i].at]
 	c.Considered = len(cs)
@@ -268,7 +282,7 @@ type bill struct {
 	perRequest float64
 	perToken   float64
 	match      blocks.Match
-	beyond     [blocks.MaxSegments + 1]float64 // what computing all after a segment costs as a duplicate; at the end, what all does
+	beyond     [blocks.MaxSegments + 1]float64 // what computing all after a segment costs beside its time, which may be less than nothing; at the end, what all does
 }
 
 // A sheet is what a decision writes on. It is too large for the stack of a
@@ -280,13 +294,16 @@ type sheet struct {
 
 var sheets = sync.Pool{New: func() any { return new(sheet) }}
 
-// open begins the bill of the request that c tells of.
-func (p *costPicker) open(b *bill, c *Choice) {
+// open begins the bill of the request that c tells of, for one of cs.
+func (p *costPicker) open(b *bill, c *Choice, cs []candidate) {
 	out := slowFactor * p.learned.answerTokens()
 	b.prompt, b.block = float64(c.Prompt), blocks.Size/p.learned.bytesPerToken()
 	b.perRequest, b.perToken = out*slowPerRequest, out*slowPerToken
-	extra := (p.cfg.Duplicate - 1) * b.block
 	segments := b.match.Segments()
+	if len(segments) == 0 {
+		return
+	}
+	extra := p.cfg.Duplicate*p.crowding(cs) - 1
 	for i, s := range segments {
 		begin := int32(0)
 		if i+1 < len(segments) {
@@ -296,8 +313,19 @@ func (p *costPicker) open(b *bill, c *Choice) {
 		if have := p.cfg.Popular * float64(s.Holders); have < float64(s.Hits) {
 			rare = have / float64(s.Hits)
 		}
-		b.beyond[i+1] = b.beyond[i] + extra*rare*float64(s.End-begin)
+		invested := 1 - min(1, spread*rare) // of the time that computing takes, which is part of every price
+		b.beyond[i+1] = b.beyond[i] + (extra*rare-invested)*b.block*float64(s.End-begin)
 	}
+}
+
+// crowding returns how many times dearer duplicates are because of the queues of
+// cs: once more for each prompt of the mean length that waits in the shortest.
+func (p *costPicker) crowding(cs []candidate) float64 {
+	least := int64(math.MaxInt64)
+	for _, k := range cs {
+		least = min(least, p.ws[k.at].Prefill())
+	}
+	return 1 + min(crowded, float64(max(least, 0))/float64(max(p.learned.meanPrompt(), 1)))
 }
 
 // uncached returns how many tokens have to be computed by who has the first hit

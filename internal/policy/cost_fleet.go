@@ -120,9 +120,10 @@ func (p *cost) resizeLocked(m *costMember) {
 
 // capacity returns how many blocks are remembered of w: somewhat more than its
 // cache holds. Remembering half of that makes the times to first tokens several
-// times as long, twice as much 10 % longer.
+// times as long where caches are scarce; half as much again makes them 10 % longer,
+// because what is believed to be there is not.
 func (p *cost) capacity(w *fleet.Worker) int {
-	const more, most = 1.25, 1 << 26
+	const more, most = 1.1, 1 << 26
 	tokens := int64(w.Info().KVTokens)
 	if l := w.Load(); tokens <= 0 && l != nil {
 		tokens = l.MaxTokens
