@@ -286,6 +286,76 @@ func TestHTTPWasmWritesToTheLog(t *testing.T) {
 	c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 }
 
+// TestHTTPWasmExamples runs the ABI's own examples.
+func TestHTTPWasmExamples(t *testing.T) {
+	load := func(name, config string) *Module {
+		t.Helper()
+		b, err := os.ReadFile("httpwasm/testdata/examples/" + name + ".wasm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return loadHTTP(t, b, func(s *Settings) { s.Config = config })
+	}
+	var c Call
+	var a Action
+	on := func(m *Module, r *Request) string {
+		t.Helper()
+		c.Release()
+		if err := m.OnRequest(t.Context(), &c, r, &a); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%v %d %s%s %s %s", a.Kind, a.Status, edited(a.Edits), edited(a.Answer), a.URI, a.Body)
+	}
+	want := func(got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+	}
+	m := load("auth", "")
+	r := asked("")
+	want(on(m, r), `reject 401   `)
+	r.Header.Del("authorization")
+	want(on(m, r), `reject 401 0 WWW-Authenticate=Basic realm="test";  `)
+	r.Header.Set("Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
+	want(on(m, r), `continue 0   `)
+	c.Release()
+
+	m = load("router", "")
+	r.Path = "/other"
+	want(on(m, r), `reject 200 0 Content-Type=text/plain;  hello world`)
+	r.Path = "/host/v1/models"
+	want(on(m, r), `modify 0  /v1/models `)
+	c.Release()
+
+	m = load("redact", "open sesame")
+	r.Body = []byte("an open sesame, open sesame")
+	want(on(m, r), `modify 0   an ###########, ###########`)
+	resp := answer()
+	resp.Body = []byte("it is open sesame")
+	if err := m.OnResponse(t.Context(), &c, resp, &a); err != nil || string(a.Body) != "it is ###########" {
+		t.Errorf("an answer with a secret: %s, %v", a.Body, err)
+	}
+	want(on(m, asked("")), `continue 0   `)
+	c.Release()
+
+	want(on(load("log", ""), r), `continue 0   `)
+	c.Release()
+	want(on(load("config", "\x01\x00\x00\x00\x00\x00\x00\x00"), r), `continue 0   `)
+	c.Release()
+	for _, name := range []string{"wasi", "tinygo-wasi"} {
+		m = load(name, "")
+		want(on(m, r), `continue 0   `)
+		if got := string(c.Out.Text); !strings.HasPrefix(got, "POST /host/v1/models HTTP/1.1\n") || !strings.HasSuffix(got, "\n\nan open sesame, open sesame\n") {
+			t.Errorf("%s prints of a request:\n%s", name, got)
+		}
+		if err := m.OnResponse(t.Context(), &c, answer(), &a); err != nil {
+			t.Fatal(err)
+		}
+		want(string(c.Out.Text), "\nHTTP/1.1 200\ncontent-type: text/plain\nx-seen: yes\n\nhello\n")
+	}
+}
+
 func TestHTTPWasmInstancesAreHeld(t *testing.T) {
 	m := loadHTTP(t, letters(t), func(s *Settings) { s.Instances, s.Time = 1, 20*time.Millisecond })
 	var a Action
