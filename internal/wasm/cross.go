@@ -7,6 +7,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"sluice/internal/wasm/component"
+	"sluice/internal/wasm/core"
 )
 
 // cross calls a function of another component within the same one: b's
@@ -172,9 +173,10 @@ func (c *crossing) value(t *component.Type, from, to uint32) {
 		}
 	default:
 		n := t.Size()
-		b := c.read(from, n)
-		c.scalar(t, number(b))
-		copy(c.room4(to, n), b)
+		v := c.scalar(t, number(c.read(from, n)))
+		for i, b := 0, c.room4(to, n); i < len(b); i++ {
+			b[i] = byte(v >> (8 * i))
+		}
 	}
 }
 
@@ -197,6 +199,9 @@ func (c *crossing) list(t *component.Type, at, n uint32) (uint32, uint32) {
 		return to, n
 	}
 	for i := range n {
+		if i%checkEvery == 0 {
+			c.in.checkTime()
+		}
 		c.value(t.Elem, at+i*size, to+i*size)
 	}
 	return to, n
@@ -210,13 +215,38 @@ func (c *crossing) tag(t *component.Type, v uint64) int {
 	return int(v)
 }
 
-// scalar checks a value that is a number.
+// checkEvery is after how many elements of a list it is looked whether the call
+// is to end.
+const checkEvery = 1 << 12
+
+// checkTime ends a call that has taken too long, of a guest that has the host
+// work for it.
+func (in *instance) checkTime() {
+	if in.word.Load()&stateOf > running {
+		in.stops[0].why.Set(core.WhyStopped)
+		trap("it did not end in time")
+	}
+}
+
+// scalar checks a value that is a number, and returns it in the form that a
+// guest may count on: a small one has no more than its bits (CanonicalABI.md,
+// "Flat Lifting").
 func (c *crossing) scalar(t *component.Type, v uint64) uint64 {
 	switch t.Kind {
 	case component.Bool:
-		return min(v, 1)
+		return uint64(min(uint32(v), 1))
+	case component.U8:
+		return uint64(uint8(v))
+	case component.U16:
+		return uint64(uint16(v))
+	case component.S8:
+		return uint64(uint32(int8(v)))
+	case component.S16:
+		return uint64(uint32(int16(v)))
+	case component.Flags:
+		return uint64(uint32(v)) & (1<<len(t.Cases) - 1)
 	case component.Char:
-		if v > utf8.MaxRune || v >= 0xd800 && v < 0xe000 {
+		if v = uint64(uint32(v)); v > utf8.MaxRune || v >= 0xd800 && v < 0xe000 {
 			trap("%#x is no character", v)
 		}
 	}
