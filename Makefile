@@ -10,7 +10,7 @@ TOOLS    := $(CURDIR)/.tools
 LINT     := $(TOOLS)/golangci-lint
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check fmt vet lint cross generated race bench fuzz perf perf-gates routing engine gen clean help
+.PHONY: wasm-examples build demo test check fmt vet lint cross generated race bench fuzz perf perf-gates routing engine gen clean help
 
 build: ## the program, as bin/sluice
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sluice ./cmd/sluice
@@ -73,6 +73,10 @@ routing: ## policies under recorded sessions of agents, on the real data path (m
 engine: ## the tests before a real llama.cpp (needs python3 with venv and pip)
 	test/engine/run.sh
 
+wasm-examples: build ## build the modules of examples/wasm anew (needs rustc with wasm32-unknown-unknown, clang, wasm-ld)
+	@for e in examples/wasm/*/build.sh; do SLUICE=$(CURDIR)/bin/sluice $$e || exit 1; done
+	go test ./examples/wasm -update
+
 gen: ## write the generated pages: docs/settings.md, docs/metrics.md
 	go test ./internal/config -run '^TestSettingsDoc$$' -update
 	go test ./internal/app -run '^TestMetricsDoc$$' -update
@@ -81,4 +85,4 @@ clean: ## remove what was built
 	rm -rf bin .tools
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'

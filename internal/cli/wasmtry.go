@@ -278,8 +278,16 @@ func (p *player) answer(m *message, wire *recorder, w *infer.Reply) error {
 	}
 	w.Commit(m.status)
 	if !m.streams() {
+		if u, ok := sse.UsageOf(m.body); ok {
+			w.Served.Tokens = infer.Tokens{Input: u.Input, Cached: u.Cached, Output: u.Output}
+		}
 		_, err := w.Write(m.body)
 		return err
+	}
+	var watch sse.Watcher
+	watch.Feed(m.body)
+	if u, ok := watch.Usage(); ok {
+		w.Served.Tokens = infer.Tokens{Input: u.Input, Cached: u.Cached, Output: u.Output}
 	}
 	for rest := m.body; len(rest) > 0; {
 		event, after, ok := sse.Cut(rest)

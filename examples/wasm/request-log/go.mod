@@ -1,0 +1,3 @@
+module request-log
+
+go 1.24
