@@ -36,7 +36,7 @@ const (
 )
 
 // assigned is what a Choice says of it.
-var assigned = [...]string{anyWorker: "random", leastBusy: "least", fewestKeys: "fewest keys"}
+var assigned = [...]string{anyWorker: "random", leastBusy: "least", fewestKeys: "fewest_keys"}
 
 // newSticky returns what keeps keys together, over the policy if it is not nil.
 func newSticky(s *Settings, under Policy) *sticky {

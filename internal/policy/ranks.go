@@ -74,7 +74,7 @@ func (p minTokensPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	if best != chosen { // what is known of the other's cache does not count
 		c.Hit, c.Uncached, c.Duplicate, c.Decode, c.Price = 0, c.Prompt, 0, 0, 0
 	}
-	c.Why = "fewest tokens"
+	c.Why = "fewest_tokens"
 	if c.Prompt == 0 { // what is sent must weigh something until the next report
 		c.Prompt = max(r.BodyLength()/bytesPerToken, 1)
 		c.Uncached = c.Prompt

@@ -173,6 +173,13 @@ var errBusy = &infer.Error{
 	Msg: "No worker takes requests now.", RetryAfter: retryLater,
 }
 
+// errAlone is the error of a request whose client wants a worker that is not there,
+// and no other.
+var errAlone = &infer.Error{
+	Status: http.StatusServiceUnavailable, Code: "no_available_workers",
+	Msg: "The worker that X-SMG-Target-Worker asks for is not there, or takes no requests now.", RetryAfter: retryLater,
+}
+
 // errShed is the error of a request that only overloaded workers could serve.
 var errShed = &infer.Error{
 	Status: http.StatusServiceUnavailable, Code: "worker_overload_protection_shed",
@@ -210,6 +217,9 @@ func (rt *Router) try(t *trip, now time.Time, route *Route, way *way, r *infer.R
 		}
 		on := rt.decide(t, route, way, r, tried, now)
 		if on == nil {
+			if attempts == 0 && t.lead.choice.Alone {
+				err = errAlone
+			}
 			break
 		}
 		if unwilling := t.acquire(now); unwilling != nil {

@@ -429,8 +429,12 @@ func TestWhoWantsOneWorkerIsGivenNoOther(t *testing.T) {
 		lease.Release(time.Now(), breaker.Failure)
 	}
 	r.Model = "m"
-	if err := rt.Serve(t.Context(), r, infer.NewReply(new(wire))); code(err) != "no_available_workers" || len(asked) != 1 {
-		t.Errorf("it got %v after %d attempts, want no_available_workers", err, len(asked))
+	if err := rt.Serve(t.Context(), r, infer.NewReply(new(wire))); !errors.Is(err, errAlone) || len(asked) != 1 {
+		t.Errorf("it got %v after %d attempts, want to hear that the worker takes none", err, len(asked))
+	}
+	r.Header.Set("X-SMG-Target-Worker", "3")
+	if err := rt.Serve(t.Context(), r, infer.NewReply(new(wire))); !errors.Is(err, errAlone) {
+		t.Errorf("it got %v, want to hear that there is no such worker", err)
 	}
 }
 
