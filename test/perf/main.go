@@ -5,6 +5,8 @@
 //	perf          the table of docs/performance.md, and the raw figures as JSON
 //	perf gates    what does not depend on the machine's mood: system calls,
 //	              allocations, memory; fails when a bar is not met
+//	perf workers  what a request costs by the number of workers, and what these
+//	              cost without requests
 //
 // CPU is what the scheduler accounts to the threads of the proxy under test
 // (/proc/PID/task/*/schedstat). Worker and load are programs in C, one thread
@@ -31,9 +33,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if len(os.Args) > 1 && os.Args[1] == "gates" {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == "gates":
 		err = gatesMain(ctx, os.Args[2:])
-	} else {
+	case len(os.Args) > 1 && os.Args[1] == "workers":
+		err = workersMain(ctx, os.Args[2:])
+	default:
 		err = perfMain(ctx, os.Args[1:])
 	}
 	if errors.Is(err, flag.ErrHelp) {
