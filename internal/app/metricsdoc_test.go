@@ -37,6 +37,7 @@ func TestMetricsDoc(t *testing.T) {
 	const file = "../../docs/metrics.md"
 	cfg := config.Default()
 	cfg.Server.Host, cfg.Server.Port, cfg.Metrics.Port = "127.0.0.1", 0, 0
+	cfg.Wasm.Enable = true
 	a, err := New(cfg, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -74,9 +74,6 @@ func (a *App) loadModules(ctx context.Context) error {
 		return nil
 	}
 	begin := time.Now()
-	if err := a.modules.Restore(ctx); err != nil {
-		return fmt.Errorf("bringing back the modules in %s: %w", a.cfg.Wasm.StateDir, err)
-	}
 	for _, text := range a.cfg.Wasm.Modules {
 		s, err := wasm.ParseSpec(text)
 		if err != nil {
@@ -89,6 +86,9 @@ func (a *App) loadModules(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("wasm-module %q: %w", text, err)
 		}
+	}
+	if err := a.modules.Restore(ctx); err != nil { // after those of the configuration, which wins
+		return fmt.Errorf("bringing back the modules in %s: %w", a.cfg.Wasm.StateDir, err)
 	}
 	if n := len(a.modules.Set().All); n > 0 {
 		a.log.Info("modules are loaded", "modules", n, "took", time.Since(begin).Round(time.Millisecond).String())

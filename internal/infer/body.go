@@ -84,10 +84,10 @@ func (r *Request) Left() bool { return r.left }
 func (r *Request) Gone() bool { return r.gone }
 
 // ReadLeft reads a body that was left with the client after all, at most limit
-// bytes. Nobody may have begun to take it.
+// bytes and no more than LeaveBody allows. Nobody may have begun to take it.
 func (r *Request) ReadLeft(limit int64) error {
 	r.left = false
-	return r.ReadBody(limit)
+	return r.ReadBody(min(limit, r.limit))
 }
 
 // SetBytes makes b the body, in the place of the one that the client sent.

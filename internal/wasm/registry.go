@@ -100,6 +100,9 @@ func (a *Attached) Wants(path, model string) bool {
 	return wants(a.Paths, path) && wants(a.Models, model)
 }
 
+// WantsPath reports whether a is for requests of a path, of some model.
+func (a *Attached) WantsPath(path string) bool { return wants(a.Paths, path) }
+
 // Attaches reports whether a is attached to a hook.
 func (a *Attached) Attaches(h Hook) bool {
 	if h == OnEnd && a.Module.Whole() {

@@ -9,14 +9,10 @@ import (
 	"sluice/internal/wasm"
 )
 
-// wants reports whether m is to be called at a hook in this request.
-func (v *visit) wants(m *wasm.Attached, h wasm.Hook) bool {
-	return m.Wants(v.path, v.model) && (!m.Module.Whole() || m.Module.Wants(h, v.call(m)))
-}
-
 // answer answers the request as a module has it: with a status, and of one that
 // writes answers with a header and a body.
-func (v *visit) answer(w *infer.Reply) error {
+func (v *visit) answer() error {
+	w := v.client
 	a, h := &v.action, w.Header()
 	for i := range a.Answer {
 		a.Answer[i].Apply(h)
@@ -62,14 +58,14 @@ func (v *visit) called(r *infer.Request) (method, path, query string) {
 // checkCall holds that a call that the action makes of r's is one that workers
 // have.
 func (v *visit) checkCall(r *infer.Request) error {
-	if v.action.Kind != wasm.Modify || v.o.Endpoint == nil {
+	if v.action.Kind != wasm.Modify || v.g.Endpoint == nil {
 		return nil
 	}
 	method, path, _ := v.called(r)
 	if method == r.Method && path == r.Path {
 		return nil
 	}
-	if _, ok := v.o.Endpoint(method, path); !ok {
+	if _, ok := v.g.Endpoint(method, path); !ok {
 		return badAction("the call %.16s %.100q, which no worker is asked", method, path)
 	}
 	return nil
@@ -83,10 +79,10 @@ func (v *visit) redirect(r *infer.Request) bool {
 	}
 	method, path, query := v.called(r)
 	r.Method, r.Path, r.Query = strings.Clone(method), strings.Clone(path), strings.Clone(query)
-	if v.o.Endpoint == nil {
+	if v.g.Endpoint == nil {
 		return false
 	}
-	e, ok := v.o.Endpoint(r.Method, r.Path)
+	e, ok := v.g.Endpoint(r.Method, r.Path)
 	changed := ok && e != r.Endpoint
 	if changed {
 		r.Endpoint = e
@@ -97,8 +93,8 @@ func (v *visit) redirect(r *infer.Request) bool {
 // buffers reports whether a module wants to have the answer as a whole, although
 // it streams.
 func (v *visit) buffers() bool {
-	for _, m := range v.set.By[wasm.OnResponse] {
-		if m.Module.Whole() && v.wants(m, wasm.OnResponse) {
+	for i := range v.calls {
+		if c := &v.calls[i]; c.of.Module.Whole() && c.wants(wasm.OnResponse) {
 			return true
 		}
 	}

@@ -7,16 +7,13 @@ package hook
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/internal/infer"
-	"sluice/internal/kit/h1"
 	"sluice/internal/wasm"
 )
 
@@ -44,152 +41,220 @@ const DefaultMaxBody = 10 << 20
 // and where bodies have been read. A request that no module is for pays for one
 // look at a list.
 func Gate(o Options) infer.Gate {
+	g := &gate{Options: o}
+	o.Modules.Watch(g.renew)
+	o.Metrics.watch(o.Modules)
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
-			set := o.Modules.Set()
-			if len(set.All) == 0 {
-				return next.Serve(ctx, r, w)
+			for _, m := range *g.modules.Load() {
+				if m.Wants(r.Path, r.Model) || r.Left() && m.WantsPath(r.Path) {
+					return g.serve(ctx, next, r, w)
+				}
 			}
-			return o.serve(ctx, set, next, r, w)
+			return next.Serve(ctx, r, w)
 		})
 	}
 }
 
-// A visit is one request's way past the modules. It is used again.
-type visit struct {
-	o   *Options
-	ctx context.Context
-	set *wasm.Set
-
-	path, model string
-	req         wasm.Request
-	resp        wasm.Response
-	action      wasm.Action
-	chunk       wasm.ChunkAction
-	calls       []moduleCall // by module of the set
-	begin       []byte       // what the answer's body is to begin with
-	wire        wire
-	room        []byte
+type gate struct {
+	Options
+	modules atomic.Pointer[[]*module] // that are enabled, in order; replaced as a whole
 }
 
-// A moduleCall is what one module knows of the request.
-type moduleCall struct {
+// A module is one in its place, with all that a call of it needs.
+type module struct {
+	*wasm.Attached
+	at    [wasm.NumHooks]bool // it is called at
+	most  int64               // bytes of the largest body that it is given
+	count [wasm.NumHooks]counters
+	quiet *quiet
+}
+
+// renew takes over the modules that there are now. The Registry calls it, one
+// call at a time.
+func (g *gate) renew(set *wasm.Set) {
+	var before []*module
+	if p := g.modules.Load(); p != nil {
+		before = *p
+	}
+	var now []*module
+	for _, a := range set.All {
+		if a.Disabled {
+			continue
+		}
+		m := &module{Attached: a, most: a.MaxBody, quiet: new(quiet)}
+		if m.most <= 0 {
+			m.most = DefaultMaxBody
+		}
+		for h := range wasm.NumHooks {
+			if m.at[h] = a.Attaches(h); m.at[h] {
+				m.count[h] = g.Metrics.bind(a.Name, h)
+			}
+		}
+		for _, old := range before {
+			if old.ID == a.ID {
+				m.quiet = old.quiet
+			}
+		}
+		now = append(now, m)
+	}
+	g.modules.Store(&now)
+	g.Metrics.forget(before, set)
+}
+
+// A visit is one request's way past the modules. It is used again.
+type visit struct {
+	g      *gate
+	ctx    context.Context
+	client *infer.Reply // the way back
+	inner  infer.Reply  // what stands before it while an answer is looked at
+	id     string       // of the request
+
+	req    wasm.Request
+	resp   wasm.Response
+	action wasm.Action
+	chunk  wasm.ChunkAction
+	calls  []call // of the modules that are for the request, in order
+	begin  []byte // what the answer's body is to begin with
+	wire   wire
+	room   []byte
+}
+
+// A call is what one module knows of the request.
+type call struct {
 	wasm.Call
-	of *wasm.Attached
+	of *module
+}
+
+// wants reports whether the module is to be called at a hook now.
+func (c *call) wants(h wasm.Hook) bool {
+	return c.of.at[h] && (!c.of.Module.Whole() || c.of.Module.Wants(h, &c.Call))
 }
 
 var visits = sync.Pool{New: func() any { return new(visit) }}
 
-func (o *Options) serve(ctx context.Context, set *wasm.Set, next infer.Handler, r *infer.Request, w *infer.Reply) error {
+func (g *gate) serve(ctx context.Context, next infer.Handler, r *infer.Request, w *infer.Reply) error {
 	v := visits.Get().(*visit)
-	defer v.end(w)
-	v.o, v.ctx, v.set, v.path, v.model = o, ctx, set, r.Path, r.Model
-	v.req.ID = r.ID
-	err := v.pass(next, r, w)
+	defer v.end()
+	v.g, v.ctx, v.client, v.id = g, ctx, w, r.ID
+	err := v.pass(next, r)
 	if err != nil && !w.Committed() && v.wanted(wasm.OnError) {
 		v.failed(err)
 	}
 	if v.wanted(wasm.OnEnd) {
-		v.ended(r, w, err)
+		v.ended(r, err)
 	}
 	return err
 }
 
 // pass serves the request between the modules.
-func (v *visit) pass(next infer.Handler, r *infer.Request, w *infer.Reply) error {
+func (v *visit) pass(next infer.Handler, r *infer.Request) error {
+	modules := *v.g.modules.Load()
+	if r.Left() {
+		if err := v.read(r, modules); err != nil {
+			return err
+		}
+	}
+	for _, m := range modules {
+		if m.Wants(r.Path, r.Model) {
+			v.join(m, r.Model)
+		}
+	}
 	if v.wanted(wasm.OnRequest) {
-		done, err := v.request(r, w)
+		done, err := v.request(r)
 		if done || err != nil {
 			return err
 		}
 	}
 	whole, pieces := v.wanted(wasm.OnResponse), v.wanted(wasm.OnChunk)
 	if !whole && !pieces && len(v.begin) == 0 {
-		return next.Serve(v.ctx, r, w)
+		return next.Serve(v.ctx, r, v.client)
 	}
-	v.wire.begin(v, r.Method == http.MethodHead, whole, pieces)
-	w.Wrap(v.wrap)
-	if err := next.Serve(v.ctx, r, w); err != nil {
-		v.wire.abort()
-		return err
-	}
-	return v.wire.finish()
+	v.wire.start(v, r.Method == http.MethodHead, whole, pieces)
+	v.inner.Reset(&v.wire)
+	err := next.Serve(v.ctx, r, &v.inner)
+	v.client.Served = v.inner.Served
+	return v.wire.finish(err)
 }
 
-// call returns what m knows of the request.
-func (v *visit) call(m *wasm.Attached) *wasm.Call {
-	for i := range v.calls {
-		if v.calls[i].of == m {
-			return &v.calls[i].Call
-		}
-	}
+// join lets m take part in a request for a model.
+func (v *visit) join(m *module, model string) {
 	if len(v.calls) < cap(v.calls) {
 		v.calls = v.calls[:len(v.calls)+1]
 	} else {
-		v.calls = append(v.calls, moduleCall{})
+		v.calls = append(v.calls, call{})
 	}
 	c := &v.calls[len(v.calls)-1]
-	c.of, c.Model, c.State, c.Store = m, v.model, c.State[:0], m.Store
-	c.Log, c.Name = v.o.Log, m.Name
-	return &c.Call
+	c.of, c.Model, c.State, c.Store = m, model, c.State[:0], m.Store
+	c.Log, c.Name = v.g.Log, m.Name
+}
+
+// wanted reports whether any module is to be called at h.
+func (v *visit) wanted(h wasm.Hook) bool {
+	for i := range v.calls {
+		if v.calls[i].wants(h) {
+			return true
+		}
+	}
+	return false
 }
 
 // failed tells the modules that the request gets an error.
 func (v *visit) failed(err error) {
 	e := infer.AsError(err)
 	f := wasm.Failure{Status: e.Status, Code: e.Code, Message: e.Msg}
-	for _, m := range v.set.By[wasm.OnError] {
-		if v.wants(m, wasm.OnError) {
+	if e.Answer != nil {
+		f.Status = e.Answer.Status
+	}
+	ctx := context.WithoutCancel(v.ctx) // the client may have left
+	for i := range v.calls {
+		if c := &v.calls[i]; c.wants(wasm.OnError) {
 			begin := time.Now()
-			v.note(m, wasm.OnError, begin, "continue", m.Module.OnError(v.ctx, v.call(m), &f))
+			v.note(c, wasm.OnError, begin, 0, c.of.Module.OnError(ctx, &c.Call, &f))
 		}
 	}
 }
 
 // ended tells the modules that all has been sent.
-func (v *visit) ended(r *infer.Request, w *infer.Reply, err error) {
+func (v *visit) ended(r *infer.Request, err error) {
+	w := v.client
 	s := wasm.Summary{
 		Status: w.Status(), Duration: time.Since(r.Received), Input: w.Served.Tokens.Input, Output: w.Served.Tokens.Output,
 		Header: w.Header(), Failed: err != nil,
 	}
 	if err != nil && !w.Committed() {
-		s.Status = infer.AsError(err).Status
+		e := infer.AsError(err)
+		if s.Status = e.Status; e.Answer != nil {
+			s.Status = e.Answer.Status
+		}
 	}
 	ctx := context.WithoutCancel(v.ctx) // the client may have left
-	for _, m := range v.set.By[wasm.OnEnd] {
-		if v.wants(m, wasm.OnEnd) {
+	for i := range v.calls {
+		if c := &v.calls[i]; c.wants(wasm.OnEnd) {
 			begin := time.Now()
-			v.note(m, wasm.OnEnd, begin, "continue", m.Module.OnEnd(ctx, v.call(m), &s))
+			v.note(c, wasm.OnEnd, begin, 0, c.of.Module.OnEnd(ctx, &c.Call, &s))
 		}
 	}
 }
 
-func (v *visit) wrap(next infer.Wire) infer.Wire {
-	v.wire.next = next
-	return &v.wire
-}
-
 // end makes v ready for another request.
-func (v *visit) end(w *infer.Reply) {
-	if own := v.wire.next; own != nil {
-		w.Wrap(func(infer.Wire) infer.Wire { return own }) // the Reply outlives v
-	}
-	v.begin = v.begin[:0]
-	if cap(v.begin) > longest {
+func (v *visit) end() {
+	if v.begin = v.begin[:0]; cap(v.begin) > longest {
 		v.begin = nil
 	}
-	v.o, v.ctx, v.set = nil, nil, nil
 	for i := range v.calls {
 		c := &v.calls[i]
 		c.Release()
 		if cap(c.State) > maxIdleState {
 			c.State = nil
 		}
-		*c = moduleCall{Call: wasm.Call{State: c.State[:0], Out: wasm.Output{Text: c.Out.Text[:0]}}}
+		*c = call{Call: wasm.Call{State: c.State[:0], Out: wasm.Output{Text: c.Out.Text[:0]}}}
 	}
 	v.calls = v.calls[:0]
 	v.req, v.resp = wasm.Request{}, wasm.Response{}
 	v.wire.reset()
+	v.inner = infer.Reply{}
+	v.g, v.ctx, v.client, v.id = nil, nil, nil, ""
 	visits.Put(v)
 }
 
@@ -197,172 +262,40 @@ func (v *visit) end(w *infer.Reply) {
 // next.
 const maxIdleState = 4 << 10
 
-// wanted reports whether any module with hook h is for the request.
-func (v *visit) wanted(h wasm.Hook) bool {
-	for _, m := range v.set.By[h] {
-		if v.wants(m, h) {
-			return true
-		}
+// note counts a call, and logs what came of it if that is worth a line. action is
+// the place of what was answered among the hook's actions.
+func (v *visit) note(c *call, h wasm.Hook, begin time.Time, action int, err error) {
+	m, now := c.of, time.Now()
+	took := now.Sub(begin)
+	m.Counts.Count(now, took, err)
+	m.count[h].called(took, action, err)
+	if v.g.Saw != nil {
+		v.g.Saw(m.Attached, h, actions[h][action], took, err)
 	}
-	return false
-}
-
-// request calls the modules for r. It reports that one of them has answered it.
-func (v *visit) request(r *infer.Request, w *infer.Reply) (done bool, err error) {
-	if err := v.whole(r); err != nil {
-		return false, err
-	}
-	changed := false
-	for _, m := range v.set.By[wasm.OnRequest] {
-		if !v.wants(m, wasm.OnRequest) {
-			continue
-		}
-		if most := maxBody(m); int64(len(r.Body)) > most {
-			return false, &infer.Error{Status: http.StatusBadRequest, Code: "wasm_body_too_large",
-				Msg: fmt.Sprintf("The body has %d bytes; the module %q takes at most %d.", len(r.Body), m.Name, most)}
-		}
-		v.req = wasm.Request{
-			Method: r.Method, Path: r.Path, Query: r.Query, Header: &r.Header, Body: r.Body, ID: r.ID,
-			NowMillis: uint64(r.Received.UnixMilli()), Proto: r.Proto, Client: netip.AddrPortFrom(r.Remote, r.Port), Answer: w.Header(),
-		}
-		begin := time.Now()
-		err := m.Module.OnRequest(v.ctx, v.call(m), &v.req, &v.action)
-		if err == nil {
-			err = v.check(wasm.OnRequest)
-		}
-		if err == nil {
-			err = v.checkCall(r)
-		}
-		v.note(m, wasm.OnRequest, begin, v.action.Kind.String(), err)
-		switch {
-		case err != nil && m.FailClosed:
-			return false, closed(m, err)
-		case err != nil:
-			v.call(m).Release() // it is as if the module were not there
-			continue
-		case v.action.Kind == wasm.Continue:
-			continue
-		case v.action.Kind == wasm.Reject:
-			return true, v.answer(w)
-		}
-		v.apply(&r.Header)
-		v.early(w.Header())
-		changed = v.redirect(r) || changed
-		if v.action.HasBody {
-			r.SetBytes(append([]byte(nil), v.action.Body...))
-			changed = true
-		}
-	}
-	if changed {
-		return false, v.o.Look(r)
-	}
-	return false, nil
-}
-
-// whole reads a body that was left with the client.
-func (v *visit) whole(r *infer.Request) error {
-	if !r.Left() {
-		return nil
-	}
-	most := int64(0)
-	for _, m := range v.set.By[wasm.OnRequest] {
-		if m.Wants(r.Path, r.Model) {
-			most = max(most, maxBody(m))
-		}
-	}
-	if err := r.ReadLeft(most); err != nil {
-		return err
-	}
-	return v.o.Look(r)
-}
-
-func maxBody(m *wasm.Attached) int64 {
-	if m.MaxBody > 0 {
-		return m.MaxBody
-	}
-	return DefaultMaxBody
-}
-
-// note counts a call, and logs what came of it if that is worth a line.
-func (v *visit) note(m *wasm.Attached, h wasm.Hook, begin time.Time, action string, err error) {
-	now := time.Now()
-	m.Counts.Count(now, now.Sub(begin), err)
-	if v.o.Saw != nil {
-		v.o.Saw(m, h, action, now.Sub(begin), err)
-	}
-	v.o.Metrics.called(m, h, now.Sub(begin), action, err)
 	if err != nil {
-		v.o.Log.Warn("a module failed", "module", m.Name, "hook", h.String(), "request", v.req.ID, "fail_closed", m.FailClosed, "err", err)
+		v.g.Metrics.failed(m.Name, h, err)
+		if left, ok := m.quiet.may(now); ok {
+			v.g.Log.Warn("a module failed", "module", m.Name, "hook", h.String(), "request", v.id, "fail_closed", m.FailClosed, "err", err, "not_logged", left)
+		}
 	}
-	if out := &v.call(m).Out; len(out.Text) > 0 {
-		v.o.Log.Info("a module writes", "module", m.Name, "hook", h.String(), "text", string(out.Text), "lost", out.Lost)
+	if out := &c.Out; len(out.Text) > 0 || out.Lost > 0 {
+		v.g.Log.Info("a module writes", "module", m.Name, "hook", h.String(), "request", v.id, "text", string(out.Text), "lost", out.Lost)
 	}
 }
 
-// closed is the error of a request that a module should have let in or kept out,
-// and could not.
-func closed(m *wasm.Attached, err error) error {
-	return &infer.Error{Status: http.StatusServiceUnavailable, Code: "wasm_module_failed", Err: err,
-		Msg: fmt.Sprintf("The module %q could not look at the request.", m.Name)}
+// A quiet lets a module's failures be logged once a second: a thousand a second
+// say no more than one.
+type quiet struct {
+	last atomic.Int64 // Unix seconds
+	left atomic.Int64 // lines that were not written since
 }
 
-// check holds that the action can be done.
-func (v *visit) check(h wasm.Hook) error {
-	a := &v.action
-	switch a.Kind {
-	case wasm.Reject:
-		if a.Status < 200 || a.Status > 599 {
-			a.Status = http.StatusBadRequest
-		}
-		return nil
-	case wasm.Continue:
-		return nil
+// may reports whether a line may be written at now, and how many were not.
+func (q *quiet) may(now time.Time) (left int64, ok bool) {
+	s := now.Unix()
+	if last := q.last.Load(); last == s || !q.last.CompareAndSwap(last, s) {
+		q.left.Add(1)
+		return 0, false
 	}
-	if h == wasm.OnResponse && a.Status != 0 && (a.Status < 200 || a.Status > 599) {
-		return badAction("the status %d", a.Status)
-	}
-	for _, fs := range [][]wasm.Field{a.Set, a.Add} {
-		for _, f := range fs {
-			var ok bool
-			if v.room, ok = h1.AppendField(v.room[:0], f.Name, f.Value); !ok {
-				return badAction("a header %.64q with the value %.64q", f.Name, f.Value)
-			}
-		}
-	}
-	return nil
-}
-
-func badAction(format string, args ...any) error {
-	return &wasm.CallError{Kind: "answer", Err: errors.New("its action has " + fmt.Sprintf(format, args...))}
-}
-
-// apply changes h as the action says. Fields that say where a message ends, or
-// are for one connection, are not a module's to change: they follow from the
-// body.
-func (v *visit) apply(h *infer.Header) {
-	a := &v.action
-	for _, n := range a.Remove {
-		if !framing(n) {
-			h.Del(n)
-		}
-	}
-	for _, f := range a.Set {
-		if !framing(f.Name) {
-			h.Set(f.Name, f.Value)
-		}
-	}
-	for _, f := range a.Add {
-		if !framing(f.Name) {
-			h.AddString(f.Name, f.Value)
-		}
-	}
-	for i := range a.Edits {
-		a.Edits[i].Apply(h)
-	}
-}
-
-// framing reports whether a field is about the message or the connection.
-func framing(name string) bool {
-	b := []byte(name)
-	return h1.IsHopByHop(b) || h1.EqualFold(b, "content-length")
+	return q.left.Swap(0), true
 }

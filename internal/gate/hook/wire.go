@@ -2,6 +2,8 @@ package hook
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -12,21 +14,27 @@ import (
 	"sluice/internal/wasm"
 )
 
-// A wire keeps an answer until the modules have seen it. One that streams passes
-// as it comes: it cannot be kept.
+// A wire keeps an answer until the modules have seen it, so that the client has
+// been sent nothing before. One that streams passes as it comes, or event by
+// event: it cannot be kept.
 type wire struct {
-	v      *visit
-	next   infer.Wire
+	v       *visit
+	next    infer.Wire    // the client's
+	splicer infer.Splicer // next as one, nil if it is none
+	fields  int           // of the header that there are before the answer
+
 	head   bool // the client asked for the header only
 	mode   mode
 	status int
-	body   []byte
-	long   bool // the body is longer than any module takes
-	stream bool // it comes in pieces that matter
+	body   []byte // that is kept; while events pass, what a module has made of one
+	stream bool   // it comes in pieces that matter
+	lines  bool   // they are lines, and not events
 
 	whole, chunks bool   // modules want answers that are whole; and events of streams
 	part          []byte // of an event that is not whole yet
-	ended         bool   // a module has ended the stream
+	looked        int    // bytes of it in which no event ends
+	skip          bool   // the rest of an event that was too long passes unseen
+	stop          error  // why nothing more is taken; nil while it is
 }
 
 type mode uint8
@@ -41,16 +49,27 @@ const (
 // longest is how much of a body's memory is kept for the next.
 const longest = 1 << 20
 
-func (w *wire) begin(v *visit, head, whole, chunks bool) {
+// maxEvent bounds an event that modules see.
+const maxEvent = 1 << 20
+
+// errFinished ends an answer of which a module wants no more to be sent.
+var errFinished = errors.New("a module has ended the answer")
+
+func (w *wire) start(v *visit, head, whole, chunks bool) {
 	w.v, w.head, w.whole, w.chunks = v, head, whole, chunks
+	v.client.Wrap(func(next infer.Wire) infer.Wire {
+		w.next = next
+		return next
+	})
+	w.splicer, _ = w.next.(infer.Splicer)
+	w.fields = w.next.Header().Len()
 }
 
 func (w *wire) reset() {
-	body := w.body[:0]
+	body, part := w.body[:0], w.part[:0]
 	if cap(body) > longest {
 		body = nil
 	}
-	part := w.part[:0]
 	if cap(part) > longest {
 		part = nil
 	}
@@ -60,49 +79,77 @@ func (w *wire) reset() {
 // Header implements infer.Wire.
 func (w *wire) Header() *infer.Header { return w.next.Header() }
 
-// WriteHeader implements infer.Wire.
-func (w *wire) WriteHeader(status int) {
-	w.stream = streams(w.next.Header())
+// decide says what is done with an answer whose header is there.
+func (w *wire) decide() mode {
+	t, _, _ := bytes.Cut(w.next.Header().Get("Content-Type"), []byte(";"))
+	t = bytes.TrimSpace(t)
+	w.lines = h1.EqualFold(t, "application/x-ndjson")
+	w.stream = w.lines || h1.EqualFold(t, "text/event-stream")
 	switch {
 	case len(w.v.begin) > 0, w.stream && w.whole && w.v.buffers():
-		w.mode, w.status = keeps, status
-		w.body = append(w.body, w.v.begin...)
+		return keeps
 	case w.stream && w.chunks:
-		w.mode = splits
-		w.next.Header().Del("Content-Length")
-		w.next.WriteHeader(status)
+		return splits
 	case w.stream || !w.whole:
-		w.mode = passes
-		w.next.WriteHeader(status)
+		return passes
+	}
+	return keeps
+}
+
+// WriteHeader implements infer.Wire.
+func (w *wire) WriteHeader(status int) {
+	w.mode, w.status = w.decide(), status
+	switch w.mode {
+	case keeps:
+		w.body = append(w.body, w.v.begin...)
+	case splits:
+		w.next.Header().Del("Content-Length")
+		w.commit()
 	default:
-		w.mode, w.status = keeps, status
+		w.commit()
 	}
 }
 
-// streams reports whether an answer comes in pieces that matter.
-func streams(h *infer.Header) bool {
-	t, _, _ := bytes.Cut(h.Get("Content-Type"), []byte(";"))
-	t = bytes.TrimSpace(t)
-	return h1.EqualFold(t, "text/event-stream") || h1.EqualFold(t, "application/x-ndjson")
+// commit sends the header.
+func (w *wire) commit() {
+	w.v.client.Served = w.v.inner.Served
+	w.v.client.Commit(w.status)
 }
+
+// Splices implements infer.Splicer: an answer that no module looks at passes as
+// it is.
+func (w *wire) Splices() bool {
+	return w.splicer != nil && (w.mode == passes || w.mode == undecided && w.decide() == passes) && w.splicer.Splices()
+}
+
+// Splice implements infer.Splicer.
+func (w *wire) Splice(framed []byte, n int) error { return w.splicer.Splice(framed, n) }
 
 // Write implements infer.Wire.
 func (w *wire) Write(b []byte) (int, error) {
+	if w.stop != nil {
+		return 0, w.stop
+	}
 	switch w.mode {
 	case passes:
 		return w.next.Write(b)
 	case splits:
 		return len(b), w.split(b)
 	}
-	most := 0
-	for _, m := range w.v.set.By[wasm.OnResponse] {
-		most = max(most, int(maxBody(m)))
+	most := int64(0)
+	for i := range w.v.calls {
+		if c := &w.v.calls[i]; c.of.at[wasm.OnResponse] {
+			most = max(most, c.of.most)
+		}
 	}
-	if len(w.body)+len(b) > most {
-		w.long = true // the rest need not be kept
-	} else if !w.long {
-		w.body = append(w.body, b...)
+	if most == 0 {
+		most = DefaultMaxBody
 	}
+	if int64(len(w.body)+len(b)) > most {
+		w.stop = tooLarge(http.StatusInternalServerError, fmt.Sprintf("The answer is longer than the modules take that are to see it: %d bytes.", most))
+		return 0, w.stop
+	}
+	w.body = append(w.body, b...)
 	return len(b), nil
 }
 
@@ -114,9 +161,6 @@ func (w *wire) Flush() error {
 	return nil
 }
 
-// maxEvent bounds an event that modules see; a longer one passes unseen.
-const maxEvent = 1 << 20
-
 // split shows the modules the events that are whole with b.
 func (w *wire) split(b []byte) error {
 	p := b
@@ -124,65 +168,115 @@ func (w *wire) split(b []byte) error {
 		w.part = append(w.part, b...)
 		p = w.part
 	}
-	for !w.ended {
-		event, rest, ok := sse.Cut(p)
+	for w.stop == nil {
+		event, rest, ok := w.cut(p)
 		if !ok {
 			break
 		}
-		p = rest
-		if err := w.event(event); err != nil {
-			return err
+		p, w.looked = rest, 0
+		var err error
+		if w.skip {
+			w.skip = false
+			_, err = w.next.Write(event)
+		} else {
+			err = w.event(event)
 		}
-	}
-	if w.ended {
-		p = nil
-	}
-	if len(p) > maxEvent {
-		_, err := w.next.Write(p)
-		p = nil
 		if err != nil {
 			return err
 		}
+	}
+	if w.stop != nil {
+		return w.stop
+	}
+	if len(p) > maxEvent {
+		if err := w.oversize(p); err != nil {
+			return err
+		}
+		p, w.looked = nil, 0
 	}
 	w.part = append(w.part[:0], p...)
 	return nil
 }
 
+// cut takes the first event off p, whose first w.looked bytes have none.
+func (w *wire) cut(p []byte) (event, rest []byte, ok bool) {
+	if w.lines {
+		i := bytes.IndexByte(p[w.looked:], '\n')
+		if i < 0 {
+			w.looked = len(p)
+			return nil, p, false
+		}
+		n := w.looked + i + 1
+		return p[:n], p[n:], true
+	}
+	event, rest, ok = sse.Cut(p[w.looked:])
+	if ok {
+		return p[:w.looked+len(event)], rest, true
+	}
+	// The next look begins with the line that is not whole. A CR at the end may
+	// be half of a line's end.
+	if n := len(bytes.TrimSuffix(p, []byte("\r"))); n > 0 {
+		w.looked = max(w.looked, bytes.LastIndexAny(p[:n], "\r\n")+1)
+	}
+	return nil, p, false
+}
+
+// oversize sends the beginning of an event that is too long to be seen, unless a
+// module that has to see it keeps the door.
+func (w *wire) oversize(p []byte) error {
+	v := w.v
+	for i := range v.calls {
+		c := &v.calls[i]
+		if w.skip || !c.wants(wasm.OnChunk) {
+			continue
+		}
+		err := &wasm.CallError{Kind: "size", Err: fmt.Errorf("an event of more than %d bytes cannot be shown to it", maxEvent)}
+		v.note(c, wasm.OnChunk, time.Now(), 0, err)
+		if c.of.FailClosed {
+			w.stop = closed(c.of, err)
+			return w.stop
+		}
+	}
+	w.skip = true
+	_, err := w.next.Write(p)
+	return err
+}
+
 // event shows the modules an event, each what the one before has made of it, and
 // sends what is left.
 func (w *wire) event(e []byte) error {
-	if len(bytes.TrimSpace(e)) == 0 {
-		_, err := w.next.Write(e)
-		return err
-	}
 	v := w.v
-	for _, m := range v.set.By[wasm.OnChunk] {
-		if !v.wants(m, wasm.OnChunk) {
+	for i := range v.calls {
+		c := &v.calls[i]
+		if len(bytes.TrimSpace(e)) == 0 {
+			break
+		}
+		if !c.wants(wasm.OnChunk) {
 			continue
 		}
 		begin := time.Now()
-		err := m.Module.OnChunk(v.ctx, v.call(m), e, &v.chunk)
-		v.note(m, wasm.OnChunk, begin, v.chunk.Kind.String(), err)
+		err := c.of.Module.OnChunk(v.ctx, &c.Call, e, &v.chunk)
+		if err == nil && int64(len(v.chunk.Data)) > c.of.most {
+			err = badAction("%d bytes in an event's place; at most %d are allowed", len(v.chunk.Data), c.of.most)
+		}
+		v.note(c, wasm.OnChunk, begin, int(v.chunk.Kind), err)
 		switch {
-		case err != nil && m.FailClosed:
-			w.ended = true
-			return closed(m, err)
+		case err != nil && c.of.FailClosed:
+			w.stop = closed(c.of, err)
+			return w.stop
 		case err != nil:
 			continue
 		}
 		switch v.chunk.Kind {
+		case wasm.Pass:
+			continue
 		case wasm.Drop:
 			return nil
 		case wasm.Finish:
-			w.ended = true
-			fallthrough
-		case wasm.Replace:
-			w.body = append(w.body[:0], v.chunk.Data...) // the next module's answer takes that memory
-			e = w.body
+			w.stop = errFinished
 		}
-		if w.ended || len(e) == 0 {
-			break
-		}
+		w.body = append(w.body[:0], v.chunk.Data...) // the next module's answer takes that memory
+		e = w.body
 	}
 	if len(e) == 0 {
 		return nil
@@ -191,48 +285,77 @@ func (w *wire) event(e []byte) error {
 	return err
 }
 
-// abort sends what there is of an event, because the answer broke off.
-func (w *wire) abort() {
-	if w.mode == splits && len(w.part) > 0 && !w.ended {
-		_, _ = w.next.Write(w.part)
-		w.part = w.part[:0]
+// finish ends an answer, of which the handler has said err. Of one that was kept,
+// the client has been sent nothing, so that it may still be an error.
+func (w *wire) finish(err error) error {
+	switch {
+	case w.stop == errFinished: //nolint:errorlint // it is told apart, not looked for
+		return w.next.Flush()
+	case w.stop != nil:
+		err = w.stop
 	}
-}
-
-// finish calls the modules for an answer that was kept, and sends what has
-// become of it.
-func (w *wire) finish() error {
-	switch w.mode {
-	case splits:
-		if len(w.part) > 0 && !w.ended { // a stream that ends without an empty line
-			return w.event(w.part)
+	if err != nil {
+		// What there is of an event goes unsent: the modules have not seen it.
+		if !w.v.client.Committed() {
+			w.next.Header().Cut(min(w.fields, w.next.Header().Len()))
 		}
-		return nil
+		return err
+	}
+	switch w.mode {
 	case undecided, passes:
 		return nil
+	case splits:
+		if len(w.part) > 0 { // a stream that ends without an empty line
+			return w.last(w.part)
+		}
+		return nil
 	}
+	return w.send()
+}
+
+// last shows the modules what a stream ends with.
+func (w *wire) last(e []byte) error {
+	if w.skip {
+		_, err := w.next.Write(e)
+		return err
+	}
+	if err := w.event(e); err != nil {
+		return err
+	}
+	return w.next.Flush()
+}
+
+// send calls the modules for an answer that was kept, and sends what has become
+// of it.
+func (w *wire) send() error {
 	h := w.next.Header()
 	body, err := w.modules(h)
 	if err != nil {
-		return w.fail(err)
+		h.Cut(min(w.fields, h.Len()))
+		return err
 	}
 	if w.stream && w.chunks { // what the others have made of it goes to those that want its events
 		w.mode = splits
 		h.Del("Content-Length")
-		w.next.WriteHeader(w.status)
+		w.commit()
 		if err := w.split(bytes.Clone(body)); err != nil {
-			return err
+			return w.finish(err)
 		}
-		return w.finish()
+		return w.finish(nil)
 	}
-	if w.head || w.status == http.StatusNoContent || w.status == http.StatusNotModified {
-		w.next.WriteHeader(w.status)
+	if w.status == http.StatusNoContent || w.status == http.StatusNotModified {
+		h.Del("Content-Length")
+		w.commit()
 		return w.next.Flush()
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.next.WriteHeader(w.status)
-	if _, err := w.next.Write(body); err != nil {
-		return err
+	if !w.head {
+		h.Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	w.commit()
+	if !w.head && len(body) > 0 {
+		if _, err := w.next.Write(body); err != nil {
+			return err
+		}
 	}
 	return w.next.Flush()
 }
@@ -240,25 +363,23 @@ func (w *wire) finish() error {
 // modules calls the modules and returns the body.
 func (w *wire) modules(h *infer.Header) ([]byte, error) {
 	v, body := w.v, w.body
-	if w.long {
-		return nil, &infer.Error{Status: http.StatusInternalServerError, Code: "wasm_body_too_large", Msg: "The answer is longer than the modules take."}
-	}
-	for _, m := range v.set.By[wasm.OnResponse] {
-		if !v.wants(m, wasm.OnResponse) || w.stream && !m.Module.Whole() {
+	for i := range v.calls {
+		c := &v.calls[i]
+		m := c.of
+		if !c.wants(wasm.OnResponse) || w.stream && !m.Module.Whole() {
 			continue
 		}
-		if int64(len(body)) > maxBody(m) {
-			return nil, &infer.Error{Status: http.StatusInternalServerError, Code: "wasm_body_too_large",
-				Msg: "The answer is longer than the module " + strconv.Quote(m.Name) + " takes."}
+		if int64(len(body)) > m.most {
+			return nil, tooLarge(http.StatusInternalServerError, fmt.Sprintf("The answer has %d bytes; the module %q takes at most %d.", len(body), m.Name, m.most))
 		}
 		v.resp = wasm.Response{Status: w.status, Header: h, Body: body}
 		begin := time.Now()
-		err := m.Module.OnResponse(v.ctx, v.call(m), &v.resp, &v.action)
+		err := m.Module.OnResponse(v.ctx, &c.Call, &v.resp, &v.action)
 		if err == nil {
-			err = v.check(wasm.OnResponse)
+			err = v.check(m, wasm.OnResponse)
 		}
-		v.note(m, wasm.OnResponse, begin, v.action.Kind.String(), err)
 		a := &v.action
+		v.note(c, wasm.OnResponse, begin, int(a.Kind), err)
 		switch {
 		case err != nil && m.FailClosed:
 			return nil, closed(m, err)
@@ -273,25 +394,8 @@ func (w *wire) modules(h *infer.Header) ([]byte, error) {
 		}
 		v.apply(h)
 		if a.HasBody {
-			body = append([]byte(nil), a.Body...)
+			body = bytes.Clone(a.Body)
 		}
 	}
 	return body, nil
-}
-
-// fail answers an error instead of what was kept. The Reply is committed by
-// then, so nobody else can.
-func (w *wire) fail(err error) error {
-	e := infer.AsError(err)
-	h := w.next.Header()
-	h.Reset()
-	h.Set("Content-Type", "application/json")
-	h.Set("X-SMG-Error-Code", e.Code)
-	body := `{"error":{"type":"server_error","code":` + strconv.Quote(e.Code) + `,"message":` + strconv.Quote(e.Msg) + `,"param":null}}`
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.next.WriteHeader(e.Status)
-	if _, werr := w.next.Write([]byte(body)); werr != nil {
-		return werr
-	}
-	return w.next.Flush()
 }
