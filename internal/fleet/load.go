@@ -98,8 +98,9 @@ func (w *Worker) Report(l *Load) bool {
 		until: l.At.Add(w.reg.stale).UnixNano(), span: int64(w.reg.stale + farAhead),
 		Sent: w.Sent(), Started: w.Started(), served: w.Served(),
 	}
-	w.meter.report(l)
-	w.judge(w.load.Swap(l), l)
+	old := w.load.Swap(l)
+	w.meter.report(l) // who sees that there is a report finds it
+	w.judge(old, l)
 	return true
 }
 

@@ -215,10 +215,11 @@ func (w *Worker) Breaker() *breaker.Breaker { return w.br }
 // Checks returns how many health checks w has passed and failed.
 func (w *Worker) Checks() (passed, failed uint64) { return w.checks[0].Load(), w.checks[1].Load() }
 
-// Started returns how many requests of this gateway w was ever given.
+// Started returns how many requests of this gateway w was ever given. One that is
+// just ending may be missing.
 func (w *Worker) Started() uint64 {
-	// Those that have ended are counted after they have left those in flight:
-	// read in this order, none is missed twice.
+	// It leaves those in flight before it is counted among those that have ended:
+	// read in this order, none is counted twice.
 	served := w.Served()
 	return served + uint64(max(w.InFlight(), 0))
 }

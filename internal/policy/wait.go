@@ -129,7 +129,8 @@ func (p *waits) shortest(ws crew, start, step, count int, now time.Time, c *Choi
 // full reports whether too many requests wait in w, by its last report.
 func (p *waits) full(w *fleet.Worker) bool {
 	l := w.Load()
-	return float64(l.Waiting) >= p.maxWaiting || float64(l.Waiting)+float64(w.Started()-l.Started) >= p.maxWaiting
+	since := max(int64(w.Started()-l.Started), 0) // one that is just ending may be missed in either
+	return float64(l.Waiting)+float64(since) >= p.maxWaiting
 }
 
 // atOnce is how many workers are looked at at once.

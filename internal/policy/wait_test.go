@@ -229,3 +229,20 @@ func TestTheRankThatWasAskedFor(t *testing.T) {
 		t.Errorf("it picked %v", w)
 	}
 }
+
+// TestARequestThatEndsFillsNobody holds that a worker is not thought to be full
+// because a request ended while those that it was given were counted.
+func TestARequestThatEndsFillsNobody(t *testing.T) {
+	s := DefaultSettings()
+	s.LeastLoad.MaxWaiting = 2
+	p, err := New("least_load", s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ws := workers(t, 1)
+	ws[0].Report(&fleet.Load{At: time.Now()})
+	ws[0].Load().Started++ // as it is if one was counted twice then, or is missed now
+	if w := p.Bind(ws).Pick(&infer.Request{Received: time.Now()}, new(Choice)); w != ws[0] {
+		t.Error("a worker without any request is full")
+	}
+}
