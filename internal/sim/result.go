@@ -15,6 +15,7 @@ type Result struct {
 	Gateways int     `json:"gateways"`
 	Seed     int64   `json:"seed"`
 	SLO      float64 `json:"slo_s,omitempty"`
+	Copies   int     `json:"copies,omitempty"` // of the trace that came at once; 0 for sessions
 	Requests int     `json:"requests"`
 	Time     float64 `json:"time_s"` // from the first arrival to the last
 	Input    float64 `json:"input_tokens_mean"`
@@ -65,7 +66,7 @@ type Capacity struct {
 func newResult(cfg *Config, w *workload, rows []Row) *Result {
 	r := &Result{
 		Workers: cfg.Workers, KVTokens: cfg.KVTokens, Speed: cfg.Speed, Gateways: cfg.Gateways, Seed: cfg.Seed, SLO: cfg.SLO.Seconds(),
-		Requests: len(w.requests), Time: w.last.Seconds(), Rows: rows,
+		Copies: w.copies, Requests: len(w.requests), Time: w.last.Seconds(), Rows: rows,
 	}
 	for i := range w.requests {
 		r.Input += float64(w.requests[i].input)

@@ -34,6 +34,7 @@ func (r *Result) columns() []column {
 		{head: token, name: "p99", value: thousand(func(w *Row) float64 { return w.TPOTP99 })},
 		{head: even, name: "prefill", value: func(w *Row) float64 { return w.Imbalance }, show: twoPlaces},
 		{head: even, name: "requests", value: func(w *Row) float64 { return w.ImbReqs }, show: twoPlaces, plain: true},
+		{name: "busy", value: func(w *Row) float64 { return w.Busy }, show: percent, plain: true},
 	}
 	if r.SLO > 0 {
 		head := "p90 ≤ " + strconv.FormatFloat(r.SLO, 'g', 4, 64) + " s up to"
@@ -169,6 +170,9 @@ func heads(cs []column, widths []int) string {
 // about says what was replayed.
 func (r *Result) about() [][2]string {
 	trace := fmt.Sprintf("%s requests in %s s, %s tokens in, %s out", grouped(r.Requests), grouped(int(r.Time+.5)), grouped(int(r.Input+.5)), grouped(int(r.Output+.5)))
+	if r.Copies > 1 {
+		trace += fmt.Sprintf(", %d copies", r.Copies)
+	}
 	if r.Trace != "" {
 		trace = printable(r.Trace) + ": " + trace
 	}

@@ -15,6 +15,7 @@ type workload struct {
 	starts   []int32   // those that come by the clock
 	block    int       // tokens
 	blocks   int       // different ones
+	copies   int       // of the trace; 0 for sessions
 	last     time.Duration
 }
 
@@ -201,6 +202,7 @@ func (b *builder) copies(t *tracefile.Trace) error {
 			n = max(1, b.cfg.Workers/4)
 		}
 	}
+	b.w.copies = n
 	tick := tickOf(rows)
 	for k := range n {
 		s, err := b.space(k == 0)
