@@ -162,7 +162,7 @@ func (s surroundings) Log(level int32, msg []byte) {
 func (s surroundings) Print(b []byte) { s.in.out.write(b) }
 
 // handleRequest calls the guest for r. If the request goes on, the instance is
-// the Call's until it is released.
+// the Call's until it is released, or used for another request.
 func (m *Module) handleRequest(in *instance, r *Request, a *Action) error {
 	a.reset()
 	x := in.http
@@ -170,6 +170,7 @@ func (m *Module) handleRequest(in *instance, r *Request, a *Action) error {
 		Method: r.Method, Path: r.Path, Query: r.Query, Proto: r.Proto, Client: r.Client, Header: r.Header, Body: r.Body, Answer: r.Answer,
 	}, &a.changes)
 	in.lines = 0
+	in.out.reset()
 	err := in.exports[OnRequest].call.CallWithStack(in.ctx, in.stack[:])
 	if err != nil {
 		x.End()
@@ -215,6 +216,7 @@ func (m *Module) resume(c *Call) *instance {
 	if in != nil {
 		c.held, c.holder = nil, nil
 		in.call, in.lines = c, 0
+		in.out.reset()
 		in.begin(m.engine.now.Load())
 	}
 	return in
@@ -249,7 +251,8 @@ func (m *Module) Wants(h Hook, c *Call) bool {
 	return c.held != nil
 }
 
-// Whole reports whether the guest wants an answer as a whole also if it streams.
+// Whole reports whether it is an http-wasm module: one that wants an answer wants
+// it as a whole, also if it streams.
 func (m *Module) Whole() bool { return m.code.http }
 
 // handleResponse calls the guest for an answer that it may change.

@@ -441,6 +441,9 @@ func TestHTTPWasmModulesThatCannotBe(t *testing.T) {
 		{"it traps when it starts", least("\x00"), "starting it: trap: unreachable"},
 		{"it does not end when it starts", least("\x03\x40\x0c\x00\x0b"), "starting it: timeout"},
 	}
+	if x := e.Inspect(ctx, guest, DefaultSettings()); x.Kind != "http-wasm module" || x.World != "http-wasm" || x.Refused != "" || len(x.Hooks) != 2 || len(x.Exports) != 0 || len(x.May) != 1 {
+		t.Errorf("what is told of the guest: %+v", x)
+	}
 	set := DefaultSettings()
 	set.Time = 50 * time.Millisecond
 	for _, tt := range tests {

@@ -8,11 +8,12 @@ import (
 
 	"sluice/internal/wasm/component"
 	"sluice/internal/wasm/core"
+	"sluice/internal/wasm/httpwasm"
 )
 
 // An Inspection is what can be told of a module.
 type Inspection struct {
-	Kind    string `json:"kind"` // component, core module, or what it begins with
+	Kind    string `json:"kind"` // component, http-wasm module, core module, or unknown
 	Size    int    `json:"size_bytes"`
 	Sum     string `json:"sha256"`
 	World   string `json:"world,omitempty"`
@@ -38,9 +39,9 @@ type InspectedFunc struct {
 	Type      string `json:"type,omitempty"`
 }
 
-// An InspectedImport is what a module wants of the host. Does is log, count,
-// state, store, output, time, chance or nothing: a function that finds nothing,
-// or ends the call.
+// An InspectedImport is what a module wants of the host. Does is request, log,
+// count, state, store, output, time, chance or nothing: a function that finds
+// nothing, or ends the call.
 type InspectedImport struct {
 	InspectedFunc
 	Does    string `json:"does,omitempty"`
@@ -124,15 +125,32 @@ func (x *Inspection) core(binary []byte) {
 	if err != nil {
 		return
 	}
+	http := httpwasm.Is(m)
+	if http {
+		x.Kind = "http-wasm module"
+	}
 	for _, e := range m.Exports {
-		if e.Kind == core.Func {
+		switch {
+		case e.Kind != core.Func:
+		case http && (e.Name == httpwasm.HandleRequest || e.Name == httpwasm.HandleResponse):
+			x.Hooks = append(x.Hooks, InspectedFunc{Name: e.Name})
+		default:
 			x.Exports = append(x.Exports, InspectedFunc{Name: e.Name})
 		}
 	}
-	for _, im := range m.Imports {
-		x.Imports = append(x.Imports, InspectedImport{InspectedFunc: InspectedFunc{Interface: im.Module, Name: im.Name, Type: im.Kind.String()}})
+	for i := range m.Imports {
+		im := &m.Imports[i]
+		f := InspectedImport{InspectedFunc: InspectedFunc{Interface: im.Module, Name: im.Name, Type: im.Kind.String()}}
+		if http {
+			f.Does = httpwasm.Does(im)
+			if _, err := httpwasm.Import(im); err != nil {
+				f.Refused = err.Error()
+			}
+		}
+		x.Imports = append(x.Imports, f)
 	}
 	x.Cores = append(x.Cores, inspectCore(m, 1))
+	x.may()
 }
 
 func inspectCore(m *core.Module, instances int) InspectedCore {

@@ -314,6 +314,7 @@ func (m *Module) Stats() Stats {
 // OnRequest calls the hook. a is filled if there is no error; an error is a
 // *CallError. The Module must have the hook.
 func (m *Module) OnRequest(ctx context.Context, c *Call, r *Request, a *Action) error {
+	c.Release()
 	in, err := m.enter(ctx, c)
 	if err != nil {
 		return err

@@ -171,3 +171,22 @@ func Import(im *core.Import) (Func, error) {
 		return fn.f, nil
 	}
 }
+
+// Does says in a word what an import is about: request, log, output, time or
+// chance; nothing for a function that finds nothing.
+func Does(im *core.Import) string {
+	switch im.Name {
+	case "log", "log_enabled":
+		return "log"
+	case "fd_write":
+		return "output"
+	case "clock_time_get", "clock_res_get":
+		return "time"
+	case "random_get":
+		return "chance"
+	}
+	if im.Module == hostModule {
+		return "request"
+	}
+	return "nothing"
+}
