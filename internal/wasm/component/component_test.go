@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -135,17 +136,33 @@ func TestAHugeTypeIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzLink holds that no binary makes the linker panic, or work for long.
+// FuzzLink holds that no binary makes the linker panic, work for long, or make
+// more memory than is right for its size, and that what it lets through can be
+// told and rewritten.
 func FuzzLink(f *testing.F) {
 	for _, g := range guests {
 		if b := guest(f, g); len(b) < 16<<10 {
 			f.Add(b)
 		}
+		f.Add(outline(f, guest(f, g)))
 	}
 	f.Add(append(bytes.Clone(Header), 7, 3, 1, 0x40, 0))
+	for _, b := range bombs {
+		f.Add(component(b.sections...))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		p, err := Link(b)
+		runtime.ReadMemStats(&after)
+		if got, most := after.TotalAlloc-before.TotalAlloc, uint64(mostMemory(len(b))); got > most {
+			t.Errorf("%d bytes make %d bytes of memory, at most %d are right", len(b), got, most)
+		}
 		if err != nil {
+			var e *core.Error
+			if !errors.Is(err, ErrNotComponent) && !errors.Is(err, core.ErrNotModule) && (!errors.As(err, &e) || e.Offset < 0 || e.Offset > len(b)) {
+				t.Errorf("an error without a place: %v", err)
+			}
 			return
 		}
 		for _, e := range p.Exports {
@@ -154,8 +171,22 @@ func FuzzLink(f *testing.F) {
 				t.Error("a function without a core type")
 			}
 		}
+		for _, in := range p.Instances {
+			if len(in.Imports) != len(p.Modules[in.Module].Imports) {
+				t.Error("an instance with imports that its module has not")
+			}
+			for _, it := range in.Imports {
+				if it.Builtin == nil && it.Instance >= len(p.Instances) {
+					t.Error("an import of an instance that is not there")
+				}
+			}
+		}
 	})
 }
+
+// mostMemory is how many bytes of memory reading a component of n bytes may take
+// in all.
+func mostMemory(n int) int { return 256*n + 16<<20 }
 
 func BenchmarkLink(b *testing.B) {
 	for _, g := range guests {
