@@ -278,6 +278,9 @@ func anthropicVersion(r *infer.Request) error {
 
 // temperature holds to the range of the API reference.
 func temperature(s string) error {
+	if len(s) == 1 && s <= "2" || len(s) == 3 && s < "2" && s[1] == '.' {
+		return nil // what nearly all ask for, as 1 or 0.7
+	}
 	switch t, err := strconv.ParseFloat(s, 64); {
 	case err != nil || t > 2:
 		return &infer.Error{Status: http.StatusBadRequest, Code: "decimal_above_max_value", Param: "temperature", Msg: "The temperature is above 2."}

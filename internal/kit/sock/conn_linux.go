@@ -66,6 +66,7 @@ func (c *Conn) onReadable(fd uintptr) (end bool) {
 			c.err = io.EOF
 			return true
 		}
+		yield()
 		done, err := r.Received(n)
 		if done || err != nil {
 			c.err = err
@@ -83,6 +84,7 @@ func (c *Conn) onReadable(fd uintptr) (end bool) {
 // write tries the socket, and waits only if it is full. Nobody but the owner,
 // who is here, closes the descriptor, so it is c's.
 func (c *Conn) write(b []byte, stall time.Duration) error {
+	yield()
 	n, errno := rawWrite(uintptr(c.fd), b)
 	switch {
 	case errno == 0 && n == len(b):
@@ -96,6 +98,7 @@ func (c *Conn) write(b []byte, stall time.Duration) error {
 }
 
 func (c *Conn) offer(b []byte) bool {
+	yield()
 	n, errno := rawWrite(uintptr(c.fd), b)
 	return errno == 0 && n == len(b)
 }
@@ -117,6 +120,7 @@ func (c *Conn) write2(a, b []byte, stall time.Duration) error {
 }
 
 func (c *Conn) try(a, b []byte) (int, error) {
+	yield()
 	n, errno := rawWritev(uintptr(c.fd), a, b)
 	switch errno {
 	case 0:
