@@ -133,8 +133,9 @@ func NewPrefixes(c CostConfig) *blocks.Budget { return blocks.NewBudget(int64(c.
 type costPicker struct {
 	*cost
 	ws      []*fleet.Worker
-	members []*costMember // of ws, each
-	at      []int32       // by slot, where in ws; -1 for none
+	meters  []*fleet.Meter // of ws, each
+	members []*costMember  // likewise
+	at      []int32        // by slot, where in ws; -1 for none
 }
 
 // A candidate is a worker that is priced.
@@ -158,6 +159,13 @@ func (p *costPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	cs := p.candidates(sh.room[:0], &b.match, start)
 	p.open(b, c, cs)
 	i := p.cheapest(b, cs, r.Received.UnixNano(), int(uint64(start)*uint64(len(cs))>>32))
+	for cs[i].part >= 0 && !p.holds(cs[i].at) {
+		// It has lost its cache. It was asked last, because that takes a look at
+		// five places, of which a popular prompt's holders have as many each. Who
+		// has less costs more, so nobody has lost to it who should not have.
+		cs[i].part = -1
+		i = p.cheapest(b, cs, r.Received.UnixNano(), int(uint64(start)*uint64(len(cs))>>32))
+	}
 	w := p.ws[cs[i].at]
 	c.Considered = len(cs)
 	if b.enter(c, w, cs[i].part); c.Hit > 0 {
@@ -224,21 +232,18 @@ func (p *costPicker) candidates(dst []candidate, m *blocks.Match, start uint32) 
 	return dst
 }
 
-// find returns where the worker is that has slot, -1 if it is none of ws, or has
-// lost what the index says of it.
+// find returns where the worker is that has slot, -1 if it is none of ws.
 func (p *costPicker) find(slot int32) int32 {
 	if int(slot) >= len(p.at) {
 		return -1
 	}
-	i := p.at[slot]
-	if i < 0 {
-		return -1
-	}
-	m := p.members[i]
-	if m.epoch.Load() != p.ws[i].Epoch() || m.era.Load() != p.index.Era(int(slot)) {
-		return -1
-	}
-	return i
+	return p.at[slot]
+}
+
+// holds reports whether what the index says of ws[i] is of its present cache.
+func (p *costPicker) holds(i int32) bool {
+	m, w := p.members[i], p.ws[i]
+	return m.epoch.Load() == w.Epoch() && m.era.Load() == p.index.Era(w.Slot())
 }
 
 // cheapest returns which of cs costs least, the first such from start on. Workers
@@ -247,10 +252,10 @@ func (p *costPicker) cheapest(b *bill, cs []candidate, now int64, start int) int
 	best, least := -1, math.Inf(1)
 	full, leastFull := start, math.Inf(1)
 	for range cs {
-		w := p.ws[cs[start].at]
-		price := b.price(w, cs[start].part)
+		at := cs[start].at
+		price := b.price(p.meters[at], cs[start].part)
 		switch {
-		case price < least && p.takes(w, now):
+		case price < least && p.takes(p.ws[at], now):
 			best, least = start, price
 		case price < leastFull:
 			full, leastFull = start, price
@@ -323,7 +328,7 @@ func (p *costPicker) open(b *bill, c *Choice, cs []candidate) {
 func (p *costPicker) crowding(cs []candidate) float64 {
 	least := int64(math.MaxInt64)
 	for _, k := range cs {
-		least = min(least, p.ws[k.at].Prefill())
+		least = min(least, p.meters[k.at].Prefill())
 	}
 	return 1 + min(crowded, float64(max(least, 0))/float64(max(p.learned.meanPrompt(), 1)))
 }
@@ -341,15 +346,15 @@ func (b *bill) share(part int32) (hit int32, duplicate float64) {
 	return b.match.Segments()[part].End, b.beyond[part]
 }
 
-// price returns what the request costs on w.
-func (b *bill) price(w *fleet.Worker, part int32) float64 {
+// price returns what the request costs on the worker of m.
+func (b *bill) price(m *fleet.Meter, part int32) float64 {
 	hit, duplicate := b.share(part)
-	return float64(max(w.Prefill(), 0)) + b.uncached(hit) + duplicate + b.slow(w)
+	return float64(max(m.Prefill(), 0)) + b.uncached(hit) + duplicate + b.slow(m)
 }
 
-// slow returns what the answer costs w's other requests.
-func (b *bill) slow(w *fleet.Worker) float64 {
-	return b.perRequest*float64(max(w.InFlight(), 0)) + b.perToken*float64(max(w.Context(), 0))
+// slow returns what the answer costs the other requests of the worker of m.
+func (b *bill) slow(m *fleet.Meter) float64 {
+	return b.perRequest*float64(max(m.InFlight(), 0)) + b.perToken*float64(max(m.Context(), 0))
 }
 
 // enter writes what the request costs on w into c.
@@ -357,7 +362,7 @@ func (b *bill) enter(c *Choice, w *fleet.Worker, part int32) {
 	hit, duplicate := b.share(part)
 	c.Hit = int(hit)
 	c.Uncached = int64(b.uncached(hit))
-	c.Queue, c.Duplicate, c.Decode = max(w.Prefill(), 0), duplicate, b.slow(w)
+	c.Queue, c.Duplicate, c.Decode = max(w.Prefill(), 0), duplicate, b.slow(w.Meter())
 	c.Price = float64(c.Queue+c.Uncached) + c.Duplicate + c.Decode
 }
 

@@ -33,7 +33,7 @@ func (p *cost) Bind(ws []*fleet.Worker) Picker {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.tables++
-	pick := &costPicker{cost: p, ws: ws, members: make([]*costMember, len(ws))}
+	pick := &costPicker{cost: p, ws: ws, meters: crewOf(ws).meters, members: make([]*costMember, len(ws))}
 	slots := 0
 	for i, w := range ws {
 		m := p.memberLocked(w)

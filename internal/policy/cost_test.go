@@ -251,7 +251,7 @@ func costAmongChanges(t *rapid.T) {
 			}
 			bound := tables[len(tables)-1]
 			for _, w := range bound.ws {
-				if m := bound.memberOf(w); m.epoch.Load() != w.Epoch() && bound.find(int32(w.Slot())) >= 0 {
+				if m := bound.memberOf(w); m.epoch.Load() != w.Epoch() && bound.holds(bound.find(int32(w.Slot()))) {
 					t.Fatalf("%s has restarted and is thought to have what it had", w.Base())
 				}
 			}
