@@ -170,6 +170,9 @@ func (a *App) Run(ctx context.Context) error {
 	defer a.ports.close()
 	defer a.transport.CloseIdleConnections()
 	a.warnIfOpen()
+	for _, sentence := range a.cfg.Idle() {
+		a.log.Warn("a setting has no effect", "why", sentence)
+	}
 	parts := []part{
 		{name: "log", run: a.lines.Run}, // first, so that the last request's line is written
 		{name: "route log", run: a.recording.run},

@@ -54,3 +54,23 @@ func LoadPolicySettings(args []string) (*policy.Settings, error) {
 	}
 	return cfg.PolicySettings(), nil
 }
+
+// Idle returns a sentence for each setting of c that changes nothing because of
+// another one. Such a configuration can be used, but is not what somebody meant.
+func (c *Config) Idle() []string {
+	var l []string
+	add := func(idle bool, sentence string) {
+		if idle {
+			l = append(l, sentence)
+		}
+	}
+	deaf := c.Workers.NoLoads && !c.Workers.EngineMetrics
+	add(c.Ranks.MinTokens && !c.Workers.DPAware, "dp-minimum-tokens-scheduler does nothing without dp-aware: no rank is known")
+	add(c.Workers.OverShed && !c.Workers.Protect, "worker-overload-shed does nothing with disable-worker-overload-protection: no worker counts as overloaded")
+	add(c.Workers.OverShed && deaf, "worker-overload-shed does nothing with disable-load-monitoring: no worker counts as overloaded")
+	add(c.LeastLoad.MaxWaiting > 0 && deaf, "least-load-max-waiting-requests does nothing with disable-load-monitoring: no worker says how many requests wait")
+	add(c.CacheAware.Spread < 1 && deaf, "balance-token-usage-threshold does nothing with disable-load-monitoring: no worker says how full its cache is")
+	add(c.CacheAware.Full < 1 && deaf, "overload-token-usage-threshold does nothing with disable-load-monitoring: no worker says how full its cache is")
+	add(c.CacheAware.Boundaries != "" && c.CacheAware.Index != "hash", "cache-boundaries does nothing without cache-index hash")
+	return l
+}
