@@ -26,7 +26,8 @@ what earlier ones left).
 
 Without --request it is called with 12 header lines and a body of --body-bytes.
 The time is of the whole call: giving the request, the module, reading its answer,
-and putting it back. It is measured on one core; a busy machine shows in p99.
+and putting it back. µs/call is the median; where the mean is far above it, the
+machine had other things to do.
 `
 
 // timeOptions are the flags of "sluice wasm bench".
@@ -274,10 +275,10 @@ func (r *timingMode) measure(ctx context.Context, most time.Duration, call func(
 func (t *timing) print(w io.Writer) error {
 	fmt.Fprintf(w, "%s, %s\n\n", t.Module, t.Hook)
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "isolation\tcalls\tµs/call\tp50\tp99\tmax\tallocs\tmemory\tload\t")
+	fmt.Fprintln(tw, "isolation\tcalls\tµs/call\tp99\tmax\tmean\tallocs\tmemory\tload\t")
 	for _, m := range t.Modes {
-		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.2f\t%.2f\t%.0f\t%.1f\t%s\t%.0f ms\t\n",
-			m.Isolation, m.Calls, m.Mean, m.P50, m.P99, m.Max, m.Allocs, memoryText(m.Memory), m.Load)
+		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.2f\t%.0f\t%.2f\t%.1f\t%s\t%.0f ms\t\n",
+			m.Isolation, m.Calls, m.P50, m.P99, m.Max, m.Mean, m.Allocs, memoryText(m.Memory), m.Load)
 	}
 	if err := tw.Flush(); err != nil {
 		return fmt.Errorf("printing the result: %w", err)

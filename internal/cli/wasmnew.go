@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"sluice/internal/config"
@@ -16,11 +18,11 @@ gateway, a build script, and requests to try it with.
   sluice wasm new my-module --lang rust
   sluice wasm new my-module --lang c --hooks on-request,on-end --dir /tmp/my-module
 
-  rust    rustc and its target wasm32-unknown-unknown     60 KB, 3 to 5 µs a call
-  c       clang and wasm-ld                                5 KB, 1 to 2 µs
-  go      Go 1.24                                           2 MB, 40 µs
-  tinygo  TinyGo 0.35                                      40 KB
-  js      Node.js, and npm install once                    12 MB, 300 µs
+  rust    rustc and its target wasm32-unknown-unknown    35 KB, about 5 µs a call
+  c       clang and wasm-ld                               5 KB, 1 to 2 µs
+  go      Go 1.24                                         2 MB, 20 to 50 µs
+  tinygo  TinyGo 0.35                                     between C and Rust
+  js      Node.js, and npm install once                  12 MB, some 100 µs
 
 The build needs no network once the compiler is there (js: npm install, once).
 `
@@ -74,15 +76,19 @@ func wasmNew(args []string, std streams) int {
 	return exitOK
 }
 
-// withNearest adds what was perhaps meant.
+// withNearest adds to each line of err what was perhaps meant.
 func withNearest(err error, m scaffold.Module) error {
-	if n := config.Nearest(m.Lang, scaffold.Languages()); n != "" && n != m.Lang {
-		return fmt.Errorf("%w; did you mean --lang %s?", err, n)
-	}
-	for _, h := range m.Hooks {
-		if n := config.Nearest(h, scaffold.Hooks()); n != "" && n != h {
-			return fmt.Errorf("%w; did you mean %s?", err, n)
+	lines := strings.Split(err.Error(), "\n")
+	for i, l := range lines {
+		for _, given := range append(m.Hooks, m.Lang) {
+			known := scaffold.Hooks()
+			if given == m.Lang {
+				known = scaffold.Languages()
+			}
+			if n := config.Nearest(given, known); n != "" && n != given && strings.Contains(l, strconv.Quote(given)) {
+				lines[i] += "; did you mean " + n + "?"
+			}
 		}
 	}
-	return err
+	return errors.New(strings.Join(lines, "\n"))
 }

@@ -64,6 +64,7 @@ type InspectedCore struct {
 // registration would.
 func (e *Engine) Inspect(ctx context.Context, binary []byte, set Settings) *Inspection {
 	x := &Inspection{Kind: "unknown", Size: len(binary), Sum: Sum(binary)}
+	x.Hooks, x.Exports, x.Imports, x.Cores, x.May = []InspectedFunc{}, []InspectedFunc{}, []InspectedImport{}, []InspectedCore{}, []string{} // for JSON
 	switch {
 	case component.Is(binary):
 		x.Kind = "component"

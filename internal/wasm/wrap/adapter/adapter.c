@@ -4,9 +4,8 @@
 //
 // It has no memory of its own: everything is in the program's. Where a function
 // of preview 2 needs room for its result, that of the caller's is taken, and put
-// back. Nothing here may take the address of a local variable, so that no stack
-// is needed; adapter_test.go holds that the module defines no data and no
-// globals.
+// back. Nothing here may take the address of a local variable, or be a variable
+// outside of functions: there is no stack and no data. wrap_test.go holds that.
 //
 // build.sh compiles it to adapter.wasm.
 #include <stdint.h>

@@ -1,0 +1,204 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/internal/wasm/component"
+)
+
+const examples = "../../examples/wasm/"
+
+func TestWasmSaysWhatToDoNext(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	core := file("core.wasm", coreOf(t, examples+"rate-limit/rate-limit.wasm"))
+	api := examples + "api-key/api-key.wasm"
+	request := "POST /v1/chat/completions HTTP/1.1\n\n{}\n"
+	tests := []struct {
+		name string
+		args []string
+		code int
+		want string // in what it prints
+	}{
+		{"nothing", []string{"wasm"}, exitOK, "From nothing to a module that runs"},
+		{"a command that is misspelt", []string{"wasm", "insect"}, exitUsage, "did you mean inspect?"},
+		{"a flag before the command", []string{"wasm", "--json", "inspect"}, exitUsage, "stands before the command"},
+		{"a flag that is misspelt", []string{"wasm", "test", api, "--requst", "x"}, exitUsage, "did you mean --request?"},
+		{"no file", []string{"wasm", "inspect"}, exitUsage, "the module's file is missing"},
+		{"two files", []string{"wasm", "inspect", "a", "b"}, exitUsage, "want one"},
+		{"a file that is not there", []string{"wasm", "inspect", "x.wasm"}, exitFailed, "build script makes it"},
+		{"no requests", []string{"wasm", "test", api}, exitUsage, "request is missing"},
+		{"a file of nothing", []string{"wasm", "test", api, "--request", file("empty", "\n\n")}, exitFailed, "it has no request"},
+		{"a line that is no header", []string{"wasm", "test", api, "--request", file("bad", "POST / HTTP/1.1\nHost\n")}, exitFailed, "line 2: \"Host\" is no header line"},
+		{"an answer to nothing", []string{"wasm", "test", api, "--request", file("answer", "HTTP/1.1 200 OK\n\n{}\n")}, exitFailed, "line 1: an answer stands before any request"},
+		{"two answers", []string{"wasm", "test", api, "--request", file("two", request+"###\nHTTP/1.1 200 OK\n\n###\nHTTP/1.1 200 OK\n")}, exitFailed, "line 8: the request of line 1 has an answer already, at line 5"},
+		{"a core module", []string{"wasm", "inspect", core}, exitFailed, "sluice wasm wrap " + core},
+		{"a core module to be tried", []string{"wasm", "test", core, "--request", file("one", request)}, exitFailed, "sluice wasm wrap " + core},
+		{"a component to be wrapped", []string{"wasm", "wrap", api, "--out", filepath.Join(dir, "out")}, exitFailed, "a component already"},
+		{"nowhere to wrap to", []string{"wasm", "wrap", core}, exitUsage, "out is missing"},
+		{"no language", []string{"wasm", "new", "my-module", "--dir", dir + "/a"}, exitUsage, "none of rust, tinygo, go, c, js"},
+		{"a language that is misspelt", []string{"wasm", "new", "my-module", "--lang", "rsut", "--dir", dir + "/a"}, exitUsage, "did you mean rust?"},
+		{"a hook that is misspelt", []string{"wasm", "new", "my-module", "--lang", "c", "--hooks", "on-requst", "--dir", dir + "/a"}, exitUsage, "did you mean on-request?"},
+		{"a folder that has something", []string{"wasm", "new", "my-module", "--lang", "c", "--dir", dir}, exitFailed, "name another folder with --dir"},
+		{"a hook that the module has not", []string{"wasm", "bench", api, "--hook", "on-chunk"}, exitFailed, "sluice wasm inspect shows which it has"},
+		{"a time too short", []string{"wasm", "bench", api, "--duration", "1ms"}, exitUsage, "want 10ms or more"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			code, out, err := run(tt.args...)
+			if code != tt.code || !strings.Contains(out+err, tt.want) {
+				t.Errorf("exit code %d, want %d, and %q in:\n%s%s", code, tt.code, tt.want, out, err)
+			}
+		})
+	}
+	for _, c := range wasmCommands() {
+		if code, out, _ := run("wasm", c.name, "--help"); code != exitOK || !strings.Contains(out, "  sluice wasm "+c.name) {
+			t.Errorf("sluice wasm %s --help: exit code %d, without an example:\n%s", c.name, code, out)
+		}
+	}
+}
+
+// coreOf returns the core module that a component was made of.
+func coreOf(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := component.Link(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(p.Modules[0].Binary)
+}
+
+// TestWrapMakesWhatIsCommitted: the components of the examples are what wrap
+// makes of their core modules.
+func TestWrapMakesWhatIsCommitted(t *testing.T) {
+	for _, name := range []string{"api-key", "rate-limit", "header-routing", "redact", "request-log"} {
+		path := examples + name + "/" + name + ".wasm"
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		core, out := filepath.Join(dir, "core.wasm"), filepath.Join(dir, "out.wasm")
+		if err := os.WriteFile(core, []byte(coreOf(t, path)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if code, _, err := run("wasm", "wrap", core, "--out", out); code != exitOK {
+			t.Fatalf("%s: exit code %d: %s", name, code, err)
+		}
+		if got, err := os.ReadFile(out); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: another component of %d bytes, want %d; make wasm-examples makes them anew (%v)", name, len(got), len(want), err)
+		}
+	}
+}
+
+func TestInspectTellsWhatAModuleMay(t *testing.T) {
+	code, out, err := run("wasm", "inspect", examples+"request-log/request-log.wasm")
+	if code != exitOK {
+		t.Fatalf("exit code %d: %s", code, err)
+	}
+	for _, want := range []string{"kind        component", "world       sluice:gateway", "hook        on-end", "sluice:gateway/host@0.1.0  ", "see the time", "print to the gateway's log", "may not     open files"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("it does not say %q:\n%s", want, out)
+		}
+	}
+	code, out, _ = run("wasm", "inspect", examples+"header-routing/header-routing.wasm")
+	if code != exitOK || strings.Contains(out, "may  ") {
+		t.Errorf("exit code %d; a module that imports nothing may nothing:\n%s", code, out)
+	}
+}
+
+func TestInspectTellsWhyAModuleIsRefused(t *testing.T) {
+	broken, err := os.ReadFile(examples + "api-key/api-key.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "broken.wasm")
+	if err := os.WriteFile(path, broken[:len(broken)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, _ := run("wasm", "inspect", path, "--json")
+	var got struct{ Kind, Refused string }
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	if code != exitFailed || got.Kind != "component" || !strings.Contains(got.Refused, "at offset") {
+		t.Errorf("exit code %d, %+v; want where it is broken", code, got)
+	}
+}
+
+// TestTryShowsWhatFails: a module that traps is reported, and the exit code tells.
+func TestTryShowsWhatFails(t *testing.T) {
+	request := filepath.Join(t.TempDir(), "spin.http")
+	if err := os.WriteFile(request, []byte("POST /v1/chat/completions?trap HTTP/1.1\n\n"+`{"model":"m1","messages":[{"role":"user","content":"hello"}]}`+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	module := "../wasm/component/testdata/c-spin-smg.component.wasm"
+	code, out, _ := run("wasm", "test", module, "--request", request)
+	if code != exitFailed || !strings.Contains(out, "on-request    failed") || !strings.Contains(out, "trap: ") || !strings.Contains(out, "client gets   200") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	code, out, _ = run("wasm", "test", module, "--request", request, "--fail-closed")
+	if code != exitFailed || !strings.Contains(out, "client gets   503 wasm_module_failed") {
+		t.Errorf("fail-closed: exit code %d:\n%s", code, out)
+	}
+}
+
+func TestBenchComparesIsolations(t *testing.T) {
+	code, out, err := run("wasm", "bench", examples+"rate-limit/rate-limit.wasm", "--duration", "20ms", "--json")
+	if code != exitOK {
+		t.Fatalf("exit code %d: %s", code, err)
+	}
+	var got timing
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range got.Modes {
+		names = append(names, m.Isolation)
+		if m.Calls == 0 || m.P50 <= 0 || m.Failed > 0 {
+			t.Errorf("%+v: want calls, none of which failed", m)
+		}
+	}
+	if got.Hook != "on-request" || strings.Join(names, " ") != "snapshot fresh shared" {
+		t.Errorf("%s, %v", got.Hook, names)
+	}
+	if code, out, _ := run("wasm", "bench", examples+"redact/redact.wasm", "--duration", "20ms", "--hook", "on-chunk", "--request", examples+"redact/test.http"); code != exitOK || !strings.Contains(out, "redact.wasm, on-chunk") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}
+
+func TestBodiesAreCutToWhatDiffers(t *testing.T) {
+	f := func(old, now string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, c := range diffBody([]byte(old), []byte(now)) {
+			got = append(got, c.Op+c.Text)
+		}
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("%q, %q: %q, want %q", old, now, got, want)
+		}
+	}
+	f("same", "same")
+	f("a", "b", "-a", "+b")
+	f("a", "", "-a")
+	f("", "b", "+b")
+	f("aa", "aaa", "-aa", "+aaa")
+	long := strings.Repeat("x", 100)
+	f(long+"old"+long, long+"new"+long, "-…"+long[:24]+"old"+long[:24]+"…", "+…"+long[:24]+"new"+long[:24]+"…")
+	f("event\n\n", "other\n\n", "-event", "+other")
+}
