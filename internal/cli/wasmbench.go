@@ -36,6 +36,7 @@ type timeOptions struct {
 	Request  string        `flag:"request" help:"file with a request, and its answer, to call it with; as for sluice wasm test"`
 	Body     int           `flag:"body-bytes" help:"size of the body, if there is no --request"`
 	Duration time.Duration `flag:"duration" help:"for how long each isolation is measured"`
+	Config   string        `flag:"config" help:"what an http-wasm module gets as its configuration"`
 	JSON     bool          `flag:"json" help:"print the result as JSON"`
 }
 
@@ -180,7 +181,7 @@ func timeModule(ctx context.Context, opt timeOptions, module []byte, with *input
 
 func timeMode(ctx context.Context, e *wasm.Engine, opt timeOptions, module []byte, with *input, is wasm.Isolation) (*timingMode, string, error) {
 	set := wasm.DefaultSettings()
-	set.Isolation = is
+	set.Isolation, set.Config = is, opt.Config
 	begin := time.Now()
 	m, err := e.Load(ctx, module, set)
 	if err != nil {
@@ -216,6 +217,7 @@ func callOf(m *wasm.Module, name string, with *input) (string, func(context.Cont
 	c := &wasm.Call{Model: with.model, Store: wasm.NewStore()}
 	a, ca := new(wasm.Action), new(wasm.ChunkAction)
 	return hookName(h), func(ctx context.Context) error {
+		defer c.Release() // an http-wasm module's instance is the request's
 		switch h {
 		case wasm.OnRequest:
 			return m.OnRequest(ctx, c, &with.request, a)

@@ -25,7 +25,8 @@ The exit code is 1 if the module would be refused.
 // wasmInspect tells what a module is.
 func wasmInspect(args []string, std streams) int {
 	opt := struct {
-		JSON bool `flag:"json" help:"print the result as JSON"`
+		Config string `flag:"config" help:"what an http-wasm module gets as its configuration"`
+		JSON   bool   `flag:"json" help:"print the result as JSON"`
 	}{}
 	fs := flagsOf("wasm inspect", &opt)
 	if wantsHelp(args) {
@@ -47,7 +48,9 @@ func wasmInspect(args []string, std streams) int {
 	defer stop()
 	ctx, end := untilSignal()
 	defer end()
-	x := e.Inspect(ctx, b, wasm.DefaultSettings())
+	set := wasm.DefaultSettings()
+	set.Config = opt.Config
+	x := e.Inspect(ctx, b, set)
 	if x.Refused != "" {
 		x.Refused = noComponent(file, errors.New(x.Refused)).Error()
 	}

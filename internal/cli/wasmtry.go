@@ -50,6 +50,7 @@ type tryOptions struct {
 	Request   string `flag:"request" help:"file with requests and answers"`
 	Isolation string `flag:"isolation" choices:"snapshot,fresh,shared" help:"how instances are shared between calls"`
 	Closed    bool   `flag:"fail-closed" help:"refuse a request if the module fails, instead of going on without it"`
+	Config    string `flag:"config" help:"what an http-wasm module gets as its configuration"`
 	JSON      bool   `flag:"json" help:"print the result as JSON"`
 }
 
@@ -155,7 +156,7 @@ func try(ctx context.Context, opt tryOptions, file string, module []byte, turns 
 	reg := wasm.NewRegistry(e, "", slog.New(slog.DiscardHandler))
 	defer reg.Close()
 	spec := wasm.Spec{Name: strings.TrimSuffix(filepath.Base(file), ".wasm"), Settings: wasm.DefaultSettings(), FailClosed: opt.Closed}
-	spec.Settings.Isolation = wasm.Isolation(opt.Isolation)
+	spec.Settings.Isolation, spec.Settings.Config = wasm.Isolation(opt.Isolation), opt.Config
 	m, err := reg.Add(ctx, spec, module)
 	if err != nil {
 		return nil, err
