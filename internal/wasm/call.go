@@ -307,7 +307,9 @@ func lift(mem api.Memory, at uint32, a *Action) error {
 		switch b[4] {
 		case 0:
 		case 1:
-			a.Status = int(le.Uint16(b[6:]))
+			if a.Status = int(le.Uint16(b[6:])); a.Status == 0 {
+				a.Status = NoStatus
+			}
 		default:
 			return failed(errAnswer, "its action has a status of form %d", b[4])
 		}

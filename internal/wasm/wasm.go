@@ -53,11 +53,14 @@ const (
 // String is the kind as the contract calls it.
 func (k Kind) String() string { return [...]string{"continue", "reject", "modify"}[k] }
 
+// NoStatus is a status of 0, where 0 stands for none.
+const NoStatus = -1
+
 // An Action is a guest's answer. Its slices share memory that is the Action's
 // own; they are good until it is used for another call.
 type Action struct {
 	Kind   Kind
-	Status int // of Reject; of Modify, 0 for none
+	Status int // of Reject; of Modify, 0 for none, and NoStatus for one of 0
 
 	// Of Modify, to be applied in this order.
 	Remove  []string

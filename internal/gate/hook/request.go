@@ -142,7 +142,7 @@ func (v *visit) check(m *module, h wasm.Hook) error {
 		return nil
 	}
 	if h == wasm.OnResponse && a.Status != 0 && !isStatus(a.Status) {
-		return badAction("the status %d; want 200 to 599", a.Status)
+		return badAction("the status %d; want 200 to 599", max(a.Status, 0))
 	}
 	if int64(len(a.Body)) > m.most {
 		return badAction("a body of %d bytes; at most %d are allowed", len(a.Body), m.most)

@@ -1,0 +1,702 @@
+package hook
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice/internal/infer"
+	"sluice/internal/kit/metric"
+	"sluice/internal/wasm"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A house is a gate with modules. The module of the tests does what a request's
+// query says (internal/wasm/testdata/every.c).
+type house struct {
+	gate    infer.Gate
+	modules *wasm.Registry
+	metrics *metric.Registry
+	log     *notes
+	known   map[string]bool // metrics that failures has told of
+}
+
+// notes are what is logged.
+type notes struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (n *notes) Write(p []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.b.Write(p)
+}
+
+func (n *notes) String() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.b.String()
+}
+
+func newHouse(t testing.TB) *house {
+	t.Helper()
+	h := &house{metrics: metric.NewRegistry([]float64{0.001, 1}), log: new(notes)}
+	log := slog.New(slog.NewTextHandler(h.log, nil))
+	e, err := wasm.NewEngine("", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	h.modules = wasm.NewRegistry(e, "", log)
+	t.Cleanup(func() {
+		h.modules.Close()
+		cancel()
+		<-done
+	})
+	m := new(Metrics)
+	metric.Fill(h.metrics, m)
+	h.gate = Gate(Options{Modules: h.modules, Look: lookAt, Log: log, Metrics: m})
+	return h
+}
+
+// lookAt is what the front does with a body.
+func lookAt(r *infer.Request) error {
+	var body struct{ Model string }
+	if err := json.Unmarshal(r.Body, &body); err != nil {
+		return &infer.Error{Status: http.StatusBadRequest, Code: "json_parse_error", Err: err}
+	}
+	r.Model = body.Model
+	return nil
+}
+
+var everything = sync.OnceValues(func() ([]byte, error) { return os.ReadFile("../../wasm/testdata/every.wasm") })
+
+// add loads the module of the tests. Each further one is another component: its
+// bytes end with a section that says nothing.
+func (h *house) add(t testing.TB, name string, change func(*wasm.Spec)) *wasm.Attached {
+	t.Helper()
+	b, err := everything()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := byte(len(h.modules.Set().All))
+	b = append(slices.Clone(b), 0, 3, 1, 'n', n) // a custom section called n
+	s := wasm.Spec{Name: name, Settings: wasm.DefaultSettings()}
+	s.Settings.Time = 100 * time.Millisecond
+	if change != nil {
+		change(&s)
+	}
+	m, err := h.modules.Add(t.Context(), s, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+const chat = `{"model":"m","messages":[]}`
+
+// newRequest is one with a query.
+func newRequest(query string) *infer.Request {
+	r := &infer.Request{ID: "id", Method: "POST", Path: "/v1/chat/completions", Query: query, Endpoint: infer.Chat, Received: time.Now(), Model: "m"}
+	r.Header.AddString("Content-Type", "application/json")
+	r.Header.AddString("X-Gone", "soon")
+	r.Header.AddString("x-set", "old")
+	r.SetBytes([]byte(chat))
+	return r
+}
+
+// ask sends a request past the gate to next, and answers errors as the server
+// does.
+func (h *house) ask(r *infer.Request, next infer.HandlerFunc) (*client, error) {
+	c := new(client)
+	w := infer.NewReply(c)
+	err := h.gate(next).Serve(context.Background(), r, w)
+	if err != nil && !w.Committed() {
+		e := infer.AsError(err)
+		_ = w.Send(e.Status, "text/plain", []byte(e.Code))
+	}
+	return c, err
+}
+
+// scrape returns the metrics that begin with a text, without those that are 0.
+func (h *house) scrape(begin string) []string {
+	rec := httptest.NewRecorder()
+	h.metrics.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	var lines []string
+	for l := range strings.Lines(rec.Body.String()) {
+		if l = strings.TrimSpace(l); strings.HasPrefix(l, begin) && !strings.HasSuffix(l, " 0") {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+// failures are the kinds of failures at a hook that have been counted since the
+// last call.
+func (h *house) failures(hook wasm.Hook) (kinds []string) {
+	for _, l := range h.scrape("sluice_wasm_errors_total") {
+		if h.known[l] {
+			continue
+		}
+		if h.known == nil {
+			h.known = make(map[string]bool)
+		}
+		h.known[l] = true
+		_, kind, _ := strings.Cut(l, `kind="`)
+		kind, _, _ = strings.Cut(kind, `"`)
+		if !strings.Contains(l, `hook="`+hook.String()+`"`) {
+			kind = "of another hook: " + kind
+		}
+		kinds = append(kinds, kind)
+	}
+	return kinds
+}
+
+// has reports whether one of lines begins so.
+func has(lines []string, begin string) bool {
+	return slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, begin) })
+}
+
+// whole fails unless no instance is missing.
+func (h *house) whole(t *testing.T) {
+	t.Helper()
+	for _, m := range h.modules.Set().All {
+		if s := m.Module.Stats(); s.Idle != s.Instances || s.Idle == 0 {
+			t.Errorf("module %s: %d of %d instances stand ready", m.Name, s.Idle, s.Instances)
+		}
+	}
+}
+
+// seen is what a worker is sent.
+func seen(r *infer.Request) string {
+	s := r.Model + " " + string(r.Body)
+	for _, f := range r.Header.Fields() {
+		if n := strings.ToLower(string(f.Name)); n != "content-type" && n != "x-seen" {
+			s += " " + n + "=" + string(f.Value)
+		}
+	}
+	return s
+}
+
+// TestWhatBecomesOfARequest holds what a module's action does to a request, and
+// that one that cannot be done is a failure of the module: the request goes on as
+// it was, or is refused.
+func TestWhatBecomesOfARequest(t *testing.T) {
+	const was = "m " + chat + " x-gone=soon x-set=old"
+	tests := []struct {
+		does, want string // the status alone if it is refused; else what the worker gets
+		kind       string // of failure, "" for none
+	}{
+		{"", was, ""},
+		{"reject", "403", ""},
+		{"reject-0", "400", ""},
+		{"reject-999", "400", ""},
+		{"headers", "m " + chat + " x-set=new x-more=1 x-more=2", ""},
+		{"body", `other {"model":"other","messages":[{"role":"user","content":"a longer text than there was"}]} x-gone=soon x-set=old`, ""},
+		{"tell", was + " x-model=m", ""},
+		{"framing", was, ""},
+		{"chunked", was, ""},
+		{"nonsense", was, "answer"},
+		{"no-body", was, "answer"},
+		{"huge-body", was, "answer"},
+		{"line-end", was, "answer"},
+		{"control", was, "answer"},
+		{"bad-name", was, "answer"},
+		{"no-name", was, "answer"},
+		{"not-utf8", was, "answer"},
+		{"outside", was, "answer"},
+		{"huge-list", was, "answer"},
+		{"bad-form", was, "answer"},
+		{"trap", was, "trap"},
+		{"spin", was, "timeout"},
+		{"deep", was, "stack"},
+		{"bomb", was, ""},
+		{"lines", was, ""},
+	}
+	for _, closed := range []bool{false, true} {
+		h := newHouse(t)
+		h.add(t, "m", func(s *wasm.Spec) { s.FailClosed = closed })
+		for _, tt := range tests {
+			t.Run(fmt.Sprintf("%s/closed=%t", tt.does, closed), func(t *testing.T) {
+				worked := ""
+				c, err := h.ask(newRequest("request="+tt.does), func(_ context.Context, r *infer.Request, w *infer.Reply) error {
+					worked = seen(r)
+					return w.Send(200, "text/plain", []byte("ok"))
+				})
+				want, status := tt.want, 200
+				switch {
+				case tt.kind != "" && closed:
+					want, status = "", 503
+				case len(tt.want) == 3:
+					_, _ = fmt.Sscan(tt.want, &status)
+					want = ""
+				}
+				if worked != want || c.status != status {
+					t.Errorf("got %d, the worker %q (%v)\nwant %d and %q", c.status, worked, err, status, want)
+				}
+				if status == 503 && c.body.String() != "wasm_module_failed" {
+					t.Errorf("the client is told %q", c.body.String())
+				}
+				if status >= 400 && status < 500 && c.got("Content-Length") != fmt.Sprint(status, " Content-Length=0 ") {
+					t.Errorf("a rejected request is answered %q", c.got("Content-Length"))
+				}
+				if got := strings.Join(h.failures(wasm.OnRequest), " "); got != tt.kind {
+					t.Errorf("counted: %q, want %q", got, tt.kind)
+				}
+				h.whole(t)
+			})
+		}
+	}
+}
+
+// TestWhatBecomesOfAnAnswer is the same for answers. The client gets the right
+// length, and has been sent nothing before the module has spoken.
+func TestWhatBecomesOfAnAnswer(t *testing.T) {
+	const was = `200 content-length=13 x-gone=soon {"said":"hi"}`
+	tests := []struct {
+		does, want string // status, length, fields, body
+		kind       string // of failure, "" for none
+	}{
+		{"", was, ""},
+		{"body", `200 content-length=24 x-gone=soon {"said":"another thing"}`, ""},
+		{"no-body", `200 content-length=0 x-gone=soon `, ""},
+		{"status", `201 content-length=13 x-gone=soon {"said":"hi"}`, ""},
+		{"status-0", was, "answer"},
+		{"status-204", `204 x-gone=soon `, ""},
+		{"status-999", was, "answer"},
+		{"reject", `403 content-length=13 x-gone=soon {"said":"hi"}`, ""},
+		{"reject-999", `400 content-length=13 x-gone=soon {"said":"hi"}`, ""},
+		{"headers", `200 content-length=13 x-set=new x-more=1 x-more=2 {"said":"hi"}`, ""},
+		{"framing", was, ""},
+		{"chunked", was, ""},
+		{"line-end", was, "answer"},
+		{"huge-body", was, "answer"},
+		{"outside", was, "answer"},
+		{"trap", was, "trap"},
+		{"spin", was, "timeout"},
+		{"deep", was, "stack"},
+	}
+	for _, closed := range []bool{false, true} {
+		h := newHouse(t)
+		h.add(t, "m", func(s *wasm.Spec) { s.FailClosed = closed })
+		for _, tt := range tests {
+			t.Run(fmt.Sprintf("%s/closed=%t", tt.does, closed), func(t *testing.T) {
+				c, err := h.ask(newRequest("response="+tt.does), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+					w.Header().AddString("X-Gone", "soon")
+					w.Header().AddString("Content-Type", "application/json")
+					w.Header().AddString("Content-Length", "13")
+					w.Commit(200)
+					for _, s := range []string{`{"said":`, `"hi"}`} {
+						if _, err := w.Write([]byte(s)); err != nil {
+							return err
+						}
+					}
+					return w.Flush()
+				})
+				want := tt.want
+				if tt.kind != "" && closed {
+					want = "503 content-length=18 wasm_module_failed"
+				}
+				if got := c.got("content-length", "x-gone", "x-set", "x-more"); got != want {
+					t.Errorf("got  %s (%v)\nwant %s", got, err, want)
+				}
+				if got := strings.Join(h.failures(wasm.OnResponse), " "); got != tt.kind {
+					t.Errorf("counted: %q, want %q", got, tt.kind)
+				}
+				h.whole(t)
+			})
+		}
+	}
+}
+
+// events answers with events, in pieces.
+func events(kind string, pieces ...string) infer.HandlerFunc {
+	return func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		w.Header().AddString("Content-Type", kind)
+		w.Commit(http.StatusOK)
+		for _, p := range pieces {
+			if _, err := w.Write([]byte(p)); err != nil {
+				return err
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// TestWhatBecomesOfAStream holds what modules see of streams, and what is left.
+func TestWhatBecomesOfAStream(t *testing.T) {
+	const sse, lines = "text/event-stream", "application/x-ndjson; charset=utf-8"
+	three := []string{"data: 1\n\n", "data: 2\n\n", "data: [DONE]\n\n"}
+	long := "data: " + strings.Repeat("x", maxEvent) + "\n"
+	tests := []struct {
+		name, does, kind string
+		pieces           []string
+		want             string
+		failure          string // kind, "" for none
+		shut             string // what is sent if the module keeps the door
+	}{
+		{"passed", "", sse, three, "data: 1\n\ndata: 2\n\ndata: [DONE]\n\n", "", ""},
+		{"dropped", "drop", sse, three, "", "", ""},
+		{"replaced", "replace", sse, three[:1], "[data: 1\n\n]", "", ""},
+		{"replaced by nothing", "empty", sse, three, "", "", ""},
+		{"ended", "finish", sse, three, "data: the end\n\n", "", ""},
+		{"in pieces", "replace", sse, []string{"da", "ta: 1", "\r", "\n\r\nda", "ta: 2\n", "\n"}, "[data: 1\r\n\r\n][data: 2\n\n]", "", ""},
+		{"without an end", "replace", sse, []string{"data: 1\n\ndata: 2"}, "[data: 1\n\n][data: 2]", "", ""},
+		{"empty lines are no events", "replace", sse, []string{"\n\n\ndata: 1\n\n\n"}, "\n\n\n[data: 1\n\n]\n", "", ""},
+		{"lines", "replace", lines, []string{`{"a`, `":1}` + "\n" + `{"b":2}` + "\n"}, `[{"a":1}` + "\n]" + `[{"b":2}` + "\n]", "", ""},
+		{"a word", "secret", sse, []string{"data: a sec", "ret\n\n", "data: b\n\n"}, "data: ***\n\ndata: b\n\n", "", ""},
+		{"too long to be seen", "replace", sse, []string{"data: 1\n\n", long, "data: tail\n\n", "data: 2\n\n"}, "[data: 1\n\n]" + long + "data: tail\n\n[data: 2\n\n]", "size", "[data: 1\n\n]"},
+		{"a trap", "trap", sse, three[:2], "data: 1\n\ndata: 2\n\n", "trap", ""},
+		{"without end", "spin", sse, three[:1], "data: 1\n\n", "timeout", ""},
+		{"nonsense", "bad-form", sse, three[:1], "data: 1\n\n", "answer", ""},
+		{"outside of memory", "outside", sse, three[:1], "data: 1\n\n", "answer", ""},
+		{"more than is allowed", "huge", sse, three[:1], "data: 1\n\n", "answer", ""},
+	}
+	for _, closed := range []bool{false, true} {
+		h := newHouse(t)
+		h.add(t, "m", func(s *wasm.Spec) { s.FailClosed = closed })
+		for _, tt := range tests {
+			t.Run(fmt.Sprintf("%s/closed=%t", tt.name, closed), func(t *testing.T) {
+				c, err := h.ask(newRequest("chunk="+tt.does), events(tt.kind, tt.pieces...))
+				want := tt.want
+				if closed && tt.failure != "" {
+					want = tt.shut
+					if e := infer.AsError(err); e.Code != "wasm_module_failed" {
+						t.Errorf("the stream ends with %v", err)
+					}
+				} else if err != nil {
+					t.Error(err)
+				}
+				if got := c.body.String(); c.status != 200 || got != want {
+					t.Errorf("got %d %.300q\nwant %.300q", c.status, got, want)
+				}
+				if got := strings.Join(h.failures(wasm.OnChunk), " "); got != tt.failure {
+					t.Errorf("counted: %q, want %q", got, tt.failure)
+				}
+				h.whole(t)
+			})
+		}
+	}
+}
+
+// TestAStreamThatIsEndedEndsItsWorker holds that nothing more is taken of a
+// worker once a module has ended the stream.
+func TestAStreamThatIsEndedEndsItsWorker(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", nil)
+	n := 0
+	c, err := h.ask(newRequest("chunk=finish"), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		w.Header().AddString("Content-Type", "text/event-stream")
+		for n = range 1000 {
+			if _, err := w.Write([]byte("data: x\n\n")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || n > 1 || c.body.String() != "data: the end\n\n" {
+		t.Errorf("%d events were taken, the client got %q, %v", n+1, c.body.String(), err)
+	}
+}
+
+// TestAStreamThatBreaksOff holds that the beginning of an event goes past no
+// module.
+func TestAStreamThatBreaksOff(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", nil)
+	broken := errors.New("broken")
+	c, err := h.ask(newRequest("chunk=secret"), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		w.Header().AddString("Content-Type", "text/event-stream")
+		_, _ = w.Write([]byte("data: 1\n\ndata: secr"))
+		return broken
+	})
+	if !errors.Is(err, broken) || c.body.String() != "data: 1\n\n" {
+		t.Errorf("got %q, %v", c.body.String(), err)
+	}
+}
+
+// TestAnAnswerThatBreaksOff holds that an answer that is kept and breaks off is
+// an error as if nothing had come.
+func TestAnAnswerThatBreaksOff(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", nil)
+	c, _ := h.ask(newRequest(""), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		w.Header().AddString("X-Of-Worker", "1")
+		w.Header().AddString("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"half`))
+		return &infer.Error{Status: 502, Code: "call_upstream_body_error"}
+	})
+	if got := c.got("X-Of-Worker", "Content-Length"); got != "502 Content-Length=24 call_upstream_body_error" {
+		t.Errorf("got %q", got)
+	}
+	if log := h.log.String(); !strings.Contains(log, "error 502 call_upstream_body_error") || !strings.Contains(log, "end 502 0+0") {
+		t.Errorf("the module was not told: %s", log)
+	}
+}
+
+// TestHowARequestEnded holds what modules are told at the end.
+func TestHowARequestEnded(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", nil)
+	_, err := h.ask(newRequest(""), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		w.Served.Tokens = infer.Tokens{Input: 7, Output: 9}
+		return w.Send(200, "application/json", []byte("{}"))
+	})
+	if err != nil || !strings.Contains(h.log.String(), "end 200 7+9") || strings.Contains(h.log.String(), "text=\"error ") {
+		t.Errorf("%v, log: %s", err, h.log)
+	}
+	_, _ = h.ask(newRequest(""), func(context.Context, *infer.Request, *infer.Reply) error {
+		return &infer.Error{Status: 503, Code: "no_workers"}
+	})
+	if log := h.log.String(); !strings.Contains(log, "error 503 no_workers") || !strings.Contains(log, "end 503 0+0") {
+		t.Errorf("log: %s", log)
+	}
+	_, _ = h.ask(newRequest("error=trap&end=trap"), func(context.Context, *infer.Request, *infer.Reply) error {
+		return &infer.Error{Status: 503, Code: "no_workers"}
+	})
+	got := h.scrape("sluice_wasm_errors_total")
+	for _, want := range []string{`sluice_wasm_errors_total{hook="OnError",kind="trap",module="m"} 1`, `sluice_wasm_errors_total{hook="OnEnd",kind="trap",module="m"} 1`} {
+		if !has(got, want) {
+			t.Errorf("%s is missing in %v", want, got)
+		}
+	}
+}
+
+// TestModulesComeOneAfterAnother holds the order, that each sees what the one
+// before has made, and that the first to reject is the last to be asked.
+func TestModulesComeOneAfterAnother(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "second", func(s *wasm.Spec) { s.Order = 2 })
+	h.add(t, "third", func(s *wasm.Spec) { s.Order = 2 }) // of equal ones the older first
+	h.add(t, "first", func(s *wasm.Spec) { s.Order = -1 })
+	c, _ := h.ask(newRequest("chunk=replace"), events("text/event-stream", "data: 1\n\n"))
+	if got := c.body.String(); got != "[[[data: 1\n\n]]]" {
+		t.Errorf("a stream through three modules is %q", got)
+	}
+	if c, _ = h.ask(newRequest("request=reject"), worker("text/plain", "no")); c.status != 403 {
+		t.Errorf("got %d", c.status)
+	}
+	got := h.scrape("sluice_wasm_calls_total")
+	if !has(got, `sluice_wasm_calls_total{action="reject",hook="OnRequest",module="first"} 1`) || has(got, `sluice_wasm_calls_total{action="reject",hook="OnRequest",module="second"}`) {
+		t.Errorf("after a rejection: %v", got)
+	}
+}
+
+// TestModulesRemember holds what a module remembers of a request between its
+// hooks, and what its requests share, also when it is updated.
+func TestModulesRemember(t *testing.T) {
+	h := newHouse(t)
+	m := h.add(t, "m", nil)
+	for i, want := range []string{"1", "2", "3"} {
+		if i == 2 { // another version of it
+			b, _ := everything()
+			if _, err := h.modules.Update(t.Context(), m.ID, func(*wasm.Spec) {}, append(slices.Clone(b), 0, 2, 1, 'v')); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c, _ := h.ask(newRequest("request=tell&response=status"), func(_ context.Context, r *infer.Request, w *infer.Reply) error {
+			return w.Send(200, "text/plain", r.Header.Get("x-seen"))
+		})
+		if got := c.got(); got != "201 "+want {
+			t.Errorf("request %d: got %s, want 201 %s", i+1, got, want)
+		}
+	}
+}
+
+// TestWhomAModuleIsFor holds the filters, and that they look at what the client
+// asked for.
+func TestWhomAModuleIsFor(t *testing.T) {
+	tests := []struct {
+		paths, models []string
+		off           bool
+		want          bool
+	}{
+		{nil, nil, false, true},
+		{nil, nil, true, false},
+		{[]string{"/v1/chat/completions"}, nil, false, true},
+		{[]string{"/v1/chat/*"}, nil, false, true},
+		{[]string{"/v1/embeddings", "/v1/messages*"}, nil, false, false},
+		{nil, []string{"m"}, false, true},
+		{nil, []string{"other", "m*"}, false, true},
+		{nil, []string{"M"}, false, false},
+		{[]string{"/v1/chat/completions"}, []string{"x"}, false, false},
+	}
+	for _, tt := range tests {
+		h := newHouse(t)
+		h.add(t, "m", func(s *wasm.Spec) { s.Paths, s.Models, s.Disabled = tt.paths, tt.models, tt.off })
+		c, _ := h.ask(newRequest("request=reject"), worker("text/plain", "no"))
+		if got := c.status == 403; got != tt.want {
+			t.Errorf("paths %q, models %q, disabled %t: called %t, want %t", tt.paths, tt.models, tt.off, got, tt.want)
+		}
+	}
+}
+
+// TestABodyThatIsLeft holds that a body that was left with the client is read if
+// a module wants it, or its model, and otherwise stays there.
+func TestABodyThatIsLeft(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*wasm.Spec)
+		left   bool
+		status int
+	}{
+		{"wanted", nil, false, 200},
+		{"for another path", func(s *wasm.Spec) { s.Paths = []string{"/x"} }, true, 200},
+		{"for its model", func(s *wasm.Spec) { s.Models = []string{"m"} }, false, 200},
+		{"perhaps for its model", func(s *wasm.Spec) { s.Models, s.Attach = []string{"x"}, []wasm.Hook{wasm.OnChunk} }, false, 200},
+		{"only its answer", func(s *wasm.Spec) { s.Attach = []wasm.Hook{wasm.OnResponse} }, true, 200},
+		{"too long", func(s *wasm.Spec) { s.MaxBody = 10 }, false, 400},
+	}
+	for _, tt := range tests {
+		h := newHouse(t)
+		h.add(t, "m", tt.change)
+		r := &infer.Request{ID: "id", Method: "POST", Path: "/v1/chat/completions", Endpoint: infer.Chat, Received: time.Now()}
+		r.SetBody(infer.NewBody(strings.NewReader(chat), int64(len(chat))))
+		r.LeaveBody(1 << 20)
+		c, err := h.ask(r, func(_ context.Context, r *infer.Request, w *infer.Reply) error {
+			if r.Left() != tt.left || !tt.left && (string(r.Body) != chat || r.Model != "m") {
+				t.Errorf("%s: left %t, body %q of model %q", tt.name, r.Left(), r.Body, r.Model)
+			}
+			return w.Send(200, "text/plain", nil)
+		})
+		if c.status != tt.status {
+			t.Errorf("%s: got %d %s, %v", tt.name, c.status, c.body.String(), err)
+		}
+	}
+}
+
+// TestBodiesThatAreTooLong holds the contract's answers.
+func TestBodiesThatAreTooLong(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", func(s *wasm.Spec) { s.MaxBody = 100 })
+	r := newRequest("")
+	r.SetBytes([]byte(`{"model":"m","messages":"` + strings.Repeat("x", 100) + `"}`))
+	if c, err := h.ask(r, worker("text/plain", "")); c.got() != "400 wasm_body_too_large" || !strings.Contains(err.Error(), `the module "m" takes at most 100`) {
+		t.Errorf("a request: %s, %v", c.got(), err)
+	}
+	n := 0
+	c, err := h.ask(newRequest(""), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		for n = range 100 {
+			if _, err := w.Write(make([]byte, 50)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if c.got() != "500 wasm_body_too_large" || n != 2 {
+		t.Errorf("an answer: %s, %v, after %d pieces", c.got(), err, n)
+	}
+	if c, err = h.ask(newRequest(""), events("text/event-stream", strings.Repeat("data: x\n\n", 100))); c.status != 200 || c.body.Len() != 900 {
+		t.Errorf("a stream: %d, %d bytes, %v", c.status, c.body.Len(), err)
+	}
+}
+
+// TestTheClientLeaves holds that a module which is called when the client has
+// left does its work, and that nobody waits for an instance then.
+func TestTheClientLeaves(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", nil)
+	ctx, leave := context.WithCancel(context.Background())
+	c := new(client)
+	err := h.gate(infer.HandlerFunc(func(_ context.Context, _ *infer.Request, _ *infer.Reply) error {
+		leave()
+		return infer.Ended(ctx, ctx.Err())
+	})).Serve(ctx, newRequest(""), infer.NewReply(c))
+	if infer.AsError(err).Status != infer.StatusClientGone || !strings.Contains(h.log.String(), "end 499 0+0") {
+		t.Errorf("%v; log: %s", err, h.log)
+	}
+	h.whole(t)
+}
+
+// TestFailuresAreLoggedOnceASecond: a storm of them says no more than one.
+func TestFailuresAreLoggedOnceASecond(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", nil)
+	begin := time.Now()
+	for range 1000 {
+		if c, err := h.ask(newRequest("request=trap"), worker("text/plain", "ok")); c.status != 200 || err != nil {
+			t.Fatal(c.status, err)
+		}
+	}
+	most := int(time.Since(begin)/time.Second) + 2
+	if n := strings.Count(h.log.String(), "a module failed"); n < 1 || n > most {
+		t.Errorf("1,000 failures made %d lines, want 1 to %d", n, most)
+	}
+	if m := h.modules.Set().All[0]; m.Counts.Failed.Load() != 1000 {
+		t.Errorf("%d failures are counted", m.Counts.Failed.Load())
+	}
+	h.whole(t)
+}
+
+// TestWhatAGuestWritesIsBounded: lines, counters and keys.
+func TestWhatAGuestWritesIsBounded(t *testing.T) {
+	h := newHouse(t)
+	m := h.add(t, "m", nil)
+	_, _ = h.ask(newRequest("request=lines"), worker("text/plain", "ok"))
+	if n := strings.Count(h.log.String(), "a line"); n != 64 {
+		t.Errorf("1,000 lines of one call are %d in the log", n)
+	}
+	_, _ = h.ask(newRequest("request=counters"), worker("text/plain", "ok"))
+	if n := len(h.scrape(`sluice_wasm_guest_total{module="m"`)); n < 60 || n > 65 || !has(h.scrape("sluice_wasm_guest"), `sluice_wasm_guest_total{module="m",name="other"}`) {
+		t.Errorf("1,000 counters are %d: %v", n, h.scrape("sluice_wasm_guest"))
+	}
+	_, _ = h.ask(newRequest("request=keys"), worker("text/plain", "ok"))
+	if m.Store.Get("k9999") != 1 || m.Store.Get("k0") != 0 || m.Store.Get("seen") != 0 {
+		t.Errorf("of 10,000 keys: the last is %d, the first %d", m.Store.Get("k9999"), m.Store.Get("k0"))
+	}
+}
+
+// TestMetricsGoWithTheirModule holds what is counted, and that it goes with the
+// last module of a name.
+func TestMetricsGoWithTheirModule(t *testing.T) {
+	h := newHouse(t)
+	a, b := h.add(t, "m", nil), h.add(t, "m", nil)
+	_, _ = h.ask(newRequest(""), worker("text/plain", "ok"))
+	_, _ = h.ask(newRequest("request=trap"), worker("text/plain", "ok"))
+	all := h.scrape("sluice_wasm_")
+	for _, want := range []string{
+		`sluice_wasm_calls_total{action="continue",hook="OnRequest",module="m"} 2`,
+		`sluice_wasm_calls_total{action="error",hook="OnRequest",module="m"} 2`,
+		`sluice_wasm_call_duration_seconds_count{hook="OnRequest",module="m"} 4`,
+		`sluice_wasm_instances{module="m",state="idle"} 2`,
+		`sluice_wasm_instances_made_total{module="m"} 2`,
+		`sluice_wasm_memory_bytes{module="m"}`,
+		`sluice_wasm_guest_total{module="m",name="request"} 4`,
+	} {
+		if !has(all, want) {
+			t.Errorf("%s is missing in %s", want, strings.Join(all, "\n"))
+		}
+	}
+	if err := h.modules.Remove(a.ID); err != nil {
+		t.Fatal(err)
+	}
+	if !has(h.scrape("sluice_wasm_"), `sluice_wasm_calls_total{action="continue",hook="OnRequest",module="m"} 2`) {
+		t.Error("what was counted went with the first of two modules of one name")
+	}
+	if err := h.modules.Remove(b.ID); err != nil {
+		t.Fatal(err)
+	}
+	if left := h.scrape("sluice_wasm_"); len(left) > 0 {
+		t.Errorf("left of a module that is gone: %v", left)
+	}
+}
