@@ -28,14 +28,16 @@ no GPU and no network.
 
 // demoConfig is what a demo can be told.
 type demoConfig struct {
-	Port        int    `flag:"port" help:"port of the gateway; 0 for any free one"`
-	MetricsPort int    `flag:"prometheus-port" help:"port of its metrics; 0 for any free one"`
-	Workers     int    `flag:"workers" help:"how many engines to simulate"`
-	WorkerPort  int    `flag:"worker-port" help:"port of the first engine; 0 for any free ones"`
-	Model       string `flag:"model" help:"name of the model that they serve"`
-	Engine      string `flag:"engine" choices:"sglang,vllm,llamacpp" help:"which engine to imitate"`
-	Policy      string `flag:"policy" help:"how workers are chosen"`
-	LogLevel    string `flag:"log-level" choices:"debug,info,warn,error" help:"least important line that is written; info shows each request"`
+	Port        int      `flag:"port" help:"port of the gateway; 0 for any free one"`
+	MetricsPort int      `flag:"prometheus-port" help:"port of its metrics; 0 for any free one"`
+	Workers     int      `flag:"workers" help:"how many engines to simulate"`
+	WorkerPort  int      `flag:"worker-port" help:"port of the first engine; 0 for any free ones"`
+	Model       string   `flag:"model" help:"name of the model that they serve"`
+	Engine      string   `flag:"engine" choices:"sglang,vllm,llamacpp" help:"which engine to imitate"`
+	Policy      string   `flag:"policy" help:"how workers are chosen"`
+	Wasm        bool     `flag:"enable-wasm" help:"run WebAssembly modules, which are managed over /wasm"`
+	Modules     []string `flag:"wasm-module" help:"module that is there from the start, as serve takes them"`
+	LogLevel    string   `flag:"log-level" choices:"debug,info,warn,error" help:"least important line that is written; info shows each request"`
 }
 
 // demo runs a whole fleet until a signal ends it.
@@ -76,6 +78,7 @@ func (d demoConfig) settings() (mock.Config, *config.Config, error) {
 	cfg := config.Default()
 	cfg.Server.Host, cfg.Server.Port = "127.0.0.1", d.Port
 	cfg.Metrics.Port, cfg.Policy.Name, cfg.Log.Level = d.MetricsPort, d.Policy, d.LogLevel
+	cfg.Wasm.Enable, cfg.Wasm.Modules = d.Wasm || len(d.Modules) > 0, d.Modules
 	cfg.Access.ShowWorker = true
 	cfg.Server.Grace = 2 * time.Second
 	return m, cfg, errors.Join(m.Validate(), cfg.Validate())

@@ -179,3 +179,9 @@ func endpoint(path string) infer.Endpoint {
 	}
 	return infer.Local
 }
+
+// called is which call of the API a method and a path are.
+func called(method, path string) (infer.Endpoint, bool) {
+	e := endpoint(path)
+	return e, e != infer.Local && method == "POST"
+}

@@ -163,7 +163,7 @@ func try(ctx context.Context, opt tryOptions, file string, module []byte, turns 
 	}
 	metrics := new(hook.Metrics)
 	metric.Fill(metric.NewRegistry(nil), metrics)
-	p.gate = hook.Gate(hook.Options{Modules: reg, Look: server.Look, Log: log, Metrics: metrics, Saw: p.saw})
+	p.gate = hook.Gate(hook.Options{Modules: reg, Look: server.Look, Endpoint: called, Log: log, Metrics: metrics, Saw: p.saw})
 	for _, t := range turns {
 		p.play(ctx, t)
 	}

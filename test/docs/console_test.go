@@ -42,7 +42,8 @@ func (b block) commands() (beside string, cs []command) {
 }
 
 // TestCommandsDoWhatPagesShow runs each console block in a folder of its own,
-// in which sluice.yaml is the page's last yaml block before it. Every command
+// in which sluice.yaml is the page's last yaml block before it, and examples is
+// the repository's. Every command
 // must succeed. What is shown below one must be what it prints, where … stands
 // for anything in a line, and a line of … alone for any lines. Of sh blocks
 // those run that only ask a demo something.
@@ -84,6 +85,13 @@ func runBlock(t *testing.T, beside, file string, cs []command) {
 		if err := os.WriteFile(filepath.Join(dir, "sluice.yaml"), []byte(file), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	examples, err := filepath.Abs(filepath.Join(top, "examples"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(examples, filepath.Join(dir, "examples")); err != nil {
+		t.Fatal(err)
 	}
 	bin := t.TempDir()
 	if err := os.Symlink(program.Binary(t), filepath.Join(bin, "sluice")); err != nil {
