@@ -66,7 +66,7 @@ func (c *Conn) onReadable(fd uintptr) (end bool) {
 			c.err = io.EOF
 			return true
 		}
-		yield()
+		c.stand()
 		done, err := r.Received(n)
 		if done || err != nil {
 			c.err = err
@@ -84,7 +84,7 @@ func (c *Conn) onReadable(fd uintptr) (end bool) {
 // write tries the socket, and waits only if it is full. Nobody but the owner,
 // who is here, closes the descriptor, so it is c's.
 func (c *Conn) write(b []byte, stall time.Duration) error {
-	yield()
+	c.stand()
 	n, errno := rawWrite(uintptr(c.fd), b)
 	switch {
 	case errno == 0 && n == len(b):
@@ -98,7 +98,7 @@ func (c *Conn) write(b []byte, stall time.Duration) error {
 }
 
 func (c *Conn) offer(b []byte) bool {
-	yield()
+	c.stand()
 	n, errno := rawWrite(uintptr(c.fd), b)
 	return errno == 0 && n == len(b)
 }
@@ -120,7 +120,7 @@ func (c *Conn) write2(a, b []byte, stall time.Duration) error {
 }
 
 func (c *Conn) try(a, b []byte) (int, error) {
-	yield()
+	c.stand()
 	n, errno := rawWritev(uintptr(c.fd), a, b)
 	switch errno {
 	case 0:
