@@ -224,7 +224,8 @@ func TestNextTurnBeginsWithTheLast(t *testing.T) {
 }
 
 // FuzzRoutingText holds, for every endpoint, that encoding/json finds the same
-// prompt in a body.
+// prompt in a body, that it is no longer than that, and that it does not depend on
+// what the request was before. What is made of each value is FuzzAppendText's.
 func FuzzRoutingText(f *testing.F) {
 	for _, s := range []string{
 		`{"model":"m","messages":[{"role":"user","content":"Q"}],"tools":[1, 2]}`,
@@ -239,6 +240,7 @@ func FuzzRoutingText(f *testing.F) {
 		infer.Messages: "system messages", infer.CountTokens: "system messages", infer.Embeddings: "input messages",
 		infer.Classify: "input messages text", infer.Rerank: "query", infer.Generate: "text input_ids prompt",
 	}
+	full := []byte(`{"model":"m","tools":[{"name":"f"}],"documents":["d"],"messages":[{"role":"user","content":"Q"}],"input":"i","text":"t","query":"q","prompt":"p","input_ids":[1],"instructions":"n","system":"s"}`)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, e := range infer.Endpoints() {
 			got, err := textOf(e, body)
@@ -274,6 +276,26 @@ func FuzzRoutingText(f *testing.F) {
 			if want := strings.Join(texts, "\n"); got != want {
 				t.Fatalf("%s %s:\n got %q\nwant %q", e.Label(), body, got, want)
 			}
+			if len(got) > len(body)+1 {
+				t.Fatalf("%s %s: the text is longer: %q", e.Label(), body, got)
+			}
+			// A request that had another body before, and whose model is then
+			// spelled in another way, has the same text.
+			r := infer.Request{Endpoint: e, Body: full}
+			if err := look(&r); err != nil {
+				t.Fatal(err)
+			}
+			r.SetBytes(body)
+			if err := Look(&r); err != nil {
+				t.Fatal(err)
+			}
+			if r.ModelEnd > 0 {
+				r.Respell(peek.Splice(r.Body, r.ModelAt, r.ModelEnd, "a model's own, longer name"))
+			}
+			if again := string(r.Text()); e != infer.Realtime && again != got {
+				t.Fatalf("%s %s: %q at first, and %q where it takes another's place", e.Label(), body, got, again)
+			}
+			r.Reset()
 		}
 	})
 }
