@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,22 @@ func request(n int) *Request {
 
 func load(t testing.TB, name string, set Settings) *Module {
 	t.Helper()
+	return loadFile(t, "component/testdata/"+name+".component.wasm", set)
+}
+
+// name is a guest's, by its file.
+func name(file string) string {
+	n, _, _ := strings.Cut(filepath.Base(file), ".")
+	return n
+}
+
+// loadFile loads a guest, with an Engine of its own.
+func loadFile(t testing.TB, file string, set Settings) *Module {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e, err := NewEngine("", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -47,7 +64,7 @@ func load(t testing.TB, name string, set Settings) *Module {
 	}
 	done := make(chan error)
 	go func() { done <- e.Run(ctx) }()
-	m, err := e.Load(ctx, component_(t, name), set)
+	m, err := e.Load(ctx, b, set)
 	if err != nil {
 		t.Fatal(err)
 	}
