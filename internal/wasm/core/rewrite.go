@@ -177,6 +177,7 @@ const (
 	cutCall         // around a call
 	cutTail         // before a call that takes the place of who calls
 	cutLeave        // before a return
+	cutThrow        // before an exception
 )
 
 // frame is about how many bytes of stack a call of b takes: its locals, what its

@@ -127,7 +127,7 @@ func limits(p *Reader, most uint32, what string) (least, highest uint32, bounded
 		p.Fail("a %s with limits of form %#x is not supported", what, flags)
 	case least > most:
 		p.Fail("a %s of %d; at most %d are allowed", what, least, most)
-	case least > highest:
+	case least > highest || highest > most:
 		p.Fail("a %s of %d that may have %d", what, least, highest)
 	}
 	return least, highest, flags == 1

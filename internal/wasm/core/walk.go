@@ -27,9 +27,10 @@ var immediates = func() (t [256]byte) {
 			t[op] = kind
 		}
 	}
-	set(immNone, 0x00, 0x01, 0x0a, 0x1a, 0x1b)                  // unreachable, nop, throw_ref, drop, select
+	set(immNone, 0x00, 0x01, 0x1a, 0x1b)                        // unreachable, nop, drop, select
 	set(immOwn, 0x02, 0x03, 0x04, 0x05, 0x0b, 0x0d, 0x0e, 0x0f) // block, loop, if, else, end, br_if, br_table, return
-	set(immU32, 0x08, 0x0c)                                     // throw, br
+	set(immOwn, 0x08, 0x0a)                                     // throw, throw_ref
+	set(immU32, 0x0c)                                           // br
 	from(immOwn, 0x10, 0x13)                                    // calls
 	set(immOwn, 0x1c, 0x1f)                                     // select with types, try_table
 	from(immOwn, 0x20, 0x26)                                    // locals, globals, tables
@@ -206,6 +207,11 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 	case 0x05: // else
 	case 0x0b: // end
 		w.leave(r, b)
+	case 0x08: // throw
+		w.cut(r, b, at, cutThrow, 0)
+		r.U32()
+	case 0x0a: // throw_ref
+		w.cut(r, b, at, cutThrow, 0)
 	case 0x0d: // br_if
 		r.U32()
 		b.branch(r, 1)

@@ -247,7 +247,7 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 		c := &b.cuts[k]
 		out = append(out, b.code[last:c.at]...)
 		last = c.at
-		if b.tries && c.kind != cutBulk {
+		if b.tries && c.kind != cutBulk && c.kind != cutThrow {
 			out = w.restore(out, begun)
 		}
 		switch c.kind {
@@ -256,6 +256,8 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 			out = w.pay(out, uint32(c.to))
 		case cutBulk:
 			out = w.payFor(out, amount)
+		case cutThrow:
+			out = w.pay(out, throwBytes)
 		case cutCall:
 			last = b.afterCall(c.at)
 			if !w.recursive(i, c.to) {
@@ -339,6 +341,10 @@ func (w *rewriter) appendResults(b []byte, t uint32) []byte {
 // stepBytes is how much code that is run once costs one of the slice.
 const stepBytes = 16
 
+// throwBytes is how much code could be run while the engine throws an exception,
+// which takes it a tenth of a millisecond.
+const throwBytes = 2000 * stepBytes
+
 // pay takes from the slice what it costs to run a number of bytes of code.
 func (w *rewriter) pay(b []byte, bytes uint32) []byte {
 	b = w.get(b, fuel)
@@ -357,7 +363,7 @@ func (w *rewriter) payFor(b []byte, local uint32) []byte {
 }
 
 // bulkShift makes a number of steps of a number of bytes.
-const bulkShift = 10
+const bulkShift = 6
 
 // overdrawn looks if the slice is used up.
 func (w *rewriter) overdrawn(b []byte) []byte {
@@ -433,6 +439,9 @@ func (w *rewriter) funcNames(p *Reader) []byte {
 		}
 		n, next = n+1, i+1
 		items = appendName(appendU32(items, i), strings.ToValidUTF8(name[:min(len(name), maxFuncName)], ""))
+	}
+	if p.Err() != nil || n == 0 {
+		return nil
 	}
 	part := append(appendU32(nil, n), items...)
 	b := append(appendName(nil, "name"), 1)
