@@ -161,6 +161,7 @@ func (c *code) hostFunctions(ctx context.Context) error {
 			if in.closed {
 				trap("it cannot call out now")
 			}
+			in.checkTime() // what the host does for it is not in its own account
 			f(in, stack)
 		}), valueTypes(t.Params), valueTypes(t.Results)).Export(slotName(slot))
 	}
