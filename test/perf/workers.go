@@ -32,13 +32,17 @@ func workersMain(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("perf workers", flag.ContinueOnError)
 	binary := f.String("binary", "bin/sluice", "the program to measure")
 	sizes := f.String("workers", "1,64,1024", "how many workers there are, one gateway for each number")
-	policies := f.String("policies", "round_robin,least_load,cost", "the policies to measure, one after another")
-	rounds := f.Int("rounds", 7, "measurements of each; the order is another each time")
-	seconds := f.Float64("seconds", 1, "how long a measurement takes")
+	policies := f.String("policies", "haproxy,round_robin,least_load,cost", "the policies to measure, one after another; haproxy stands beside them")
+	rounds := f.Int("rounds", 12, "measurements of each; the order is another each time")
+	seconds := f.Float64("seconds", 0.5, "how long a measurement takes")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if err := need("gcc", "taskset"); err != nil {
+	tools := []string{"gcc", "taskset"}
+	if slices.Contains(strings.Split(*policies, ","), "haproxy") {
+		tools = append(tools, "haproxy")
+	}
+	if err := need(tools...); err != nil {
 		return err
 	}
 	var counts []int
@@ -111,11 +115,11 @@ func (p *place) fleets(ports, counts []int, policy string) ([]*fleet, error) {
 	for _, n := range counts {
 		few := *p
 		few.workers = ports[:n]
-		x, err := sluice(&few, fmt.Sprintf("%s before %d", policy, n), p.binary)
+		x, err := gatewayWith(&few, policy)
 		if err != nil {
 			return all, err
 		}
-		x.cmd.Args = append(x.cmd.Args, "--policy", policy)
+		x.name = fmt.Sprintf("%s before %d", policy, n)
 		all = append(all, &fleet{workers: n, x: x})
 		if err := x.start(proxyCores(1), n); err != nil {
 			return all, err
@@ -124,12 +128,26 @@ func (p *place) fleets(ports, counts []int, policy string) ([]*fleet, error) {
 	return all, nil
 }
 
+// gatewayWith returns a gateway with a policy; haproxy is one too, which takes
+// its workers in turn. It shows what more workers cost whoever they are behind:
+// their connections are not all in the processor's cache.
+func gatewayWith(p *place, policy string) (*proxy, error) {
+	if policy == "haproxy" {
+		return haproxy(p, 1)
+	}
+	x, err := sluice(p, policy, p.binary)
+	if err == nil {
+		x.cmd.Args = append(x.cmd.Args, "--policy", policy)
+	}
+	return x, err
+}
+
 // measureFleets measures each several times, in another order each time, after
 // one time that does not count: every worker has been given requests then.
 func measureFleets(p *place, fleets []*fleet, rounds int, seconds float64) error {
 	for round := range rounds + 1 {
 		for _, f := range shuffled(fleets) {
-			idle, err := f.rest(time.Duration(max(seconds, 1) * float64(time.Second)))
+			idle, err := f.rest(time.Duration(seconds * float64(time.Second)))
 			if err != nil {
 				return err
 			}
@@ -158,7 +176,8 @@ func (f *fleet) each() []float64 {
 }
 
 // fleetTable compares fleets with the first of them, round by round: what else
-// the machine does it does to both.
+// the machine does it does to both. The least is of the rounds in which the
+// gateway got on well.
 func fleetTable(w io.Writer, policy string, fleets []*fleet) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "%s\tworkers\tCPU µs/request\tleast\tto the first\twithout requests\t\n", policy)
@@ -169,7 +188,13 @@ func fleetTable(w io.Writer, policy string, fleets []*fleet) {
 		for i := range each {
 			ratios[i] = each[i] / first[i]
 		}
-		fmt.Fprintf(t, "\t%d\t%.2f\t%.2f\t%.3f\t%.2f %% of a core\t\n", f.workers, median(each), slices.Min(each), median(ratios), 100*f.idle)
+		least, most := median(each), slices.Max(f.rate)
+		for i := range each {
+			if f.rate[i] > most/2 {
+				least = min(least, each[i])
+			}
+		}
+		fmt.Fprintf(t, "\t%d\t%.2f\t%.2f\t%.3f\t%.2f %% of a core\t\n", f.workers, median(each), least, median(ratios), 100*f.idle)
 	}
 	_ = t.Flush()
 }
