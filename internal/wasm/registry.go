@@ -198,6 +198,7 @@ func (r *Registry) add(ctx context.Context, s Spec, binary []byte, restored bool
 		err = errClosed
 	case restored:
 		a.file = r.fileOf(sum)
+	case s.FromConfig: // it is not kept, and the list may not have been read yet
 	default:
 		if err = r.keep(a, binary); err == nil {
 			err = r.save(all)

@@ -1,0 +1,374 @@
+package wasm
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// newRegistry returns a Registry that keeps modules in dir, and runs its Engine.
+func newRegistry(t testing.TB, dir string) *Registry {
+	t.Helper()
+	e, err := NewEngine("", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	r := NewRegistry(e, dir, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() {
+		r.Close()
+		cancel()
+		<-done
+		if err := e.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// version is the C guest of the tests as another component: its bytes end with a
+// section that says nothing.
+func version(t testing.TB, n byte) []byte {
+	t.Helper()
+	return append(slices.Clone(component_(t, "c-auth-smg")), 0, 3, 1, 'v', n)
+}
+
+func specOf(name string) Spec { return Spec{Name: name, Settings: DefaultSettings()} }
+
+func mustAdd(t testing.TB, r *Registry, s Spec, b []byte) *Attached {
+	t.Helper()
+	a, err := r.Add(t.Context(), s, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// listed is what r has, in order: a name, a number of its version's file, and
+// whether it is called.
+func listed(r *Registry) string {
+	var s []string
+	for _, a := range r.Set().All {
+		n := a.Name
+		if a.Disabled {
+			n += "(off)"
+		}
+		s = append(s, n)
+	}
+	return strings.Join(s, " ")
+}
+
+func TestModulesAreKept(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "modules")
+	r := newRegistry(t, dir)
+	if err := r.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := specOf("a")
+	s.Attach, s.Models, s.FailClosed, s.MaxBody = []Hook{OnResponse}, []string{"m*"}, true, 1234
+	s.Settings.Limits.MemoryPages, s.Settings.Time, s.Settings.Isolation = 17, 70*time.Millisecond, Shared
+	a := mustAdd(t, r, s, version(t, 1))
+	b := mustAdd(t, r, specOf("b"), version(t, 2))
+	mustAdd(t, r, Spec{Name: "c", Settings: DefaultSettings(), FromConfig: true}, version(t, 3))
+	if _, err := r.Update(t.Context(), b.ID, func(s *Spec) { s.Order, s.Disabled = -1, true }, nil); err != nil {
+		t.Fatal(err)
+	}
+	if a.ID.Version() != 7 {
+		t.Errorf("the ID %s is of version %d, want 7", a.ID, a.ID.Version())
+	}
+	for range 2 { // what is restored is kept as well
+		again := newRegistry(t, dir)
+		mustAdd(t, again, Spec{Name: "of the configuration", Settings: DefaultSettings(), FromConfig: true}, version(t, 3))
+		if err := again.Restore(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := listed(again); got != "b(off) a of the configuration" {
+			t.Errorf("restored: %s", got)
+		}
+		got := again.Find(a.ID)
+		if got == nil {
+			t.Fatal("a module is not restored")
+		}
+		if !got.Created.Equal(a.Created) || got.Settings != s.Settings || !slices.Equal(got.Attach, s.Attach) ||
+			!slices.Equal(got.Models, s.Models) || !got.FailClosed || got.MaxBody != 1234 || got.Sum != a.Sum {
+			t.Errorf("restored: %+v, want %+v", got, a)
+		}
+		if !got.Attaches(OnResponse) || got.Attaches(OnRequest) {
+			t.Error("it is attached to other hooks than before")
+		}
+	}
+	if err := r.Remove(a.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Remove(b.ID); err != nil {
+		t.Fatal(err)
+	}
+	if files, _ := filepath.Glob(filepath.Join(dir, "*.wasm")); len(files) > 0 {
+		t.Errorf("left behind: %v", files)
+	}
+}
+
+func TestWhatIsKeptIsLookedAt(t *testing.T) {
+	dir := t.TempDir()
+	r := newRegistry(t, dir)
+	a := mustAdd(t, r, specOf("a"), version(t, 1))
+	mustAdd(t, r, specOf("b"), version(t, 2))
+	list, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, a.Sum+".wasm")
+	spoil := func(f func() error) {
+		t.Helper()
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spoil(func() error { return os.WriteFile(file, version(t, 9), 0o600) })
+	spoil(func() error { return os.WriteFile(filepath.Join(dir, newFile+"1"), nil, 0o600) })
+	again := newRegistry(t, dir)
+	if err := again.Restore(t.Context()); err == nil || !strings.Contains(err.Error(), `module "a": its file has SHA-256`) {
+		t.Errorf("a file that was changed: %v", err)
+	}
+	if got := listed(again); got != "b" {
+		t.Errorf("restored: %s, want the other", got)
+	}
+	if now, _ := os.ReadFile(filepath.Join(dir, stateFile)); string(now) != string(list) {
+		t.Errorf("the list was changed while it was read:\n%s", now)
+	}
+	if _, err := os.Stat(filepath.Join(dir, newFile+"1")); err == nil {
+		t.Error("what a stop has left is still there")
+	}
+	spoil(func() error { return os.Remove(file) })
+	if err := newRegistry(t, dir).Restore(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is missing: %v", err)
+	}
+	spoil(func() error { return os.WriteFile(filepath.Join(dir, stateFile), []byte("{"), 0o600) })
+	if err := newRegistry(t, dir).Restore(t.Context()); err == nil {
+		t.Error("a list that is none is restored")
+	}
+}
+
+// TestWhatCannotBeKept holds that a change which would be lost at the next start
+// is not made.
+func TestWhatCannotBeKept(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "modules")
+	r := newRegistry(t, dir)
+	if err := r.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a := mustAdd(t, r, specOf("a"), version(t, 1))
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Add(t.Context(), specOf("b"), version(t, 2)); err == nil {
+		t.Error("added")
+	}
+	if _, err := r.Update(t.Context(), a.ID, func(s *Spec) { s.Disabled = true }, nil); err == nil {
+		t.Error("disabled")
+	}
+	if _, err := r.Update(t.Context(), a.ID, func(*Spec) {}, version(t, 3)); err == nil {
+		t.Error("updated")
+	}
+	if err := r.Remove(a.ID); err == nil {
+		t.Error("removed")
+	}
+	if got := listed(r); got != "a" || r.Find(a.ID) != a {
+		t.Errorf("there are %s", got)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mustAdd(t, r, specOf("b"), version(t, 2)) // it was not forgotten that it is not there
+	if _, err := r.Update(t.Context(), a.ID, func(*Spec) {}, version(t, 3)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	r := newRegistry(t, "")
+	a := mustAdd(t, r, specOf("a"), version(t, 1))
+	good := version(t, 2)
+	tests := []struct {
+		name   string
+		change func(*Spec)
+		binary []byte
+		want   string
+	}{
+		{"no name", func(s *Spec) { s.Name = " " }, good, "needs a name"},
+		{"a long name", func(s *Spec) { s.Name = strings.Repeat("n", 257) }, good, "at most 256"},
+		{"no memory", func(s *Spec) { s.Settings.Limits.MemoryPages = 0 }, good, "between 1 and 65535"},
+		{"a small stack", func(s *Spec) { s.Settings.Limits.Stack = 1000 }, good, "between 65536 and 16777216"},
+		{"no time", func(s *Spec) { s.Settings.Time = 0 }, good, "between 1ms and 300s"},
+		{"too much time", func(s *Spec) { s.Settings.Time = time.Hour }, good, "between 1ms and 300s"},
+		{"too many instances", func(s *Spec) { s.Settings.Instances = 5000 }, good, "between 1 and 4096"},
+		{"another isolation", func(s *Spec) { s.Settings.Isolation = "none" }, good, "snapshot, fresh or shared"},
+		{"a large body", func(s *Spec) { s.MaxBody = 101 << 20 }, good, "between 0 and 104857600"},
+		{"a hook that it has not", func(s *Spec) { s.Attach = []Hook{OnChunk} }, good, "OnChunk, which it does not export"},
+		{"nothing", nil, nil, "it is empty"},
+		{"not WebAssembly", nil, []byte("#!/bin/sh"), ""},
+		{"a part", nil, good[:len(good)/2], ""},
+		{"the same again", nil, version(t, 1), "registered already, as " + a.ID.String()},
+		{"too little memory to start", func(s *Spec) { s.Settings.Limits.MemoryPages = 1 }, component_(t, "clibc-auth-smg"), ""},
+	}
+	for _, tt := range tests {
+		s := specOf("x")
+		if tt.change != nil {
+			tt.change(&s)
+		}
+		if _, err := r.Add(t.Context(), s, tt.binary); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+	if got := listed(r); got != "a" {
+		t.Errorf("there are %s", got)
+	}
+	if err := r.Remove(uuid.New()); !errors.Is(err, ErrUnknown) {
+		t.Errorf("removing what is not there: %v", err)
+	}
+	if _, err := r.Update(t.Context(), uuid.New(), func(*Spec) {}, good); !errors.Is(err, ErrUnknown) {
+		t.Errorf("updating what is not there: %v", err)
+	}
+	if _, err := r.Update(t.Context(), a.ID, func(s *Spec) { s.Attach = []Hook{OnEnd} }, nil); err == nil {
+		t.Error("it is attached to a hook that it does not have")
+	}
+	if _, err := r.Update(t.Context(), a.ID, func(s *Spec) { s.Settings.Time = time.Minute }, nil); err == nil {
+		t.Error("its limits are changed, and it is not made anew")
+	}
+	mustAdd(t, r, specOf("b"), good) // none of these attempts holds it
+}
+
+// TestOneOfManyWhoRegister holds that a component is compiled for one of those
+// who register it at once; the others are told so.
+func TestOneOfManyWhoRegister(t *testing.T) {
+	r := newRegistry(t, "")
+	var added atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			_, err := r.Add(context.Background(), specOf("a"), version(t, 1))
+			switch {
+			case err == nil:
+				added.Add(1)
+			case !strings.Contains(err.Error(), "being registered") && !strings.Contains(err.Error(), "registered already"):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(r.Set().All); added.Load() != 1 || n != 1 {
+		t.Errorf("%d were added, %d are there", added.Load(), n)
+	}
+}
+
+// TestAnUpdateLeavesNoGap holds that calls go on while a module is updated,
+// disabled and enabled, moved, and removed, and that what served before ends.
+func TestAnUpdateLeavesNoGap(t *testing.T) {
+	r := newRegistry(t, t.TempDir())
+	a := mustAdd(t, r, specOf("a"), version(t, 0))
+	var seen []*Set
+	r.Watch(func(s *Set) { seen = append(seen, s) })
+	stop := make(chan struct{})
+	var calls, none atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			req, act := request(100), new(Action)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				by := r.Set().By[OnRequest]
+				if len(by) == 0 {
+					none.Add(1)
+					continue
+				}
+				// The set was there a moment ago; the module may have been
+				// replaced since.
+				if err := by[0].Module.OnRequest(context.Background(), new(Call), req, act); err != nil && !strings.Contains(err.Error(), "it was removed") {
+					t.Error(err)
+					return
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	first := a.Module
+	for n := byte(1); n <= 5; n++ {
+		before := calls.Load()
+		for calls.Load() < before+10 { // calls come between the updates
+			runtime.Gosched()
+		}
+		if _, err := r.Update(t.Context(), a.ID, func(s *Spec) { s.Order = int(n) }, version(t, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if none.Load() > 0 {
+		t.Errorf("%d times there was no module", none.Load())
+	}
+	if n := first.Stats().Instances; len(first.all) != 0 {
+		t.Errorf("the first version still has instances: %d", n)
+	}
+	if len(seen) != 6 {
+		t.Errorf("who watches was told %d times, want 6", len(seen))
+	}
+	if now := r.Find(a.ID); now.Order != 5 || now.Created != a.Created || now.Counts != a.Counts || now.Store != a.Store {
+		t.Errorf("after five updates: %+v", now)
+	}
+}
+
+// TestUpdatesDoNotUndoEachOther: what one changes stays when another changes
+// something else at the same time.
+func TestUpdatesDoNotUndoEachOther(t *testing.T) {
+	r := newRegistry(t, "")
+	a := mustAdd(t, r, specOf("a"), version(t, 0))
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			if _, err := r.Update(context.Background(), a.ID, func(s *Spec) { s.Order += 1 << i }, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Go(func() {
+		if _, err := r.Update(context.Background(), a.ID, func(s *Spec) { s.FailClosed = true }, version(t, 1)); err != nil {
+			t.Error(err)
+		}
+	})
+	wg.Wait()
+	if now := r.Find(a.ID); now.Order != 1<<20-1 || !now.FailClosed || now.Sum != Sum(version(t, 1)) {
+		t.Errorf("order %b, closed %t", now.Order, now.FailClosed)
+	}
+}
+
+func TestClosedRegistriesTakeNothing(t *testing.T) {
+	r := newRegistry(t, "")
+	mustAdd(t, r, specOf("a"), version(t, 0))
+	r.Close()
+	if _, err := r.Add(t.Context(), specOf("b"), version(t, 1)); !errors.Is(err, errClosed) {
+		t.Error(err)
+	}
+	if n := len(r.Set().All); n != 0 {
+		t.Errorf("%d modules are there", n)
+	}
+}
