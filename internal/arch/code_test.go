@@ -165,8 +165,10 @@ func TestNothingHappensOnImport(t *testing.T) {
 			}
 		}
 		for _, imp := range f.ast.Imports {
-			// The compiler wants embed imported for //go:embed; it does nothing else.
-			if imp.Name != nil && imp.Name.Name == "_" && imp.Path.Value != `"embed"` && !f.isTest() {
+			// The compiler wants these imported for //go:embed and //go:linkname; they do
+			// nothing else.
+			wanted := imp.Path.Value == `"embed"` || imp.Path.Value == `"unsafe"`
+			if imp.Name != nil && imp.Name.Name == "_" && !wanted && !f.isTest() {
 				t.Errorf("%s:%d: %s is imported for what it does on import: name what is needed of it", f.path, f.line(imp), imp.Path.Value)
 			}
 		}
