@@ -186,11 +186,13 @@ func TestWhatWasAskedCanBePlayed(t *testing.T) {
 				return &infer.Error{Status: 400, Code: "bad"}
 			case 3:
 				return w.Send(404, "text/plain", nil)
+			case 5: // an engine's nonsense
+				w.Served.Tokens = infer.Tokens{Input: 1 << 40, Output: 1 << 50}
 			}
 			_, err := w.Write([]byte("ok"))
 			return err
 		}))
-		for range 4 {
+		for range 5 {
 			_, _, _ = ask(rt, "m")
 			time.Sleep(250 * time.Millisecond)
 		}
@@ -199,7 +201,8 @@ func TestWhatWasAskedCanBePlayed(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, out.String())
 		}
-		want := []tracefile.Row{{At: 0, Input: 900, Output: 33, Blocks: []int64{11, -1}}, {At: 750 * time.Millisecond, Input: 1000, Output: 0, Blocks: []int64{11, -1}}}
+		want := []tracefile.Row{{At: 0, Input: 900, Output: 33, Blocks: []int64{11, -1}}, {At: 750 * time.Millisecond, Input: 1000, Output: 0, Blocks: []int64{11, -1}},
+			{At: time.Second, Input: tracefile.MaxTokens, Output: tracefile.MaxTokens, Blocks: []int64{11, -1}}}
 		if d := cmp.Diff(want, got.Rows); d != "" || got.BlockTokens != 128 {
 			t.Errorf("%s\nblocks of %d tokens", d, got.BlockTokens)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"sluice/internal/infer"
 	"sluice/internal/kit/linelog"
+	"sluice/internal/kit/tracefile"
 )
 
 // blockTokens is what one of a Choice's Keys stands for in a trace: policies hash
@@ -32,11 +33,14 @@ func (rt *Router) record(t *trip, r *infer.Request, w *infer.Reply) {
 	if input <= 0 {
 		input = max(r.Size/4, 1)
 	}
+	// What nobody can have asked or answered is cut: one such line would make
+	// the whole trace unreadable.
+	input, output := min(input, tracefile.MaxTokens), min(max(w.Served.Tokens.Output, 0), tracefile.MaxTokens)
 	text := recordLines.Get().(*[]byte)
 	b := append((*text)[:0], `{"timestamp":`...)
 	b = strconv.AppendInt(b, r.Received.UnixMilli(), 10)
 	b = strconv.AppendInt(append(b, `,"input_length":`...), input, 10)
-	b = strconv.AppendInt(append(b, `,"output_length":`...), max(w.Served.Tokens.Output, 0), 10)
+	b = strconv.AppendInt(append(b, `,"output_length":`...), output, 10)
 	b = append(b, `,"hash_ids":[`...)
 	for i, k := range l.choice.Keys {
 		if i > 0 {
