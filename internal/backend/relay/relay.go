@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/internal/fleet"
@@ -34,6 +35,10 @@ type Backend struct {
 	watch  *sock.Watch
 	cfg    Config
 	peers  sync.Map // *fleet.Worker to *peer
+
+	// near is some of peers by the workers' slots, so that a request finds one of
+	// a thousand in one place. A slot is another worker's when the first is gone.
+	near atomic.Pointer[[]atomic.Pointer[peer]]
 }
 
 // Config says how long is waited. 0 is no bound.
@@ -44,6 +49,7 @@ type Config struct {
 
 // A peer is how a worker is spoken to. It is not written to after it was made.
 type peer struct {
+	worker  *fleet.Worker
 	host    *upstream.Host
 	name    string                     // of the Host field
 	targets [infer.NumEndpoints]string // of the request line
@@ -58,13 +64,54 @@ func New(client *upstream.Client, watch *sock.Watch, cfg Config) *Backend {
 // Forget closes the connections to a worker that has left.
 func (b *Backend) Forget(w *fleet.Worker) {
 	if p, ok := b.peers.LoadAndDelete(w); ok {
+		if s := b.nearby(w); s != nil {
+			s.CompareAndSwap(p.(*peer), nil)
+		}
 		p.(*peer).host.Close()
 	}
 }
 
+// nearby returns where w's peer may be, nil if there is no place yet.
+func (b *Backend) nearby(w *fleet.Worker) *atomic.Pointer[peer] {
+	if near := b.near.Load(); near != nil && w.Slot() < len(*near) {
+		return &(*near)[w.Slot()]
+	}
+	return nil
+}
+
+// remember puts p where requests find it soonest.
+func (b *Backend) remember(p *peer) {
+	if s := b.nearby(p.worker); s != nil {
+		s.Store(p)
+		if _, ok := b.peers.Load(p.worker); !ok {
+			s.CompareAndSwap(p, nil) // it was forgotten meanwhile
+		}
+		return
+	}
+	old := b.near.Load()
+	n := 64
+	for n <= p.worker.Slot() {
+		n *= 2
+	}
+	// What others remember meanwhile they will again, and p will be next time.
+	near := make([]atomic.Pointer[peer], n)
+	if old != nil {
+		for i := range *old {
+			near[i].Store((*old)[i].Load())
+		}
+	}
+	b.near.CompareAndSwap(old, &near)
+}
+
 // peer returns how w is spoken to.
 func (b *Backend) peer(w *fleet.Worker) (*peer, error) {
+	if s := b.nearby(w); s != nil {
+		if p := s.Load(); p != nil && p.worker == w {
+			return p, nil
+		}
+	}
 	if p, ok := b.peers.Load(w); ok {
+		b.remember(p.(*peer))
 		return p.(*peer), nil
 	}
 	made, err := b.meet(w)
@@ -84,7 +131,7 @@ func (b *Backend) meet(w *fleet.Worker) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &peer{host: host, name: u.Host}
+	p := &peer{worker: w, host: host, name: u.Host}
 	prefix := ""
 	switch u.Scheme {
 	case "unix":
