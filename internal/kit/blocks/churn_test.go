@@ -2,6 +2,7 @@ package blocks
 
 import (
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -266,4 +267,80 @@ func TestABlockThatAllHold(t *testing.T) {
 	if got := ix.Len(); got != 0 {
 		t.Errorf("%d blocks are left", got)
 	}
+}
+
+// TestAnHourOfChurn holds the budget through as many prompts as 1,000 requests a
+// second bring in an hour, if SLUICE_CHURN is set, and through three minutes' if
+// not: of 64 workers with a million tokens each, which together want more than
+// there is, some restart and some leave and come back.
+func TestAnHourOfChurn(t *testing.T) {
+	if raced {
+		t.Skip("the race detector has memory of its own")
+	}
+	seconds := 180
+	if os.Getenv("SLUICE_CHURN") != "" {
+		seconds = 3600
+	}
+	const mib, slots, capacity = 32, 64, 1_000_000 * 4 / Size
+	r := rand.New(rand.NewPCG(7, 7))
+	eras := make([]uint32, slots)
+	sessions := make([][]uint64, 3000) // each goes on with other blocks, until it is long and another begins
+	for i := range sessions {
+		sessions[i] = make([]uint64, 0, 64)
+	}
+	before := heap()
+	b := NewBudget(mib << 20)
+	ix := NewIndex(b)
+	most, inserted := int64(0), int64(0)
+	var m Match
+	for now := range seconds {
+		for range 1000 {
+			k := r.IntN(len(sessions))
+			if len(sessions[k]) > 50 {
+				sessions[k] = sessions[k][:0]
+			}
+			s := sessions[k]
+			if len(s) == 0 {
+				system := uint64(1+r.IntN(8)) * 0x9e3779b97f4a7c15
+				s = append(s, system, system+1) // a system prompt of two blocks
+			}
+			s = randomTail(r, s, len(s)+1+r.IntN(8))
+			sessions[k] = s
+			slot := k % slots
+			if r.IntN(5) == 0 {
+				slot = r.IntN(slots)
+			}
+			if eras[slot] == 0 || r.IntN(50_000) == 0 {
+				eras[slot] = ix.Join(slot, capacity)
+			}
+			if r.IntN(100_000) == 0 {
+				ix.Leave(slot)
+				eras[slot] = 0
+			}
+			ix.Lookup(s, uint32(now), 64, r.Uint32(), &m)
+			p := ix.Insert(s, slot, eras[slot], uint32(now))
+			inserted += int64(p.N)
+			if r.IntN(100) == 0 {
+				ix.Undo(s, slot, p)
+			}
+		}
+		if u := b.Used(); u > b.Size() {
+			t.Fatalf("after %d s %d bytes are lent, of %d", now, u, b.Size())
+		}
+		if now%60 == 59 {
+			if most = max(most, heap()-before); most > mib<<20+4096 {
+				t.Fatalf("after %d s the heap has grown by %d bytes, want at most %d", now, most, mib<<20)
+			}
+		}
+	}
+	n := ix.Len()
+	t.Logf("%d prompts of %d blocks: %d blocks are left, in %d bytes; the heap had %d more at most, of %d", 1000*seconds, inserted, n, b.Used(), most, mib<<20)
+	if most < mib<<20*3/4 {
+		t.Errorf("the heap has grown by %d bytes only, of %d: the churn does not fill the budget", most, mib<<20)
+	}
+	if err := ix.check(); err != nil {
+		t.Error(err)
+	}
+	runtime.KeepAlive(sessions)
+	runtime.KeepAlive(eras)
 }
