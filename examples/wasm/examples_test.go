@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"sluice/internal/cli"
+	wasmcomponent "sluice/internal/wasm/component"
 	"sluice/internal/wasm/scaffold"
 )
 
@@ -111,38 +112,37 @@ func TestRateLimitEnds(t *testing.T) {
 	}
 }
 
-// TestExamplesAreSmall holds what a module may weigh, and that it loads.
+// TestExamplesAreSmall holds what a module may weigh, and that it has its hooks
+// and no others.
 func TestExamplesAreSmall(t *testing.T) {
 	for _, m := range modules {
-		var got struct {
-			World string
-			Size  int `json:"size_bytes"`
-			Hooks []struct{ Name string }
-		}
-		if err := json.Unmarshal([]byte(sluice(t, "wasm", "inspect", component(m), "--json")), &got); err != nil {
+		b, err := os.ReadFile(component(m))
+		if err != nil {
 			t.Fatal(err)
 		}
 		most := 150 << 10
 		if m.Lang == "go" {
 			most = 2 << 20 // the runtime
 		}
-		if got.Size > most {
-			t.Errorf("%s has %d bytes, more than %d", m.Name, got.Size, most)
+		if len(b) > most {
+			t.Errorf("%s has %d bytes, more than %d", m.Name, len(b), most)
 		}
-		var hooks []string
-		for _, h := range got.Hooks {
-			hooks = append(hooks, h.Name)
+		plan, err := wasmcomponent.Link(b)
+		if err != nil {
+			t.Fatalf("%s: %v", m.Name, err)
 		}
-		if slices.Sort(hooks); got.World != "sluice:gateway" || !slices.Equal(hooks, sorted(m.Hooks)) {
-			t.Errorf("%s has the hooks %v of %s, want %v", m.Name, hooks, got.World, m.Hooks)
+		var got, want []string
+		for _, e := range plan.Exports {
+			got = append(got, e.Interface+"#"+e.Name)
+		}
+		for _, h := range m.Hooks {
+			want = append(want, "sluice:gateway/"+h+"@0.1.0#"+h)
+		}
+		slices.Sort(got)
+		if slices.Sort(want); !slices.Equal(got, want) {
+			t.Errorf("%s exports %v, want %v", m.Name, got, want)
 		}
 	}
-}
-
-func sorted(s []string) []string {
-	s = slices.Clone(s)
-	slices.Sort(s)
-	return s
 }
 
 // TestExamplesBeganAsNewModules: what a module's author need not touch is what

@@ -107,16 +107,21 @@ func TestWrapMakesWhatIsCommitted(t *testing.T) {
 }
 
 func TestInspectTellsWhatAModuleMay(t *testing.T) {
-	code, out, err := run("wasm", "inspect", examples+"request-log/request-log.wasm")
-	if code != exitOK {
-		t.Fatalf("exit code %d: %s", code, err)
-	}
-	for _, want := range []string{"kind        component", "world       sluice:gateway", "hook        on-end", "sluice:gateway/host@0.1.0  ", "see the time", "print to the gateway's log", "may not     open files"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("it does not say %q:\n%s", want, out)
+	tells := func(file string, want ...string) {
+		t.Helper()
+		code, out, err := run("wasm", "inspect", file)
+		if code != exitOK {
+			t.Fatalf("exit code %d: %s", code, err)
+		}
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("it does not say %q:\n%s", w, out)
+			}
 		}
 	}
-	code, out, _ = run("wasm", "inspect", examples+"header-routing/header-routing.wasm")
+	tells(examples+"redact/redact.wasm", "kind        component", "world       sluice:gateway", "hook        on-chunk", "sluice:gateway/host@0.1.0  ", "remember 65536 bytes", "may not     open files")
+	tells("../wasm/component/testdata/rust-auth-smg.component.wasm", "world       smg:gateway", "print to the gateway's log", "get-environment  (finds nothing)", "exit  (ends the call)")
+	code, out, _ := run("wasm", "inspect", examples+"header-routing/header-routing.wasm")
 	if code != exitOK || strings.Contains(out, "may  ") {
 		t.Errorf("exit code %d; a module that imports nothing may nothing:\n%s", code, out)
 	}

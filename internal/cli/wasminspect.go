@@ -131,6 +131,8 @@ func importLines(all []wasm.InspectedImport) (lines []string) {
 			continue
 		case im.Does == "nothing":
 			g.note = "  (finds nothing)"
+		case im.Does == "trap":
+			g.note = "  (ends the call)"
 		}
 		if names[g] == nil {
 			order = append(order, g)

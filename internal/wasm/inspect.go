@@ -177,8 +177,8 @@ func does(f *component.Func) string {
 		}
 		return "store"
 	}
-	if _, ok := wasi[iface+"#"+f.Name]; !ok {
-		return "nothing"
+	if _, ok := wasi[iface+"#"+f.Name]; !ok || iface == "wasi:cli/exit" {
+		return "trap"
 	}
 	switch {
 	case strings.HasPrefix(iface, "wasi:clocks/"):

@@ -56,9 +56,7 @@ func Component(module []byte) ([]byte, error) {
 	}
 	w.importTypes()
 	w.importHost()
-	if err := w.instantiate(module); err != nil {
-		return nil, err
-	}
+	w.instantiate(module)
 	w.lift()
 	if _, err := component.Link(w.b.out); err != nil {
 		return nil, fmt.Errorf("BUG: what was made of it cannot be read: %w", err)
@@ -285,7 +283,7 @@ func (w *wrapper) importWASI() (streams uint32) {
 // instantiate makes the core instances. A function that works on the module's
 // memory can be made only when there is one, and the module wants it before: so
 // it is given functions that call through a table, which is filled later.
-func (w *wrapper) instantiate(module []byte) error {
+func (w *wrapper) instantiate(module []byte) {
 	b := w.b
 	late := slices.Concat(w.host, w.p1)
 	mainAt := b.module(stripped(module))
@@ -316,7 +314,6 @@ func (w *wrapper) instantiate(module []byte) error {
 	if w.export(initializeName) != nil {
 		b.instantiate(b.module(startModule()), b.bags([]arg{{"sluice", []item{{initializeName, core.Func, b.aliasCore(core.Func, w.main, initializeName)}}}}))
 	}
-	return nil
 }
 
 // lower makes a core function of one of the host's.
