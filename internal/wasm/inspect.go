@@ -40,8 +40,8 @@ type InspectedFunc struct {
 }
 
 // An InspectedImport is what a module wants of the host. Does is request, log,
-// count, state, store, output, time, chance or nothing: a function that finds
-// nothing, or ends the call.
+// count, model, state, store, output, time or chance; nothing for a function that
+// finds nothing, trap for one that ends the call.
 type InspectedImport struct {
 	InspectedFunc
 	Does    string `json:"does,omitempty"`
