@@ -18,21 +18,24 @@ import (
 )
 
 const (
-	// batch is how many bytes of a stripe are not kept waiting.
-	batch = 32 << 10
+	// batch is how many bytes of a stripe are not kept waiting. A write of so many
+	// looks to Go's scheduler like one that blocks: it moves what runs on the core
+	// to another thread, and watches closely for some milliseconds. So they are to
+	// be seldom, rather than short.
+	batch = 128 << 10
 
 	// patience is how long a line waits for others.
 	patience = 100 * time.Millisecond
 
 	// maxWaiting bounds what waits while out does not take it, all stripes
 	// together. As much again may be under way to out.
-	maxWaiting = 4 << 20
+	maxWaiting = 8 << 20
 
 	maxStripes = 16
 
 	// maxIdle is how much memory a stripe keeps that it does not need now, and
 	// maxIdleAll what they are put together in.
-	maxIdle    = 4 * batch
+	maxIdle    = 2 * batch
 	maxIdleAll = maxStripes * batch
 )
 
