@@ -6,6 +6,7 @@ export CGO_ENABLED = 0
 VERSION := $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//')
 LDFLAGS := -s -w $(if $(VERSION),-X sluice/internal/version.Version=$(VERSION))
 FUZZTIME ?= 10s
+BENCHTIME ?= 50ms
 TOOLS    := $(CURDIR)/.tools
 LINT     := $(TOOLS)/golangci-lint
 
@@ -46,8 +47,9 @@ generated: ## fail if a generated page is not fresh
 race: ## every test under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race -timeout 30m ./...
 
-bench: ## the benchmarks of the hot path
-	go test -run '^$$' -bench . -benchmem ./internal/policy ./internal/route ./internal/fleet ./internal/kit/... ./internal/gate/access
+bench: ## the benchmarks of the hot path, each for BENCHTIME (50ms)
+	go test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./internal/policy ./internal/route ./internal/fleet ./internal/kit/... \
+	  ./internal/gate/... ./internal/server ./internal/backend/... ./internal/wasm/...
 
 # go test sometimes fails with "context deadline exceeded" when the time is up
 # and no input has failed (golang/go#75804, mended in Go 1.27).
