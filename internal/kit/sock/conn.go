@@ -329,6 +329,20 @@ func (c *Conn) Close() error {
 	return c.nc.Close()
 }
 
+// Cut is Close without a good-bye. TLS says one, and waits for seconds for an
+// other end that takes nothing.
+func (c *Conn) Cut() error {
+	c.watch.drop(c)
+	nc := c.nc
+	for {
+		under, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nc.Close()
+		}
+		nc = under.NetConn()
+	}
+}
+
 // Detach takes c from its Watch and leaves its connection open, for somebody
 // else. What c is told from then on does not touch it.
 func (c *Conn) Detach() net.Conn {

@@ -137,7 +137,14 @@ func (x *Exchange) receive(waits *sock.Waits) error {
 		s.Interrupt()
 		return sock.ErrInterrupted
 	}
+	returned := false
+	defer func() {
+		if !returned {
+			x.abandon(waits)
+		}
+	}()
 	err := s.Receive((*receiver)(x))
+	returned = true
 	x.settle(true)
 	if waits != nil {
 		waits.Off()
@@ -148,10 +155,24 @@ func (x *Exchange) receive(waits *sock.Waits) error {
 	if !x.switched {
 		x.dropIn()
 	}
-	if errors.Is(err, io.EOF) && x.stage == inBody && x.body.End() == nil {
+	if err == io.EOF && x.sinkErr == nil && x.stage == inBody && x.body.End() == nil {
 		err = nil
 	}
 	return err
+}
+
+// abandon ends an exchange whose Sink has panicked: how far the answer was read
+// is not known.
+func (x *Exchange) abandon(waits *sock.Waits) {
+	x.settle(true)
+	if waits != nil {
+		waits.Off()
+	}
+	x.dropIn()
+	x.dropAnswer()
+	c := x.c
+	x.attempt = attempt{}
+	c.h.drop(c, ended)
 }
 
 // stale reports whether err says that the worker had closed the connection

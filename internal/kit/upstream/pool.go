@@ -266,7 +266,12 @@ func (h *Host) offer(c *conn) {
 
 // shut closes c, which is nobody's. Its place is the caller's.
 func (h *Host) shut(c *conn, why reason) {
-	_ = c.s.Close() // nothing is to be written any more
+	switch why { // nothing is to be written any more
+	case failed, ended: // by whom may not listen
+		_ = c.s.Cut()
+	default:
+		_ = c.s.Close()
+	}
 	h.client.count.closed[why].Inc()
 }
 
