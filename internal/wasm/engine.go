@@ -132,7 +132,7 @@ func (c *code) link(ctx context.Context) error {
 		if out.Frozen != "" && c.frozen == "" {
 			c.frozen = out.Frozen
 		}
-		compiled, err := c.rt.CompileModule(ctx, out.Binary)
+		compiled, err := compileCore(ctx, c.rt, m, out)
 		if err != nil {
 			return fmt.Errorf("core module at offset %#x: %w", m.Offset, err)
 		}

@@ -56,7 +56,7 @@ func compileHTTP(ctx context.Context, m *core.Module, limits Limits, cache wazer
 			c.close(ctx)
 		}
 	}()
-	compiled, err := c.rt.CompileModule(ctx, out.Binary)
+	compiled, err := compileCore(ctx, c.rt, m, out)
 	if err != nil {
 		return nil, fmt.Errorf("compiling it: %w", err)
 	}

@@ -50,8 +50,11 @@ type instance struct {
 	callers  []guest        // by builtin
 	handles  handleTable
 
-	word   atomic.Int64                    // of its call, see begin
-	last   int64                           // the tick at which it was last given back
+	word atomic.Int64 // of its call, see begin
+	last int64        // the tick at which it was last given back
+
+	patience atomic.Int64 // ticks that it has at least, while it starts; 0 afterwards
+
 	call   *Call                           // that it is in; nil while it starts
 	closed bool                            // it may not call the host now
 	ending int                             // destructors that are running

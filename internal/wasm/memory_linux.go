@@ -3,6 +3,7 @@ package wasm
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -45,6 +46,9 @@ func (m *memory) Reallocate(size uint64) []byte {
 		m.high.Store(size)
 	}
 	m.size, m.grew = size, true
+	if m.image != nil && size > m.image.size+keepTail {
+		runtime.Gosched() // filling it takes time that is not its slice's, but the system's
+	}
 	return m.base[:size:size]
 }
 

@@ -97,17 +97,23 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 	return m, nil
 }
 
+// mostStart is how long an instance may take to start, if its calls may not take
+// longer. It is started beside others, and seldom.
+const mostStart = 2 * time.Second
+
 // instance makes another instance. It has been counted.
 func (m *Module) instance() (*instance, error) {
 	in := m.code.blank()
 	m.mu.Lock()
 	m.all = append(m.all, in)
 	m.mu.Unlock()
+	in.patience.Store(int64(mostStart / tick))
 	in.begin(m.engine.now.Load())
 	err := in.make(&allocator{limit: uint64(m.set.Limits.MemoryPages) * pageSize})
 	if in.end() && err == nil {
 		err = failed(errTimeout, "it did not start in time")
 	}
+	in.patience.Store(0)
 	if err == nil && m.set.Isolation == Snapshot {
 		if m.snap == nil {
 			m.snap, err = in.snapshot()
@@ -171,10 +177,10 @@ func (m *Module) wait(ctx context.Context) (*instance, error) {
 	for {
 		if m.room() {
 			in, err := m.instance()
-			if err != nil {
-				return nil, failed(errTrap, "%w", err)
+			if _, is := errors.AsType[*CallError](err); err != nil && !is {
+				err = failed(errTrap, "%w", err)
 			}
-			return in, nil
+			return in, err
 		}
 		if in := m.takeAny(); in != nil {
 			return in, nil

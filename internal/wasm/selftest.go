@@ -44,7 +44,7 @@ func selfTest(ctx context.Context) (frozen string, err error) {
 	}
 	c := &code{plan: new(component.Plan), limits: limits, rt: newRuntime(ctx, limits, nil)}
 	defer c.close(ctx)
-	compiled, err := c.rt.CompileModule(ctx, out.Binary)
+	compiled, err := compileCore(ctx, c.rt, m, out)
 	if err != nil {
 		return "", fmt.Errorf("compiling for this machine: %w", err)
 	}

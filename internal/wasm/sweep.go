@@ -113,7 +113,7 @@ func (e *Engine) sweep(now int64) {
 		limit := int64((m.set.Time + tick - 1) / tick)
 		m.mu.Lock()
 		for _, in := range m.all {
-			in.stopIfLate(now, limit)
+			in.stopIfLate(now, max(limit, in.patience.Load()))
 		}
 		m.mu.Unlock()
 	}

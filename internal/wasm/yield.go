@@ -1,0 +1,52 @@
+package wasm
+
+import (
+	"context"
+	"runtime"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"sluice/internal/wasm/core"
+)
+
+// A guest that runs for long shares a processor with everything else that the
+// gateway does. Left to itself, the Go scheduler gives each goroutine 10 ms, so
+// that a request would wait for that behind every such guest, at each of its
+// steps. A guest therefore gives way each time it has used up its slice: the
+// function that it calls then is one that the engine tells of.
+
+// compileCore compiles a core module, which has been rewritten.
+func compileCore(ctx context.Context, rt wazero.Runtime, m *core.Module, out *core.Rewritten) (wazero.CompiledModule, error) {
+	look := uint32(out.Funcs) // comes after the module's own
+	for i := range m.Imports {
+		if m.Imports[i].Kind == core.Func {
+			look++
+		}
+	}
+	return rt.CompileModule(experimental.WithFunctionListenerFactory(ctx, lookAt(look)), out.Binary)
+}
+
+// lookAt is the index of the function that a guest calls when its slice is used
+// up.
+type lookAt uint32
+
+// NewFunctionListener implements experimental.FunctionListenerFactory.
+func (i lookAt) NewFunctionListener(f api.FunctionDefinition) experimental.FunctionListener {
+	if f.Index() == uint32(i) {
+		return givesWay{}
+	}
+	return nil
+}
+
+// givesWay implements experimental.FunctionListener.
+type givesWay struct{}
+
+func (givesWay) Before(context.Context, api.Module, api.FunctionDefinition, []uint64, experimental.StackIterator) {
+	runtime.Gosched()
+}
+
+func (givesWay) After(context.Context, api.Module, api.FunctionDefinition, []uint64) {}
+
+func (givesWay) Abort(context.Context, api.Module, api.FunctionDefinition, error) {}
