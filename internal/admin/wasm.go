@@ -98,7 +98,7 @@ func (o *moduleOptions) apply(s *wasm.Spec) {
 	set(&s.Settings.Instances, o.Instances)
 	set(&s.Settings.Config, o.Config)
 	if o.TimeMillis != nil {
-		s.Settings.Time = time.Duration(*o.TimeMillis) * time.Millisecond
+		s.Settings.Time = time.Duration(max(0, min(*o.TimeMillis, 1<<32))) * time.Millisecond // no more than can be counted
 	}
 	if o.Isolation != nil {
 		s.Settings.Isolation = wasm.Isolation(*o.Isolation)

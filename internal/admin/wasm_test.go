@@ -1,0 +1,299 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"sluice/internal/infer"
+	"sluice/internal/wasm"
+)
+
+// newModules returns an Admin with modules, and where to put their files.
+func newModules(t *testing.T) (a *Admin, r *wasm.Registry, dir string) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	e, err := wasm.NewEngine("", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	r = wasm.NewRegistry(e, "", log)
+	t.Cleanup(func() {
+		r.Close()
+		cancel()
+		<-done
+	})
+	a, _ = fleetOf(t, "")
+	a.modules = r
+	return a, r, t.TempDir()
+}
+
+// module is the contract's C guest, with a section at its end that says nothing
+// but n.
+func module(t *testing.T, n byte) []byte {
+	t.Helper()
+	b, err := os.ReadFile("../wasm/component/testdata/c-auth-smg.component.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(b, 0, 3, 1, 'n', n)
+}
+
+func writeModule(t *testing.T, path string, n byte) string {
+	t.Helper()
+	if err := os.WriteFile(path, module(t, n), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// sent calls a with a body of a type.
+func sent(t *testing.T, a *Admin, method, path, kind string, body []byte) (status int, text string) {
+	t.Helper()
+	path, query, _ := strings.Cut(path, "?")
+	pattern, param := path, ""
+	if id, ok := strings.CutPrefix(path, "/wasm/"); ok {
+		pattern, param = "/wasm/{id}", id
+	}
+	for _, c := range a.Calls() {
+		if c.Method == method && c.Pattern == pattern {
+			r := &infer.Request{ID: "id-1", Method: method, Path: path, Query: query, Param: param}
+			r.Header.AddString("Content-Type", kind)
+			r.SetBytes(body)
+			got := new(client)
+			if err := c.Handler.Serve(context.Background(), r, infer.NewReply(got)); err != nil {
+				t.Fatal(err)
+			}
+			return got.status, got.body.String()
+		}
+	}
+	t.Fatalf("nothing answers %s %s", method, path)
+	return 0, ""
+}
+
+func posted(t *testing.T, a *Admin, body string) (status int, text string) {
+	t.Helper()
+	return sent(t, a, "POST", "/wasm", "application/json", []byte(body))
+}
+
+const v7 = `[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`
+
+// matches holds that text is what pattern says, but for the places of << and >>,
+// between which it is a regular expression.
+func matches(t *testing.T, what, text, pattern string) {
+	t.Helper()
+	var re strings.Builder
+	for i, p := range strings.Split(pattern, "<<") {
+		if i > 0 {
+			raw, rest, _ := strings.Cut(p, ">>")
+			re.WriteString(raw)
+			p = rest
+		}
+		re.WriteString(regexp.QuoteMeta(p))
+	}
+	if !regexp.MustCompile("^" + re.String() + "$").MatchString(text) {
+		t.Errorf("%s:\ngot  %s\nwant %s", what, text, pattern)
+	}
+}
+
+// TestTheContractsModules is the contract's life of a module, to the letter.
+func TestTheContractsModules(t *testing.T) {
+	a, r, dir := newModules(t)
+	one, two := writeModule(t, filepath.Join(dir, "one.wasm"), 1), writeModule(t, filepath.Join(dir, "two.component.wasm"), 2)
+
+	_, text := sent(t, a, "GET", "/wasm", "", nil)
+	matches(t, "an empty list", text, `{"modules":[],"metrics":{"total_executions":0,"successful_executions":0,"failed_executions":0,"total_execution_time_ms":0,"max_execution_time_ms":0}}`)
+
+	add := `{"modules":[{"name":"m1","file_path":"` + one + `","module_type":"Middleware","attach_points":[{"Middleware":"OnRequest"},{"Middleware":"OnResponse"}],"add_result":null}]}`
+	status, text := posted(t, a, add)
+	matches(t, "added", text, strings.Replace(add, "null", `{"Success":"<<`+v7+`>>"}`, 1))
+	if status != 200 {
+		t.Errorf("added: %d", status)
+	}
+	id := r.Set().All[0].ID
+
+	status, text = posted(t, a, `{"modules":[
+		{"name":"again","file_path":"`+one+`","module_type":"Middleware","attach_points":[],"add_result":null},
+		{"name":"m2","file_path":"`+two+`","module_type":"Middleware","attach_points":[{"Middleware":"OnError"},{"Middleware":"OnRequest"}],"add_result":null}]}`)
+	if status != 400 {
+		t.Errorf("one of two cannot be added: %d, want 400", status)
+	}
+	matches(t, "one of two", text, `{"modules":[{"name":"again","file_path":"`+one+`","module_type":"Middleware","attach_points":[],"add_result":{"Error":"the component with SHA-256 <<[0-9a-f]{64}>> is registered already, as `+id.String()+`"}},`+
+		`{"name":"m2","file_path":"`+two+`","module_type":"Middleware","attach_points":[{"Middleware":"OnError"},{"Middleware":"OnRequest"}],"add_result":{"Success":"<<`+v7+`>>"}}]}`)
+
+	m := r.Find(id)
+	m.Counts.Count(time.Date(2026, 11, 21, 12, 0, 0, 123456789, time.UTC), 3*time.Millisecond, nil)
+	m.Counts.Count(time.Date(2026, 11, 21, 12, 0, 1, 123456789, time.UTC), 2*time.Millisecond, errors.New("no"))
+	status, text = sent(t, a, "GET", "/wasm", "", nil)
+	var list struct {
+		Modules []struct {
+			UUID string          `json:"module_uuid"`
+			Meta json.RawMessage `json:"module_meta"`
+		} `json:"modules"`
+		Metrics json.RawMessage `json:"metrics"`
+	}
+	if err := json.Unmarshal([]byte(text), &list); err != nil || status != 200 || len(list.Modules) != 2 || list.Modules[0].UUID != id.String() {
+		t.Fatalf("%d %s, %v", status, text, err)
+	}
+	matches(t, "meta", string(list.Modules[0].Meta), `{"name":"m1","file_path":"`+one+`","sha256_hash":"`+m.Sum+`","size_bytes":5291,"created_at":"<<20[0-9]{2}-[0-9T:.-]+Z>>",`+
+		`"last_accessed_at":"2026-11-21T12:00:01.123456789Z","access_count":2,"attach_points":[{"Middleware":"OnRequest"},{"Middleware":"OnResponse"}]}`)
+	matches(t, "metrics", string(list.Metrics), `{"total_executions":2,"successful_executions":1,"failed_executions":1,"total_execution_time_ms":5,"max_execution_time_ms":3,"average_execution_time_ms":2.5}`)
+
+	for _, tt := range []struct {
+		id     string
+		status int
+		text   string
+	}{
+		{"none", 400, ""},
+		{uuid.NewString(), 400, "removing module <<.*>>: no such module"},
+		{id.String(), 200, "Module removed successfully"},
+		{id.String(), 400, "removing module " + id.String() + ": no such module"},
+	} {
+		status, text := sent(t, a, "DELETE", "/wasm/"+tt.id, "", nil)
+		matches(t, "DELETE "+tt.id, text, tt.text)
+		if status != tt.status {
+			t.Errorf("DELETE %s: %d, want %d", tt.id, status, tt.status)
+		}
+	}
+	if n := len(r.Set().All); n != 1 {
+		t.Errorf("%d modules are left, want 1", n)
+	}
+}
+
+// TestModulesThatAreRefused holds the contract's rules for what may be registered.
+func TestModulesThatAreRefused(t *testing.T) {
+	a, r, dir := newModules(t)
+	good := writeModule(t, filepath.Join(dir, "good.wasm"), 1)
+	put := func(name, content string) string {
+		t.Helper()
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	link := filepath.Join(dir, "link.wasm")
+	if err := os.Symlink("/proc/self/exe", link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "folder.wasm"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, path, rest, want string }{
+		{"", good, "", "needs a name"},
+		{"   ", good, "", "needs a name"},
+		{"m", "", "", "needs a file_path"},
+		{"m", "good.wasm", "", "is not absolute"},
+		{"m", dir + "/x/../good.wasm", "", "has parts such as"},
+		{"m", dir + "//good.wasm", "", "has parts such as"},
+		{"m", dir + "/./good.wasm", "", "has parts such as"},
+		{"m", put("good.txt", "x"), "", "does not end in .wasm"},
+		{"m", "/etc/m.wasm", "", "under /etc"},
+		{"m", "/proc/1/m.wasm", "", "under /proc"},
+		{"m", "/root/m.wasm", "", "under /root"},
+		{"m", "/var/run/m.wasm", "", "under /var/run"},
+		{"m", link, "", ""}, // leads out of where modules may be
+		{"m", filepath.Join(dir, "folder.wasm"), "", "is not a regular file"},
+		{"m", put("empty.wasm", ""), "", "is empty"},
+		{"m", filepath.Join(dir, "missing.wasm"), "", "no such file"},
+		{"m", put("none.wasm", "#!/bin/sh"), "", ""},
+		{"m", put("core.wasm", "\x00asm\x01\x00\x00\x00"), "", ""},
+		{"m", good, `,"module_type":"Filter"`, "unknown module_type"},
+		{"m", good, `,"attach_points":[{"Middleware":"OnTuesday"}]`, "unknown attach point"},
+		{"m", good, `,"attach_points":[{"Middleware":"OnChunk"}]`, "does not export"},
+		{"m", good, `,"max_execution_time_ms":0`, "between 1ms and 300s"},
+		{"m", good, `,"max_execution_time_ms":300001`, "between 1ms and 300s"},
+		{"m", good, `,"max_execution_time_ms":9223372036854775807`, "between 1ms and 300s"},
+		{"m", good, `,"max_memory_pages":65536`, "between 1 and 65535"},
+		{"m", good, `,"max_stack_size":65535`, "between 65536 and 16777216"},
+		{"m", good, `,"max_body_size":104857601`, "between 0 and 104857600"},
+		{"m", good, `,"isolation":"some"`, "unknown isolation"},
+	} {
+		status, text := posted(t, a, `{"modules":[{"name":"`+tt.name+`","file_path":"`+tt.path+`"`+tt.rest+`}]}`)
+		if status != 400 || !strings.Contains(text, `"add_result":{"Error":"`) || !strings.Contains(text, tt.want) {
+			t.Errorf("%s %s: got %d %s, want %q", tt.path, tt.rest, status, text, tt.want)
+		}
+	}
+	for _, body := range []string{"", "[]", `{"modules":7}`, `{"modules":[{"name":7}]}`, `{"modules":[` + strings.Repeat(`{},`, 64) + `{}]}`} {
+		if status, text := posted(t, a, body); status != 400 {
+			t.Errorf("%.40s: got %d %s", body, status, text)
+		}
+	}
+	if n := len(r.Set().All); n != 0 {
+		t.Errorf("%d modules are there", n)
+	}
+}
+
+// TestWithoutModules holds the contract's answer where they are not enabled.
+func TestWithoutModules(t *testing.T) {
+	a, _ := fleetOf(t, "")
+	for _, c := range [][2]string{{"GET", "/wasm"}, {"POST", "/wasm"}, {"DELETE", "/wasm/" + uuid.NewString()}, {"GET", "/wasm/x"}, {"PUT", "/wasm/x"}, {"PATCH", "/wasm/x"}} {
+		if status, text := sent(t, a, c[0], c[1], "application/json", []byte("{}")); status != 500 || text != "" {
+			t.Errorf("%s %s: got %d %q, want 500 and nothing", c[0], c[1], status, text)
+		}
+	}
+}
+
+// TestAModulesOwnLife follows what goes beyond the contract: bytes that are sent,
+// changes, and new versions.
+func TestAModulesOwnLife(t *testing.T) {
+	a, r, dir := newModules(t)
+	status, text := sent(t, a, "POST", "/wasm?name=sent&fail_closed=true", "application/wasm", module(t, 1))
+	matches(t, "sent", text, `{"module_uuid":"<<`+v7+`>>"}`)
+	m := r.Set().All[0]
+	if status != 200 || m.Name != "sent" || !m.FailClosed || m.Path != "" {
+		t.Errorf("%d, %+v", status, m.Spec)
+	}
+	at := "/wasm/" + m.ID.String()
+	for _, step := range []struct {
+		name, method, path, kind, body string
+		status                         int
+		want                           []string
+	}{
+		{"sent again", "POST", "/wasm?name=x", "application/wasm", string(module(t, 1)), 400, []string{"registered already"}},
+		{"sent without a name", "POST", "/wasm", "application/wasm", string(module(t, 2)), 400, []string{"needs a name"}},
+		{"sent with nonsense", "POST", "/wasm?name=x&fail_closed=maybe", "application/wasm", string(module(t, 2)), 400, []string{"fail_closed"}},
+		{"sent half", "POST", "/wasm?name=x", "application/wasm", string(module(t, 2)[:1000]), 400, nil},
+		{"shown", "GET", at, "", "", 200, []string{`"enabled":true`, `"fail_closed":true`, `"max_memory_pages":1024`, `"isolation":"snapshot"`, `"world":"smg:gateway"`, `"idle":1`}},
+		{"another", "GET", "/wasm/" + uuid.NewString(), "", "", 404, []string{"no module has the id"}},
+		{"no id", "GET", "/wasm/x", "", "", 400, nil},
+		{"disabled and moved", "PATCH", at, "application/json", `{"enabled":false,"order":-3,"paths":["/v1/*"],"name":"new"}`, 200, []string{`"enabled":false`, `"order":-3`, `"paths":["/v1/*"]`, `"name":"new"`, `"fail_closed":true`}},
+		{"enabled", "PATCH", at, "application/json", `{"enabled":true,"attach_points":[{"Middleware":"OnResponse"}]}`, 200, []string{`"enabled":true`, `"attach_points":[{"Middleware":"OnResponse"}]`}},
+		{"changed by nonsense", "PATCH", at, "application/json", `{"enable":true}`, 400, []string{"unknown field"}},
+		{"attached to what it has not", "PATCH", at, "application/json", `{"attach_points":[{"Middleware":"OnEnd"}]}`, 400, []string{"does not export"}},
+		{"limits alone", "PATCH", at, "application/json", `{"max_memory_pages":7}`, 400, []string{"together with the component's bytes"}},
+		{"another is changed", "PATCH", "/wasm/" + uuid.NewString(), "application/json", `{}`, 404, nil},
+		{"a new version", "PUT", at, "application/wasm", string(module(t, 3)), 200, []string{`"sha256_hash":"` + wasm.Sum(module(t, 3)) + `"`, `"name":"new"`}},
+		{"of a file, with limits", "PUT", at, "application/json", `{"file_path":"` + writeModule(t, filepath.Join(dir, "v.wasm"), 4) + `","max_memory_pages":7}`, 200, []string{`"max_memory_pages":7`, wasm.Sum(module(t, 4))}},
+		{"nonsense", "PUT", at, "application/wasm", "no", 400, nil},
+		{"of a file that is none", "PUT", at, "application/json", `{"file_path":"/etc/passwd"}`, 400, []string{"does not end in .wasm"}},
+		{"of another", "PUT", "/wasm/" + uuid.NewString(), "application/wasm", string(module(t, 5)), 404, nil},
+		{"still what it was", "GET", at, "", "", 200, []string{wasm.Sum(module(t, 4))}},
+	} {
+		status, text := sent(t, a, step.method, step.path, step.kind, []byte(step.body))
+		if status != step.status {
+			t.Errorf("%s: got %d %s, want %d", step.name, status, text, step.status)
+		}
+		for _, want := range step.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: %s is missing in %s", step.name, want, text)
+			}
+		}
+	}
+	if all := r.Set().All; len(all) != 1 || !slices.Equal(all[0].Attach, []wasm.Hook{wasm.OnResponse}) {
+		t.Errorf("at the end: %+v", all)
+	}
+}
