@@ -11,7 +11,7 @@ TOOLS    := $(CURDIR)/.tools
 LINT     := $(TOOLS)/golangci-lint
 
 .DEFAULT_GOAL := build
-.PHONY: wasm-examples build demo test check fmt vet lint cross generated race bench fuzz perf perf-gates routing engine gen clean help
+.PHONY: wasm-examples build demo test check fmt vet lint cross generated race bench fuzz perf perf-gates routing engine wasm-oracle gen clean help
 
 build: ## the program, as bin/sluice
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sluice ./cmd/sluice
@@ -78,6 +78,9 @@ engine: ## the tests before a real llama.cpp (needs python3 with venv and pip)
 wasm-examples: build ## build the modules of examples/wasm anew (needs rustc with wasm32-unknown-unknown, clang, wasm-ld)
 	@for e in examples/wasm/*/build.sh; do SLUICE=$(CURDIR)/bin/sluice $$e || exit 1; done
 	go test ./examples/wasm -update
+
+wasm-oracle: ## WebAssembly modules in wasmtime and in ours: the same input, the same answer (needs a C compiler; says so if it is skipped)
+	test/wasm/run.sh
 
 gen: ## write the generated pages: docs/settings.md, docs/metrics.md
 	go test ./internal/config -run '^TestSettingsDoc$$' -update

@@ -253,7 +253,7 @@ func (g *maker) bulk(depth int) {
 
 // catch runs something whose exceptions are caught, if the program has any.
 func (g *maker) catch(depth int) {
-	if !g.throws {
+	if !g.p.Throws {
 		return
 	}
 	g.op(0x02, 0x40)                      // where tag 0 is caught
@@ -330,9 +330,13 @@ func (g *maker) leaf(t ValType) {
 	}
 	var have []uint32
 	for i, l := range g.locals {
-		if l == t {
+		if l == t && uint32(i) != g.extra[t] { // which may hold what is no number in any form
 			have = append(have, uint32(i))
 		}
+	}
+	if len(have) == 0 {
+		g.b = g.constant(g.b, t)
+		return
 	}
 	g.opIndex(0x20, have[g.r.IntN(len(have))])
 }

@@ -30,6 +30,7 @@ type Program struct {
 	Binary  []byte
 	Funcs   []FuncType
 	Globals []ValType
+	Throws  bool // it has exceptions
 }
 
 // GasGlobal is the name of the global, of type i32, that a Program's functions
@@ -98,11 +99,10 @@ func canon64(v uint64) uint64 {
 
 // A maker makes one program.
 type maker struct {
-	r      *rand.Rand
-	p      *Program
-	types  []FuncType // those of functions first
-	gas    uint32     // the index of GasGlobal
-	throws bool
+	r     *rand.Rand
+	p     *Program
+	types []FuncType // those of functions first
+	gas   uint32     // the index of GasGlobal
 
 	// Of the function that is being made.
 	b      []byte
@@ -134,7 +134,7 @@ func (g *maker) outline() {
 		g.p.Globals = append(g.p.Globals, valTypes[g.r.IntN(len(valTypes))])
 	}
 	g.gas = uint32(len(g.p.Globals))
-	g.throws = g.r.IntN(4) == 0
+	g.p.Throws = g.r.IntN(4) == 0
 }
 
 // typeOf returns the index of a type, which it adds if there is none.
@@ -171,7 +171,7 @@ func (g *maker) module(bodies [][]byte) []byte {
 	section(3, n, b)
 	section(4, 1, append([]byte{0x70, 0}, u32(nil, uint32(n+2))...))
 	section(5, 1, []byte{0, 1})
-	if g.throws {
+	if g.p.Throws {
 		section(13, 2, append(u32([]byte{0}, none), u32([]byte{0}, one)...))
 	}
 	b = nil
