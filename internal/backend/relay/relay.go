@@ -43,7 +43,8 @@ type Backend struct {
 
 // Config says how long is waited. 0 is no bound.
 type Config struct {
-	Between    time.Duration // for a worker that is silent within an answer
+	FirstByte  time.Duration // for a worker to begin its answer
+	Between    time.Duration // for one that is silent within it
 	TunnelIdle time.Duration // for a tunnel in which both ends are
 }
 
@@ -157,7 +158,8 @@ func (b *Backend) Serve(ctx context.Context, r *infer.Request, w *infer.Reply, t
 		c := calls.Get().(*call)
 		defer c.free()
 		c.r, c.w = r, w
-		x.Method, x.Body, x.Sink, x.Between = http.MethodPost, rankBody(r.Body, t.Lead), c, b.cfg.Between
+		x.Method, x.Body, x.Sink = http.MethodPost, rankBody(r.Body, t.Lead), c
+		x.FirstByte, x.Between = b.cfg.FirstByte, b.cfg.Between
 		length := int64(len(x.Body))
 		if r.Left() {
 			length = r.BodyLength()

@@ -99,6 +99,11 @@ func reset(c net.Conn) {
 // backend returns a Backend that is closed when the test ends.
 func backend(t testing.TB) *Backend {
 	t.Helper()
+	return backendOf(t, Config{})
+}
+
+func backendOf(t testing.TB, cfg Config) *Backend {
+	t.Helper()
 	watch, err := sock.NewWatch()
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +117,7 @@ func backend(t testing.TB) *Backend {
 		cancel()
 		<-done
 	})
-	return New(client, watch, Config{})
+	return New(client, watch, cfg)
 }
 
 // relay sends one request to url and returns what the client got.
@@ -353,6 +358,20 @@ func TestTheTimeIsUp(t *testing.T) {
 	_, _, err := relay(t, ctx, s.URL, chat())
 	if e := infer.AsError(err); e.Status != 504 || e.Code != "call_upstream_timeout" {
 		t.Errorf("got %v, want 504 call_upstream_timeout", err)
+	}
+}
+
+// TestAWorkerThatDoesNotBegin holds that a worker which says nothing for too long
+// has failed, and that another may be asked.
+func TestAWorkerThatDoesNotBegin(t *testing.T) {
+	hang := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-hang }))
+	defer s.Close()
+	defer close(hang)
+	w := infer.NewReply(new(client))
+	err := backendOf(t, Config{FirstByte: 100 * time.Millisecond}).Serve(t.Context(), chat(), w, fleet.Team{Lead: worker(t, s.URL, "")})
+	if e := infer.AsError(err); e.Status != 504 || e.Code != "call_upstream_timeout" || !e.Retry || w.Committed() {
+		t.Errorf("got %v, want 504 call_upstream_timeout, to be tried elsewhere", err)
 	}
 }
 

@@ -10,6 +10,7 @@ type Config struct {
 	PoolIdle       time.Duration `yaml:"pool_idle_timeout_secs" flag:"upstream-pool-idle-timeout-secs" unit:"s" help:"how long an unused connection to a worker is kept"`
 	MaxIdle        int           `yaml:"max_idle_connections" flag:"upstream-max-idle-connections" help:"how many unused connections to one worker are kept"`
 	MaxConnections int           `yaml:"max_connections" flag:"upstream-max-connections" help:"how many connections to one worker there may be; requests beyond wait in the order they came. 0 is no bound"`
+	FirstByte      time.Duration `yaml:"first_byte_timeout_secs" flag:"upstream-first-byte-timeout-secs" unit:"s" help:"how long a worker may take to begin its answer, which for one that is not streamed is all of it; then another is asked. 0 for as long as the request may take"`
 	Silence        time.Duration `yaml:"silence_timeout_secs" flag:"upstream-silence-timeout-secs" unit:"s" help:"how long a worker may send nothing within an answer that it has begun; 0 for as long as the request may take"`
 	ConnectTimeout time.Duration `yaml:"connect_timeout_secs" flag:"upstream-connect-timeout-secs" unit:"s" help:"how long a worker may take to accept a connection, with TLS"`
 }
@@ -31,6 +32,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxConnections < 0 {
 		errs = append(errs, errors.New("upstream-max-connections must be at least 0"))
+	}
+	if c.FirstByte < 0 {
+		errs = append(errs, errors.New("upstream-first-byte-timeout-secs must be at least 0"))
 	}
 	if c.Silence < 0 {
 		errs = append(errs, errors.New("upstream-silence-timeout-secs must be at least 0"))

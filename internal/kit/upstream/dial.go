@@ -150,18 +150,43 @@ func (h *Host) resolve(ctx context.Context) ([]netip.Addr, error) {
 	}
 }
 
+// What was found is used when nobody can be asked any more: for lastKnown, once
+// a lookup has failed or has taken lookupTime.
+const (
+	lookupTime = 2 * time.Second
+	lastKnown  = 5 * time.Minute
+)
+
 // ask asks where h's name leads, for all. Idle connections to where it does not
 // lead any more are closed.
 func (h *Host) ask(ctx context.Context) ([]netip.Addr, error) {
-	addrs, err := h.client.opts.Resolve(ctx, h.name)
+	h.mu.Lock()
+	known := h.addrs
+	if h.client.watch.Now()-h.found > lastKnown {
+		known = nil
+	}
+	h.mu.Unlock()
+	lookup, cancel := ctx, context.CancelFunc(func() {})
+	if known != nil {
+		lookup, cancel = context.WithTimeout(ctx, lookupTime)
+	}
+	addrs, err := h.client.opts.Resolve(lookup, h.name)
+	cancel()
 	if err == nil && len(addrs) == 0 {
-		err = errors.New("it has no address")
+		err = &net.DNSError{Err: "it has no address", Name: h.name, IsNotFound: true}
+	}
+	if err != nil && ctx.Err() == nil {
+		h.client.count.Lookups.Inc()
 	}
 	h.mu.Lock()
 	close(h.asking)
 	h.asking = nil
-	if err == nil {
-		h.addrs, h.asked = addrs, h.client.watch.Now()
+	now := h.client.watch.Now()
+	switch {
+	case err == nil:
+		h.addrs, h.asked, h.found = addrs, now, now
+	case known != nil && ctx.Err() == nil && !isGone(err):
+		addrs, err, h.asked = known, nil, now
 	}
 	h.mu.Unlock()
 	if err != nil {
@@ -169,4 +194,11 @@ func (h *Host) ask(ctx context.Context) ([]netip.Addr, error) {
 	}
 	h.evict(func(c *conn) (reason, bool, bool) { return moved, !same(addrs, c.addr), true })
 	return addrs, nil
+}
+
+// isGone reports whether err says that a name leads nowhere, rather than that
+// nobody could say.
+func isGone(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) && dns.IsNotFound
 }

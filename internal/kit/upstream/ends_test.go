@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sluice/internal/kit/h1"
+	"sluice/internal/kit/metric"
 	"sluice/internal/kit/sock"
 )
 
@@ -250,11 +251,10 @@ func TestTimeouts(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			w := start(t, tt.script)
-			h := host(t, client(t, Options{}), w.url)
+			m, reg := new(Metrics), metric.NewRegistry(nil)
+			metric.Fill(reg, m)
+			h := host(t, client(t, Options{Metrics: m}), w.url)
 			x := post("{}")
-			if tt.name == "head that does not end" {
-				x = post("{}")
-			}
 			x.FirstByte, x.Between = tt.firstByte, tt.between
 			r := soon(t, "end", func() result { return do(context.Background(), h, x) })
 			if tt.op == "" {
@@ -275,6 +275,9 @@ func TestTimeouts(t *testing.T) {
 			var broken *h1.Error
 			if !e.Timeout && !errors.As(r.err, &broken) { // a head of H only is no HTTP
 				t.Errorf("%v is no timeout", r.err)
+			}
+			if n := shown(reg, fmt.Sprintf("sluice_upstream_timeouts_total{phase=%q}", e.Op)); e.Timeout != (n == "1") {
+				t.Errorf("%v: %s were counted", r.err, n)
 			}
 			if errors.Is(r.err, context.DeadlineExceeded) {
 				t.Errorf("%v is taken for the context's", r.err)

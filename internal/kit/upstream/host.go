@@ -37,7 +37,8 @@ type Host struct {
 	firstWaiter, lastWaiter *waiter
 	closed                  bool
 	addrs                   []netip.Addr  // where the name led last; nil before the first time, and of addresses
-	asked                   time.Duration // when that was
+	asked                   time.Duration // when that was asked
+	found                   time.Duration // when it was answered
 	asking                  chan struct{} // closed when who asks has the answer; nil if nobody does
 }
 
@@ -91,7 +92,7 @@ func (h *Host) do(ctx context.Context, x *Exchange, tunnel bool) (nc net.Conn, e
 	for try := 0; ; try++ {
 		c, err := h.take(ctx, waits, tunnel || x.outlet != nil || try > 1)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, h.told(err)
 		}
 		x.attempt = attempt{c: c, total: total, size: readSize, tunnel: tunnel}
 		err = x.receive(waits)
@@ -109,10 +110,19 @@ func (h *Host) do(ctx context.Context, x *Exchange, tunnel bool) (nc net.Conn, e
 		x.dropAnswer()
 		x.attempt = attempt{}
 		if !again {
-			return nil, nil, err
+			return nil, nil, h.told(err)
 		}
 		h.client.count.Replays.Inc()
 	}
+}
+
+// told counts err if it says that the worker was too slow, and returns it.
+func (h *Host) told(err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.Timeout {
+		h.client.count.slow[e.Op].Inc()
+	}
+	return err
 }
 
 // total returns when ctx's deadline passes, in the Watch's time; 0 if it has

@@ -10,10 +10,12 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"sluice/internal/kit/h1"
+	"sluice/internal/kit/metric"
 )
 
 func TestConnectionsAreReusedNewestFirst(t *testing.T) {
@@ -403,6 +405,61 @@ func TestNames(t *testing.T) {
 	ask(t, h, "b")
 	if two.requests.Load() != 1 {
 		t.Error("the new address was not asked")
+	}
+}
+
+// TestNobodyCanBeAsked holds that a worker is found while its name cannot be
+// looked up, where it was found last; not when its name is gone.
+func TestNobodyCanBeAsked(t *testing.T) {
+	w := start(t, echo)
+	addr := netip.MustParseAddrPort(strings.TrimPrefix(w.url, "http://"))
+	var fail atomic.Pointer[error]
+	m, reg := new(Metrics), metric.NewRegistry(nil)
+	metric.Fill(reg, m)
+	cfg := DefaultConfig()
+	cfg.MaxIdle = 0 // each asks
+	h := host(t, client(t, Options{Config: cfg, Metrics: m, Fresh: time.Nanosecond, Resolve: func(ctx context.Context, name string) ([]netip.Addr, error) {
+		switch err := fail.Load(); {
+		case err == nil:
+			return []netip.Addr{addr.Addr()}, nil
+		case *err == nil: // nobody answers
+			<-ctx.Done()
+			return nil, ctx.Err()
+		default:
+			return nil, *err
+		}
+	}}), fmt.Sprintf("http://worker.test:%d", addr.Port()))
+	turn := func(err error) {
+		fail.Store(&err)
+		now := h.client.watch.Now() // what was found is not fresh at the next
+		until(t, "a tick", func() bool { return h.client.watch.Now() > now })
+	}
+	down := &net.DNSError{Err: "server misbehaving", Name: "worker.test", IsTemporary: true}
+
+	turn(down)
+	if r := do(context.Background(), h, post("{}")); !errors.Is(r.err, down) {
+		t.Errorf("where it leads was never known: %v", r.err)
+	}
+	fail.Store(nil)
+	ask(t, h, "a")
+	turn(down)
+	ask(t, h, "b")
+	turn(nil)
+	ask(t, h, "c")
+	if got := shown(reg, "sluice_upstream_lookups_failed_total"); got != "3" {
+		t.Errorf("%s failed lookups were counted, want 3", got)
+	}
+	gone := &net.DNSError{Err: "no such host", Name: "worker.test", IsNotFound: true}
+	turn(gone)
+	if r := do(context.Background(), h, post("{}")); !errors.Is(r.err, gone) {
+		t.Errorf("a name that is gone: %d, %v", r.status, r.err)
+	}
+	h.mu.Lock()
+	h.found -= lastKnown
+	h.mu.Unlock()
+	turn(down)
+	if r := do(context.Background(), h, post("{}")); !errors.Is(r.err, down) {
+		t.Errorf("what was known is old: %d, %v", r.status, r.err)
 	}
 }
 

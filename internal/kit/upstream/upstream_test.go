@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -232,6 +234,18 @@ func (h *Host) counts() (open, idle int) {
 	return h.open, h.idle.n
 }
 
+// shown is the value of a metric, named with its labels as it is shown.
+func shown(reg *metric.Registry, name string) string {
+	w := httptest.NewRecorder()
+	reg.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for line := range strings.Lines(w.Body.String()) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return ""
+}
+
 func TestHosts(t *testing.T) {
 	c := client(t, Options{})
 	for _, bad := range []string{"ftp://a", "http://", "unix:", "/path"} {
@@ -305,6 +319,7 @@ func TestConfig(t *testing.T) {
 	for _, c := range []Config{
 		{PoolIdle: 0, ConnectTimeout: 1}, {PoolIdle: 1, ConnectTimeout: 0},
 		{PoolIdle: 1, ConnectTimeout: 1, MaxIdle: -1}, {PoolIdle: 1, ConnectTimeout: 1, MaxConnections: -1},
+		{PoolIdle: 1, ConnectTimeout: 1, FirstByte: -1}, {PoolIdle: 1, ConnectTimeout: 1, Silence: -1},
 	} {
 		if c.Validate() == nil {
 			t.Errorf("%+v is taken", c)
