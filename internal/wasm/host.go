@@ -18,13 +18,13 @@ func (c *code) host(b *component.Builtin) (hostFunc, error) {
 	switch r := ofHost(b.Resource); b.Op {
 	case component.ResourceDrop:
 		return func(in *instance, st []uint64) {
-			rep, owned := in.handles.drop(uint32(st[0]), r)
-			if owned && b.Resource.Dtor != nil {
+			rep := in.handles.drop(uint32(st[0]), r)
+			if b.Resource.Dtor != nil {
 				in.destroy(b.Resource, rep)
 			}
 		}, nil
 	case component.ResourceNew:
-		return func(in *instance, st []uint64) { st[0] = uint64(in.handles.add(r, uint32(st[0]), true)) }, nil
+		return func(in *instance, st []uint64) { st[0] = uint64(in.handles.add(r, uint32(st[0]))) }, nil
 	case component.ResourceRep:
 		return func(in *instance, st []uint64) { st[0] = uint64(in.handles.get(uint32(st[0]), r).rep) }, nil
 	}
@@ -124,7 +124,6 @@ func (g *guest) alloc(align, n uint32) uint32 {
 type handle struct {
 	resource *component.Resource // nil for a free place
 	rep      uint32
-	owned    bool
 }
 
 // A handleTable holds a component's handles. Index 0 is none.
@@ -136,8 +135,8 @@ type handleTable struct {
 // maxHandles bounds the handles of an instance.
 const maxHandles = 1 << 12
 
-func (t *handleTable) add(r *component.Resource, rep uint32, owned bool) uint32 {
-	h := handle{resource: r, rep: rep, owned: owned}
+func (t *handleTable) add(r *component.Resource, rep uint32) uint32 {
+	h := handle{resource: r, rep: rep}
 	if n := len(t.free); n > 0 {
 		i := t.free[n-1]
 		t.free = t.free[:n-1]
@@ -156,17 +155,20 @@ func (t *handleTable) add(r *component.Resource, rep uint32, owned bool) uint32 
 
 // get returns the handle i, which must be one of r.
 func (t *handleTable) get(i uint32, r *component.Resource) handle {
-	if int64(i) >= int64(len(t.all)) || r == nil || t.all[i].resource != r {
+	if r == nil {
+		trap("%d is a handle of nothing that there is", i)
+	}
+	if int64(i) >= int64(len(t.all)) || t.all[i].resource != r {
 		trap("%d is no handle of a %s", i, r.Name)
 	}
 	return t.all[i]
 }
 
-func (t *handleTable) drop(i uint32, r *component.Resource) (rep uint32, owned bool) {
+func (t *handleTable) drop(i uint32, r *component.Resource) (rep uint32) {
 	h := t.get(i, r)
 	t.all[i] = handle{}
 	t.free = append(t.free, i)
-	return h.rep, h.owned
+	return h.rep
 }
 
 func (t *handleTable) clone() handleTable {

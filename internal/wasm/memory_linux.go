@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -278,7 +279,7 @@ func (m *memory) restore(n uint64) error {
 		if err == nil {
 			return nil
 		}
-		if err != unix.EINVAL && err != unix.ENOTTY {
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTTY) {
 			return fmt.Errorf("looking for written pages: %w", err)
 		}
 	}

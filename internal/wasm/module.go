@@ -281,7 +281,7 @@ func (m *Module) release() {
 	m.code.close(context.Background())
 }
 
-// Hooks reports whether the component has the hook.
+// Has reports whether the component has the hook.
 func (m *Module) Has(h Hook) bool { return m.code.hooks[h] != nil }
 
 // World is the package of the world that it is made for.

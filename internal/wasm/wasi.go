@@ -122,9 +122,9 @@ var wasi = map[string]wasiFunc{
 	"wasi:cli/exit#exit":           {"i>", func(_ *guest, st []uint64) { trap("it ended itself with exit status %d", st[0]&1) }},
 	"wasi:cli/exit#exit-with-code": {"i>", func(_ *guest, st []uint64) { trap("it ended itself with exit status %d", st[0]&255) }},
 
-	"wasi:cli/stdin#get-stdin":   {">i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(inputStream, stdin, true)) }},
-	"wasi:cli/stdout#get-stdout": {">i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(outputStream, stdout, true)) }},
-	"wasi:cli/stderr#get-stderr": {">i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(outputStream, stderr, true)) }},
+	"wasi:cli/stdin#get-stdin":   {">i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(inputStream, stdin)) }},
+	"wasi:cli/stdout#get-stdout": {">i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(outputStream, stdout)) }},
+	"wasi:cli/stderr#get-stderr": {">i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(outputStream, stderr)) }},
 
 	"wasi:io/streams#[method]output-stream.check-write":              {"ii>", checkWrite},
 	"wasi:io/streams#[method]output-stream.write":                    {"iiii>", write},
@@ -142,8 +142,8 @@ var wasi = map[string]wasiFunc{
 
 	"wasi:clocks/monotonic-clock#now":                {">I", func(_ *guest, st []uint64) { st[0] = uint64(time.Since(started)) }},
 	"wasi:clocks/monotonic-clock#resolution":         {">I", func(_ *guest, st []uint64) { st[0] = 1 }},
-	"wasi:clocks/monotonic-clock#subscribe-duration": {"I>i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0, true)) }},
-	"wasi:clocks/monotonic-clock#subscribe-instant":  {"I>i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0, true)) }},
+	"wasi:clocks/monotonic-clock#subscribe-duration": {"I>i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0)) }},
+	"wasi:clocks/monotonic-clock#subscribe-instant":  {"I>i", func(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0)) }},
 	"wasi:clocks/wall-clock#now": {"i>", func(g *guest, st []uint64) {
 		t := time.Now()
 		g.u64(st[0], uint64(t.Unix()))
@@ -198,7 +198,7 @@ func flush(g *guest, st []uint64) {
 	g.u8(st[1], 0)
 }
 
-func subscribe(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0, true)) }
+func subscribe(g *guest, st []uint64) { st[0] = uint64(g.in.handles.add(pollable, 0)) }
 
 // closedStream says that a stream has ended.
 func closedStream(g *guest, st []uint64) {

@@ -99,7 +99,7 @@ func (h *house) add(t testing.TB, name string, change func(*wasm.Spec)) *wasm.At
 	n := byte(len(h.modules.Set().All))
 	b = append(slices.Clone(b), 0, 3, 1, 'n', n) // a custom section called n
 	s := wasm.Spec{Name: name, Settings: wasm.DefaultSettings()}
-	s.Settings.Time = 100 * time.Millisecond
+	s.Settings.Time, s.Settings.Limits.MemoryPages = 200*time.Millisecond, 256
 	if change != nil {
 		change(&s)
 	}

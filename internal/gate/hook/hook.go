@@ -273,8 +273,9 @@ func (v *visit) note(c *call, h wasm.Hook, begin time.Time, action int, err erro
 		v.g.Saw(m.Attached, h, actions[h][action], took, err)
 	}
 	if err != nil {
-		v.g.Metrics.failed(m.Name, h, err)
-		if left, ok := m.quiet.may(now); ok {
+		kind := kindOf(err)
+		v.g.Metrics.Errors.With(m.Name, h.String(), kinds[kind]).Inc()
+		if left, ok := m.quiet.may(h, kind, now); ok {
 			v.g.Log.Warn("a module failed", "module", m.Name, "hook", h.String(), "request", v.id, "fail_closed", m.FailClosed, "err", err, "not_logged", left)
 		}
 	}
@@ -283,19 +284,19 @@ func (v *visit) note(c *call, h wasm.Hook, begin time.Time, action int, err erro
 	}
 }
 
-// A quiet lets a module's failures be logged once a second: a thousand a second
-// say no more than one.
-type quiet struct {
+// A quiet lets a module's failures of one kind, at one hook, be logged once a
+// second: a thousand a second say no more than one.
+type quiet [wasm.NumHooks][len(kinds)]struct {
 	last atomic.Int64 // Unix seconds
 	left atomic.Int64 // lines that were not written since
 }
 
 // may reports whether a line may be written at now, and how many were not.
-func (q *quiet) may(now time.Time) (left int64, ok bool) {
-	s := now.Unix()
-	if last := q.last.Load(); last == s || !q.last.CompareAndSwap(last, s) {
-		q.left.Add(1)
+func (q *quiet) may(h wasm.Hook, kind int, now time.Time) (left int64, ok bool) {
+	k, s := &q[h][kind], now.Unix()
+	if last := k.last.Load(); last == s || !k.last.CompareAndSwap(last, s) {
+		k.left.Add(1)
 		return 0, false
 	}
-	return q.left.Swap(0), true
+	return k.left.Swap(0), true
 }

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"sluice/internal/kit/metric"
@@ -57,13 +58,15 @@ func (c *counters) called(took time.Duration, action int, err error) {
 	t.Give()
 }
 
-// failed counts why a call failed.
-func (m *Metrics) failed(name string, h wasm.Hook, err error) {
-	kind := "trap"
+// kinds are how calls fail.
+var kinds = [...]string{"trap", "timeout", "stack", "answer", "size", "busy"}
+
+// kindOf is the place of err's kind among them.
+func kindOf(err error) int {
 	if c, ok := errors.AsType[*wasm.CallError](err); ok {
-		kind = c.Kind
+		return max(0, slices.Index(kinds[:], c.Kind))
 	}
-	m.Errors.With(name, h.String(), kind).Inc()
+	return 0
 }
 
 // forget removes what was counted of those before that are not in set any more.
