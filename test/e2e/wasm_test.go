@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"sluice/test/program"
+)
+
+// everything puts the module of the tests that has every hook in a place of its
+// own and returns its path. It does what a request's query says
+// (internal/wasm/testdata/every.c).
+func everything(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("../../internal/wasm/testdata/every.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "every.wasm")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestModulesAtWork holds that modules come after authentication, and that what
+// they make of requests, answers and streams is framed right.
+func TestModulesAtWork(t *testing.T) {
+	t.Parallel()
+	var streams atomic.Bool // the worker's answers
+	w := newRogueOf(t, "other", func(c net.Conn, _ *http.Request) {
+		if streams.Load() {
+			_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: " + sse + "\r\nConnection: close\r\n\r\n" + one + one + "data: [DONE]\n\n"))
+			return
+		}
+		say(c, "200 OK", "application/json", `{"said":"what the worker says"}`)
+	})
+	g := inFrontOf(t, 1, []string{w.URL}, "--api-key", "k", "--enable-wasm", "--wasm-module", "every="+everything(t)+";fail_closed=true;max_execution_time_ms=200")
+	chat, key := body(chatPath, false, ""), []string{"Authorization", "Bearer k"}
+	const calls = `sluice_wasm_calls_total{action="reject",hook="OnRequest",module="every"}`
+
+	if a := post(t, g.URL, chatPath+"?request=reject", chat); a.status != 401 {
+		t.Errorf("a stranger's request: %d %s", a.status, a.body)
+	}
+	if n, _ := metric(t, g, calls); n != 0 {
+		t.Errorf("a module was asked about a stranger, %v times", n)
+	}
+	if a := post(t, g.URL, chatPath+"?request=reject", chat, key...); a.status != 403 || a.body != "" || a.header.Get("Content-Length") != "0" {
+		t.Errorf("a rejected request: %d %q %v", a.status, a.body, a.header)
+	}
+	if n, _ := metric(t, g, calls); n != 1 {
+		t.Errorf("%v rejections are counted, want 1", n)
+	}
+
+	const replaced = `{"model":"other","messages":[{"role":"user","content":"a longer text than there was"}]}`
+	a := post(t, g.URL, chatPath+"?request=body&response=body", chat, key...)
+	if a.status != 200 || a.body != `{"said":"another thing"}` || a.header.Get("Content-Length") != "24" {
+		t.Errorf("an answer that is replaced: %d %s %v", a.status, a.body, a.header)
+	}
+	if r, sent := w.last(t); sent != replaced || r.ContentLength != int64(len(replaced)) {
+		t.Errorf("the worker got %d bytes, %s", r.ContentLength, sent)
+	}
+	streams.Store(true)
+	a = post(t, g.URL, chatPath+"?request=body&chunk=replace", chat, key...)
+	if a.status != 200 || a.cut != nil || a.body != "["+one+"]["+one+"][data: [DONE]\n\n]" {
+		t.Errorf("a stream: %d %v %q", a.status, a.cut, a.body)
+	}
+	a = post(t, g.URL, chatPath+"?request=body&chunk=finish", chat, key...)
+	if a.status != 200 || a.cut != nil || a.body != "data: the end\n\n" {
+		t.Errorf("a stream that a module ends: %d %v %q", a.status, a.cut, a.body)
+	}
+	wantLine(t, g, "status=200", "path="+chatPath)
+
+	streams.Store(false)
+	for _, does := range []string{"request=trap", "request=spin", "request=line-end", "request=body&response=trap", "request=body&response=spin"} {
+		a = post(t, g.URL, chatPath+"?"+does, chat, key...)
+		if a.status != 503 || a.header.Get("X-Smg-Error-Code") != "wasm_module_failed" || !strings.Contains(a.body, `"code":"wasm_module_failed"`) {
+			t.Errorf("%s: a door that is kept: %d %s", does, a.status, a.body)
+		}
+	}
+	a = post(t, g.URL, messagesPath+"?request=trap", body(messagesPath, false, ""), key...)
+	if a.status != 503 || !strings.HasPrefix(a.body, `{"type":"error","error":{"type":`) {
+		t.Errorf("in Anthropic's words: %d %s", a.status, a.body)
+	}
+	streams.Store(true)
+	a = post(t, g.URL, chatPath+"?request=body&chunk=trap", chat, key...)
+	if a.status != 200 || !strings.Contains(a.body, `"code":"wasm_module_failed"`) || strings.Contains(a.body, "choices") {
+		t.Errorf("a stream whose module fails: %d %q", a.status, a.body)
+	}
+}
+
+// TestModulesOutliveAStop holds that what was registered is there at the next
+// start, as it was, and that a gateway whose module was tampered with does not
+// start without it.
+func TestModulesOutliveAStop(t *testing.T) {
+	t.Parallel()
+	dir, path := filepath.Join(t.TempDir(), "state"), everything(t)
+	flags := []string{"--enable-wasm", "--wasm-state-dir", dir}
+	g := program.Serve(t, flags...)
+	a := ask(t, "POST", g.URL+"/wasm", `{"modules":[{"name":"kept","file_path":"`+path+`","module_type":"Middleware","attach_points":[{"Middleware":"OnRequest"}],"fail_closed":true,"order":3}]}`)
+	if a.status != 200 {
+		t.Fatalf("registering: %d %s", a.status, a.body)
+	}
+	_, before := program.Get(t, g.URL+"/wasm")
+	g.Signal(t, syscall.SIGTERM)
+	if code := g.Wait(t); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, g.Log())
+	}
+	if err := os.Remove(path); err != nil { // its bytes are kept
+		t.Fatal(err)
+	}
+	g = program.Serve(t, flags...)
+	if _, after := program.Get(t, g.URL+"/wasm"); after != before {
+		t.Errorf("before %s\nafter  %s", before, after)
+	}
+	g.Signal(t, syscall.SIGTERM)
+	g.Wait(t)
+
+	kept, err := filepath.Glob(filepath.Join(dir, "modules", "*.wasm"))
+	if err != nil || len(kept) != 1 {
+		t.Fatal(kept, err)
+	}
+	b, err := os.ReadFile(kept[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-1] ^= 1
+	if err := os.WriteFile(kept[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, log, code := program.Run(t, append([]string{"serve", "--port", "0", "--prometheus-port", "0", "--host", "127.0.0.1"}, flags...)...)
+	if code == 0 || !strings.Contains(log, `module \"kept\": its file has SHA-256`) && !strings.Contains(log, `module "kept": its file has SHA-256`) {
+		t.Errorf("a module that was tampered with: exit code %d, %s", code, log)
+	}
+}
