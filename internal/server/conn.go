@@ -157,7 +157,11 @@ func (c *conn) run() {
 		c.linger()
 	}
 	c.drop()
-	_ = c.sock.Close()
+	if errors.Is(err, errCut) {
+		_ = c.sock.Cut() // a good-bye would be to nobody, or say that all is well
+	} else {
+		_ = c.sock.Close()
+	}
 }
 
 // shake makes t ready. A client that speaks HTTP/2 goes to net/http.
@@ -165,6 +169,9 @@ func (c *conn) shake(t *tls.Conn) (ours bool) {
 	ctx, cancel := context.WithTimeout(c.front.base, c.front.cfg.HeaderReadTimeout)
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			c.front.count.headerTime.Inc()
+		}
 		c.front.log.Debug("TLS handshake failed", "remote", c.remote.String(), "err", err)
 		_ = c.sock.Close()
 		return false
@@ -354,10 +361,10 @@ func (c *conn) begin() {
 	c.reply.Reset(&c.wire)
 	c.mu.Lock()
 	c.stands, c.probed, c.padded, c.spared = standsNew, false, false, false
-	if c.sock.HungUp() {
-		c.probe() // it may have left, or only have said that it has no more to ask
-	}
 	c.mu.Unlock()
+	if c.sock.HungUp() { // before, or while c.mu was held and the Watch could not ask
+		c.HungUp(false) // it may have left, or only have said that it has no more to ask
+	}
 }
 
 // handle lets h answer, and reports whether the answer is whole.
@@ -458,6 +465,7 @@ const (
 // begun to is told. That a connection which was used lies idle is no offence.
 func (c *conn) late() {
 	if !c.timed && c.served > 0 {
+		c.front.count.idle.Inc()
 		return
 	}
 	c.front.count.headerTime.Inc()

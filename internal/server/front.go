@@ -35,7 +35,7 @@ type Metrics struct {
 	Open     *metric.Gauge      `name:"sluice_client_connections" help:"client connections that are open"`
 	Accepted *metric.Counter    `name:"sluice_client_connections_total" help:"client connections accepted"`
 	Tunnels  *metric.Gauge      `name:"sluice_client_tunnels" help:"client connections that are WebSockets, passed through to workers"`
-	Ended    *metric.CounterVec `name:"sluice_client_connections_refused_total" labels:"reason" help:"client connections that a limit refused or ended; reason is connections, address, header_timeout, body_timeout, stalled, requests or pipelined"`
+	Ended    *metric.CounterVec `name:"sluice_client_connections_refused_total" labels:"reason" help:"client connections that a limit refused or ended; reason is connections, address, header_timeout, body_timeout, stalled, idle, requests or pipelined"`
 }
 
 // A Front is the gateway's front end. HTTP/1.1 is its own; HTTP/2, whether by
@@ -70,9 +70,9 @@ type Front struct {
 
 // counters are Metrics that may be missing.
 type counters struct {
-	open, tunnels                                                                  *metric.Gauge
-	accepted                                                                       *metric.Counter
-	tooMany, perAddress, headerTime, bodyTime, stalled, tooManyRequests, pipelined *metric.Counter
+	open, tunnels                                                                        *metric.Gauge
+	accepted                                                                             *metric.Counter
+	tooMany, perAddress, headerTime, bodyTime, stalled, idle, tooManyRequests, pipelined *metric.Counter
 }
 
 // NewFront returns a front end that Serve runs.
@@ -89,11 +89,11 @@ func NewFront(o Options) *Front {
 		f.count = counters{
 			open: m.Open, tunnels: m.Tunnels, accepted: m.Accepted,
 			tooMany: m.Ended.With("connections"), perAddress: m.Ended.With("address"), headerTime: m.Ended.With("header_timeout"),
-			bodyTime: m.Ended.With("body_timeout"), stalled: m.Ended.With("stalled"), tooManyRequests: m.Ended.With("requests"), pipelined: m.Ended.With("pipelined"),
+			bodyTime: m.Ended.With("body_timeout"), stalled: m.Ended.With("stalled"), idle: m.Ended.With("idle"), tooManyRequests: m.Ended.With("requests"), pipelined: m.Ended.With("pipelined"),
 		}
 	}
 	f.h2 = &http.Server{
-		Handler:           &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout},
+		Handler:           &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, late: f.count.bodyTime, stalled: f.count.stalled},
 		ReadHeaderTimeout: o.Config.HeaderReadTimeout,
 		IdleTimeout:       o.Config.IdleTimeout,
 		MaxHeaderBytes:    o.Config.MaxHeader,

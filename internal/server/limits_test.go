@@ -264,9 +264,25 @@ func TestSlowHeaders(t *testing.T) {
 				if n := s.refused(t, "header_timeout"); n != tt.counted {
 					t.Errorf("%d were counted, want %d", n, tt.counted)
 				}
+				if n := s.refused(t, "idle"); n != 1-tt.counted {
+					t.Errorf("%d were counted as idle, want %d", n, 1-tt.counted)
+				}
 			})
 		}
 	})
+}
+
+// TestSlowHandshakes holds that who does not come to the end of a TLS handshake
+// is let go in the time that a header has, and counted.
+func TestSlowHandshakes(t *testing.T) {
+	cfg := short()
+	cfg.HeaderReadTimeout = 150 * time.Millisecond
+	s := roads[2].on(t, cfg, plain())
+	c := roads[0].dial(t, s)
+	if rest := c.rest(); rest != "" {
+		t.Errorf("it got %q", rest)
+	}
+	eventually(t, "it was counted", func() bool { return s.refused(t, "header_timeout") == 1 })
 }
 
 // TestSlowBodies holds that a body must go on coming, and at a rate.
@@ -369,9 +385,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 			case <-time.After(patience):
 				t.Error("the handler still waits")
 			}
-			if !w.h2 {
-				eventually(t, "it was counted", func() bool { return s.refused(t, "stalled") == 1 })
-			}
+			eventually(t, "it was counted", func() bool { return s.refused(t, "stalled") == 1 })
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/metric"
 )
 
 // netHTTP is the front end that stands on net/http: it makes an infer.Request of
@@ -24,6 +25,8 @@ type netHTTP struct {
 	rate   int           // that they must come with, 0 for any, after grace
 	grace  time.Duration
 	unread time.Duration // for answers
+
+	late, stalled *metric.Counter // of bodies, and of answers; nil counts nothing
 }
 
 // HTTPHandler lets net/http serve h.
@@ -50,9 +53,9 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 		r.Header.AddString("Host", hr.Host)
 	}
 	rc := http.NewResponseController(hw)
-	wire := &httpWire{w: hw, rc: rc, head: hr.Method == http.MethodHead, h2: hr.ProtoMajor > 1, stall: f.unread}
+	wire := &httpWire{w: hw, rc: rc, head: hr.Method == http.MethodHead, h2: hr.ProtoMajor > 1, stall: f.unread, stalled: f.stalled}
 	if hr.Body != nil && hr.Body != http.NoBody {
-		b := &httpBody{Reader: hr.Body, rc: rc, stall: f.stall, rate: f.rate, grace: f.grace}
+		b := &httpBody{Reader: hr.Body, rc: rc, stall: f.stall, rate: f.rate, grace: f.grace, late: f.late}
 		r.SetBody(infer.NewBody(b, hr.ContentLength))
 		// A refusal does not wait for a body that nobody wants, nor does its
 		// connection for long.
@@ -81,6 +84,7 @@ type httpBody struct {
 	stall time.Duration
 	rate  int
 	grace time.Duration
+	late  *metric.Counter
 
 	n       int64         // bytes that have come
 	waited  time.Duration // for them
@@ -107,6 +111,9 @@ func (b *httpBody) Read(p []byte) (int, error) {
 		b.ended = true
 		_ = b.rc.SetReadDeadline(time.Time{}) // it would end the wait for the client's leaving
 	case errors.Is(err, os.ErrDeadlineExceeded) && !b.stopped:
+		if !b.stalled {
+			b.late.Inc()
+		}
 		b.stalled = true
 		err = &infer.Error{Status: http.StatusRequestTimeout, Code: "request_body_timeout", Msg: "The rest of the request body did not come in time.", Err: err}
 	}
@@ -188,6 +195,8 @@ type httpWire struct {
 	left      int64         // of a body whose length was said, else -1
 	stall     time.Duration // how long the client may leave what is written unread
 	deadline  time.Time     // until when it may
+	stalled   *metric.Counter
+	counted   bool // it was
 }
 
 func (w *httpWire) Header() *infer.Header { return &w.header }
@@ -239,7 +248,17 @@ func (w *httpWire) Write(b []byte) (int, error) {
 	if errors.Is(err, http.ErrBodyNotAllowed) {
 		return len(b), nil // to HEAD, or of a status that has none
 	}
-	return n, err
+	return n, w.failed(err)
+}
+
+// failed counts a client that has left its answer unread for too long, and
+// returns err.
+func (w *httpWire) failed(err error) error {
+	if err != nil && !w.counted && !w.deadline.IsZero() && !time.Now().Before(w.deadline) {
+		w.counted = true
+		w.stalled.Inc()
+	}
+	return err
 }
 
 // Flush sends what was written. Before there is a status there is nothing, and
@@ -248,7 +267,7 @@ func (w *httpWire) Flush() error {
 	if !w.committed {
 		return nil
 	}
-	return w.rc.Flush()
+	return w.failed(w.rc.Flush())
 }
 
 // finish ends an answer. One that is shorter than was said is torn.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/metric"
 )
 
 // A sink is where bodies pass to.
@@ -472,8 +473,10 @@ func TestUploadsAreServedBySlowClientsToo(t *testing.T) {
 // TestHTTP2BodiesMustKeepUp holds that bodies over HTTP/2 must come at a rate,
 // too.
 func TestHTTP2BodiesMustKeepUp(t *testing.T) {
+	m, reg := new(Metrics), metric.NewRegistry(nil)
+	metric.Fill(reg, m)
 	mux := uploads(1<<10, 1<<20, taking)
-	h := &netHTTP{h: mux, stall: 5 * time.Second, unread: time.Second, rate: 1 << 20, grace: 100 * time.Millisecond}
+	h := &netHTTP{h: mux, stall: 5 * time.Second, unread: time.Second, rate: 1 << 20, grace: 100 * time.Millisecond, late: m.Ended.With("body_timeout")}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -508,5 +511,8 @@ func TestHTTP2BodiesMustKeepUp(t *testing.T) {
 	<-quiet
 	if res.StatusCode != 408 {
 		t.Errorf("got %d %s", res.StatusCode, b)
+	}
+	if n := (&frontend{metrics: reg}).refused(t, "body_timeout"); n != 1 {
+		t.Errorf("%d were counted, want 1", n)
 	}
 }

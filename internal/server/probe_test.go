@@ -54,35 +54,58 @@ func TestAFullSocketIsNoSignOfLeaving(t *testing.T) {
 }
 
 // TestHeadHasNoBody holds that nothing follows a header that was asked for alone,
-// whatever its handler does, and if its client has closed its half.
+// whatever its handler does, and if its client has closed its half: who has all
+// of its answer has not left before it.
 func TestHeadHasNoBody(t *testing.T) {
-	each(t, func(t *testing.T, w road) {
-		went := make(chan struct{})
-		h := infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, w *infer.Reply) error {
-			w.Commit(200)
-			if err := w.Flush(); err != nil {
-				return err
-			}
-			select {
-			case <-went:
-			case <-time.After(patience):
-			}
-			if w.Splices() {
-				return w.Splice([]byte("4\r\nfour\r\n"), 4)
-			}
-			_, err := io.WriteString(w, "four")
-			return err
-		})
-		s := w.on(t, short(), NewMux([]Route{{"GET", "/a", 0, h}}))
-		c := w.dial(t, s)
-		c.say("HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n")
-		if err := c.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
-		time.AfterFunc(50*time.Millisecond, func() { close(went) })
-		_, body, _ := strings.Cut(c.rest(), "\r\n\r\n")
-		if body != "" {
-			t.Errorf("behind the header: %q", body)
+	each(t, func(t *testing.T, way road) {
+		for _, tt := range []struct {
+			name, method string
+			status       int
+			length       string
+		}{
+			{"HEAD", "HEAD", 200, ""},
+			{"HEAD of a length", "HEAD", 200, "4"},
+			{"204", "GET", 204, ""},
+			{"304", "GET", 304, ""},
+		} {
+			t.Run(tt.name, func(t *testing.T) { headAlone(t, way, tt.method, tt.status, tt.length) })
 		}
 	})
+}
+
+func headAlone(t *testing.T, way road, method string, status int, length string) {
+	went, gone := make(chan struct{}), make(chan bool, 1)
+	h := infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, w *infer.Reply) error {
+		if length != "" {
+			w.Header().Set("Content-Length", length)
+		}
+		w.Commit(status)
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		select {
+		case <-went:
+		case <-time.After(patience):
+		}
+		gone <- ctx.Err() != nil
+		if w.Splices() {
+			return w.Splice([]byte("4\r\nfour\r\n"), 4)
+		}
+		_, err := io.WriteString(w, "four")
+		return err
+	})
+	s := way.on(t, short(), NewMux([]Route{{"GET", "/a", 0, h}}))
+	c := way.dial(t, s)
+	c.say("%s /a HTTP/1.1\r\nHost: x\r\n\r\n", method)
+	c.wait("\r\n\r\n")
+	if err := c.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { close(went) })
+	if body := c.rest(); body != "" {
+		t.Errorf("behind the header: %q", body)
+	}
+	if left := <-gone; left && way == roads[0] { // elsewhere, half a connection counts as none
+		t.Error("its client counts as gone")
+	}
 }

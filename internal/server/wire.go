@@ -284,7 +284,10 @@ func (w *wire) send(b []byte, then standing) {
 		a, b = b, nil
 	}
 	if len(a) > 0 {
-		if (w.mode != modeChunked || w.head) && then != standsIdle {
+		switch {
+		case w.head || w.mode == modeNone:
+			then = standsIdle // nothing more is waited for, whatever the handler does
+		case w.mode != modeChunked && then != standsIdle:
 			then = standsInLength
 		}
 		w.broken = w.c.send(a, b, then)

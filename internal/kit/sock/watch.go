@@ -76,9 +76,18 @@ func (w *Watch) Now() time.Duration { return time.Duration(w.now.Load()) }
 // Time returns t in the Watch's time, which Now reaches up to a Tick late.
 func (w *Watch) Time(t time.Time) time.Duration { return t.Sub(w.start) }
 
+// exact is what is a short time: it is told by the clock. The last tick may be
+// longer ago than a Tick where too much is to do, which a short time would feel.
+const exact = 2 * time.Second
+
 // in returns the time that is d from now, or up to a Tick later: the last tick
 // may be that long ago, and no deadline may pass early.
-func (w *Watch) in(d time.Duration) int64 { return w.now.Load() + int64(d+Tick) }
+func (w *Watch) in(d time.Duration) int64 {
+	if d < exact {
+		return int64(time.Since(w.start)+d) + 1
+	}
+	return w.now.Load() + int64(d+Tick)
+}
 
 // OnTick makes the Watch call f at every Tick while it Runs, on its own
 // goroutine.

@@ -191,6 +191,33 @@ func TestDeadlines(t *testing.T) {
 	})
 }
 
+// TestALateTickIsNotTheOtherEndsFault holds that a short deadline is not early
+// when the last tick was too long ago, as on a machine with too much to do.
+func TestALateTickIsNotTheOtherEndsFault(t *testing.T) {
+	w, err := NewWatch() // does not Run: it has not ticked for ten seconds
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	w.start = w.start.Add(-10 * time.Second)
+	near, far := net.Pipe()
+	defer far.Close()
+	c := w.Add(near, nil)
+	defer c.Close()
+	if err := c.Expire(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	w.sweep()
+	if c.deadline.Load() == expired {
+		t.Error("it passed at once")
+	}
+	w.start = w.start.Add(-time.Second)
+	w.sweep()
+	if c.deadline.Load() != expired {
+		t.Error("it did not pass")
+	}
+}
+
 // slow makes a connection hold little, so that a write waits for its reader;
 // but several of loopback's packets, or its end would be a matter of probes.
 func slow(near, far net.Conn) {
