@@ -26,24 +26,25 @@ type Meter struct {
 	// meanwhile has some of the one before, once.
 	ahead atomic.Int64  // tokens that waited in it, less those sent until then
 	pace  atomic.Uint64 // float32 of the seconds that a token takes it, and of its cache's pressure
-	until atomic.Int64  // milliseconds of the Unix time to which it is believed, 0 for no report
+	until atomic.Int64  // the Unix time in nanoseconds to which it is believed, 0 for no report
 }
 
-// reach is how many milliseconds a Meter's report is believed at most, whoever's
-// clock is wrong.
-const reach = int64((time.Hour + farAhead) / time.Millisecond)
+// reach is for how long a Meter's report is believed at most, whoever's clock is
+// wrong.
+const reach = time.Hour + farAhead
 
-// Reported reports whether the worker's last report is to be believed at a time
-// in milliseconds of the Unix time.
-func (m *Meter) Reported(unixMilli int64) bool {
-	return uint64(m.until.Load()-unixMilli) <= uint64(reach)
+// Reported reports whether the worker's last report is to be believed at a time,
+// the Unix time in nanoseconds.
+func (m *Meter) Reported(unixNano int64) bool {
+	return uint64(m.until.Load()-unixNano) <= uint64(reach)
 }
 
 // Ahead returns, by the last report, how many tokens wait to be computed or were
 // sent since, and how many requests wait of which it was not told how many tokens
 // they have.
 func (m *Meter) Ahead() (tokens, requests float64) {
-	return float64(m.ahead.Load() + m.sent.Load()), float64(m.queued.Load())
+	ahead := m.ahead.Load() // first: sent only grows, so the sum is never negative
+	return float64(ahead + m.sent.Load()), float64(m.queued.Load())
 }
 
 // Pace returns, by the last report, how many seconds a token takes, 0 if that is
@@ -67,7 +68,7 @@ func (m *Meter) report(l *Load) {
 	m.queued.Store(requests)
 	m.ahead.Store(l.WaitingTokens - l.Sent)
 	m.pace.Store(uint64(math.Float32bits(float32(perToken)))<<32 | uint64(math.Float32bits(float32(usage/(1-usage)))))
-	m.until.Store(min(l.until, l.At.Add(time.Hour).UnixNano()) / 1e6)
+	m.until.Store(min(l.until, l.At.Add(time.Hour).UnixNano()))
 }
 
 // InFlight returns how many requests this gateway has with the worker.

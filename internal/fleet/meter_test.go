@@ -50,7 +50,7 @@ func TestAMeterTellsWhatWasReported(t *testing.T) {
 		m := w.Meter()
 		tokens, requests := m.Ahead()
 		perToken, pressure := m.Pace()
-		if !m.Reported(at.UnixMilli()) || tokens != tt.tokens+30 || requests != tt.requests || perToken != tt.perToken || math.Abs(pressure-tt.pressure) > 0.001 {
+		if !m.Reported(at.UnixNano()) || tokens != tt.tokens+30 || requests != tt.requests || perToken != tt.perToken || math.Abs(pressure-tt.pressure) > 0.001 {
 			t.Errorf("%s: %v tokens, %v requests, %v s a token, pressure %v; want 30 more than in %+v", tt.name, tokens, requests, perToken, pressure, tt)
 		}
 		before.Release(at, breaker.Success)
@@ -62,7 +62,7 @@ func TestAMeterTellsWhatWasReported(t *testing.T) {
 // same to who asks the Meter.
 func TestAMeterBelievesWhatAWorkerBelieves(t *testing.T) {
 	w, at := still(t), time.Now()
-	now := func(at time.Time) bool { return w.Meter().Reported(at.UnixMilli()) }
+	now := func(at time.Time) bool { return w.Meter().Reported(at.UnixNano()) }
 	if now(at) || now(time.Time{}) {
 		t.Error("it believes what was not said")
 	}

@@ -51,15 +51,13 @@ func (c LeastLoadConfig) Validate() error {
 // reported lately are compared with the others by their requests, and among
 // each other too.
 type waits struct {
-	pressure, perToken, mean, maxWaiting float64
+	pressure, perToken, mean float64
+	limited                  bool    // by maxWaiting
+	maxWaiting               float64 // requests
 }
 
 func newWaits(c LeastLoadConfig) waits {
-	w := waits{pressure: c.Pressure, perToken: 1 / c.Throughput, mean: float64(c.MeanPrefill), maxWaiting: math.Inf(1)}
-	if c.MaxWaiting > 0 {
-		w.maxWaiting = float64(c.MaxWaiting)
-	}
-	return w
+	return waits{pressure: c.Pressure, perToken: 1 / c.Throughput, mean: float64(c.MeanPrefill), limited: c.MaxWaiting > 0, maxWaiting: float64(c.MaxWaiting)}
 }
 
 // shortest returns the worker with the shortest wait among count of a crew, from
@@ -67,9 +65,9 @@ func newWaits(c LeastLoadConfig) waits {
 // nil if all have reported too many requests that wait.
 func (p *waits) shortest(ws crew, start, step, count int, now time.Time, c *Choice) *fleet.Worker {
 	best, unsaid := -1, -1 // of those that have reported, and those that have not
-	var wait, queue, all float64
+	wait, queue, all := math.Inf(1), 0.0, 0.0
 	load, told := int64(0), 0
-	at, limited := now.UnixMilli(), !math.IsInf(p.maxWaiting, 1)
+	at := now.UnixNano()
 	for i := start; count > 0; {
 		// Some are looked at before any is compared, so that the processor
 		// waits for the Meters of all at once.
@@ -94,7 +92,7 @@ func (p *waits) shortest(ws crew, start, step, count int, now time.Time, c *Choi
 			}
 			told++
 			all += perToken
-			if limited && p.full(ws.workers[k]) {
+			if p.limited && p.full(ws.workers[k]) {
 				continue
 			}
 			s := &seen[n]
@@ -102,10 +100,15 @@ func (p *waits) shortest(ws crew, start, step, count int, now time.Time, c *Choi
 			s.wait = s.tokens*perToken + pressure*p.pressure
 			n++
 		}
-		for j := range seen[:n] {
-			if s := &seen[j]; best < 0 || s.wait < wait {
-				best, wait, queue = s.i, s.wait, s.tokens
-			}
+		for ; n < atOnce; n++ {
+			seen[n].wait = math.Inf(1)
+		}
+		// Which is shortest is anybody's guess, and the processor's would be wrong
+		// as often: there is no branch for it to take.
+		a, b := less(seen[1].wait, seen[0].wait), 2+less(seen[3].wait, seen[2].wait)
+		a += (b - a) & -less(seen[b].wait, seen[a].wait)
+		if s := &seen[a]; s.wait < wait {
+			best, wait, queue = s.i, s.wait, s.tokens
 		}
 	}
 	if unsaid >= 0 {
@@ -125,6 +128,10 @@ func (p *waits) shortest(ws crew, start, step, count int, now time.Time, c *Choi
 	}
 	return ws.workers[best]
 }
+
+// less returns 1 if a is less than b, else 0. Neither may be negative: the bits of
+// such floats are in order too.
+func less(a, b float64) int { return int((math.Float64bits(a) - math.Float64bits(b)) >> 63) }
 
 // full reports whether too many requests wait in w, by its last report.
 func (p *waits) full(w *fleet.Worker) bool {

@@ -25,6 +25,9 @@ func (rt *Router) build(snap *fleet.Snapshot) *Table {
 	if t.own = rt.table.Load().own; !names(t.own, t.models) {
 		t.own = slices.Sorted(maps.Keys(t.models))
 	}
+	if len(t.own) == 1 {
+		t.sole = t.models[t.own[0]]
+	}
 	if c.wild != nil {
 		t.wild = rt.bind("", c.wild, nil)
 	}

@@ -20,6 +20,7 @@ type Table struct {
 	names  []string          // every name in models, sorted
 	joined int               // workers whose models are known
 	blind  bool              // every request has the same Route, and is sent there as it is
+	sole   *Route            // in models by its own name, where workers have no other; asked for nearly always
 
 	snap *fleet.Snapshot // what it was made of
 }
@@ -50,6 +51,9 @@ func (t *Table) Models() []string { return t.names }
 func (t *Table) Find(r *infer.Request) (*Route, error) {
 	if r.Left() && !t.blind {
 		return nil, errChanged
+	}
+	if t.sole != nil && r.Model == t.sole.Model {
+		return t.sole, nil
 	}
 	if r.Model == "" {
 		return t.unnamed()
