@@ -485,7 +485,7 @@ func TestRealtimeDrain(t *testing.T) {
 	}
 	g.Wait(t)
 	_ = k.ended(t)
-	if !strings.Contains(g.Log(), "status=101") || !strings.Contains(g.Log(), "error=stream_error") {
+	if !strings.Contains(g.Log(), "status=101") || !strings.Contains(g.Log(), "error=gateway_stopping") {
 		t.Error("the log does not tell which WebSocket was cut")
 	}
 }

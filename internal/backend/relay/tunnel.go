@@ -243,10 +243,8 @@ type tunnel struct {
 // up or one is gone. It closes both.
 func (b *Backend) pass(ctx context.Context, w *infer.Reply, client net.Conn, said []byte, worker net.Conn, early []byte) error {
 	t := &tunnel{watch: b.watch, idle: b.cfg.TunnelIdle}
-	t.client = t.watch.Add(client, t)
-	defer t.client.Close()
-	t.worker = t.watch.Add(worker, t)
-	defer t.worker.Close()
+	t.client, t.worker = t.watch.Add(client, t), t.watch.Add(worker, t)
+	defer t.close()
 	t.last.Store(int64(t.watch.Now()))
 	t.timer = time.AfterFunc(never, t.look)
 	defer t.timer.Stop()
@@ -278,6 +276,18 @@ func (b *Backend) pass(ctx context.Context, w *infer.Reply, client net.Conn, sai
 		}
 	}
 	return nil
+}
+
+// close closes both ends. One of a tunnel that was cut may not listen, and is
+// not told.
+func (t *tunnel) close() {
+	for _, c := range [...]*sock.Conn{t.client, t.worker} {
+		if t.over.Load() {
+			_ = c.Cut()
+		} else {
+			_ = c.Close()
+		}
+	}
 }
 
 // never is far off.

@@ -3,9 +3,11 @@ package relay
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/http/httptest"
 	"net/url"
 	"testing"
 	"time"
@@ -239,6 +241,39 @@ func TestAContextWithoutWaitsEndsIt(t *testing.T) {
 	if err := e.end(t); !errors.Is(err, infer.Stopping) {
 		t.Errorf("ended with %v, want %v", err, infer.Stopping)
 	}
+}
+
+// TestNoGoodByeIsWaitedFor holds that a tunnel which is cut ends at once, whoever
+// does not listen: over TLS, closing has a word to say.
+func TestNoGoodByeIsWaitedFor(t *testing.T) {
+	cert := httptest.NewUnstartedServer(nil)
+	cert.StartTLS()
+	defer cert.Close()
+	near, far := net.Pipe() // holds nothing: what is not read is not written
+	defer far.Close()
+	worker := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
+	shaken := make(chan error, 1)
+	go func() {
+		shaken <- tls.Server(far, &tls.Config{Certificates: cert.TLS.Certificates, SessionTicketsDisabled: true}).Handshake()
+	}()
+	if err := errors.Join(worker.Handshake(), <-shaken); err != nil {
+		t.Fatal(err)
+	}
+	client, clientEnd := pipe(t)
+	b := backend(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.pass(ctx, infer.NewReply(new(wire)), clientEnd, nil, worker, nil) }()
+	write(t, client, "to nobody")
+	cancel()
+	begun := time.Now()
+	if err := <-done; infer.AsError(err).Status != infer.StatusClientGone {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(begun); took > 3*time.Second {
+		t.Errorf("it ended after %v", took)
+	}
+	isOver(t, client)
 }
 
 func TestQuery(t *testing.T) {

@@ -72,6 +72,7 @@ func (g *gate) serve(ctx context.Context, r *infer.Request, w *infer.Reply, next
 	r.ID = requestID(r, g.cfg.IDHeaders)
 	wire := wires.Get().(*wire)
 	wire.id, wire.reply, wire.showWorker, wire.claude = r.ID, w, g.cfg.ShowWorker, r.Endpoint.Dialect() == infer.Anthropic
+	wire.bare = r.Method == http.MethodHead
 	w.Wrap(func(inner infer.Wire) infer.Wire {
 		wire.Wire = inner
 		wire.splicer, _ = inner.(infer.Splicer)
@@ -170,6 +171,8 @@ func outcome(ctx context.Context, w *infer.Reply, wire *wire, err error) result 
 	switch {
 	case err != nil && (wire.failed || errors.Is(context.Cause(ctx), context.Canceled)):
 		return clientGone
+	case err != nil && w.Status() == http.StatusSwitchingProtocols:
+		return result{w.Status(), infer.AsError(err).Code} // a tunnel is no stream: its end is said by who ended it
 	case err != nil && w.Committed():
 		return result{w.Status(), "stream_error"}
 	case err != nil:
@@ -210,6 +213,7 @@ type wire struct {
 	reply      *infer.Reply
 	showWorker bool
 	claude     bool // the client speaks Anthropic's API
+	bare       bool // the answer has no body, whatever is written
 
 	sent   int64 // bytes of the body
 	failed bool  // the client did not take what was sent
@@ -228,6 +232,7 @@ func (w *wire) free() {
 // WriteHeader implements infer.Wire.
 func (w *wire) WriteHeader(status int) {
 	w.say()
+	w.bare = w.bare || status == http.StatusNoContent || status == http.StatusNotModified
 	w.Wire.WriteHeader(status)
 }
 
@@ -262,7 +267,9 @@ func (w *wire) say() {
 // Write implements infer.Wire.
 func (w *wire) Write(b []byte) (int, error) {
 	n, err := w.Wire.Write(b)
-	w.sent += int64(n)
+	if !w.bare {
+		w.sent += int64(n)
+	}
 	w.failed = w.failed || err != nil
 	return n, err
 }

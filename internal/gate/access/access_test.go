@@ -321,6 +321,12 @@ func TestHowRequestsEnd(t *testing.T) {
 		}
 		return &infer.Error{Status: 502, Code: "worker_broke_off", Msg: "x"}
 	}
+	tunnels := func(status int, code string) infer.HandlerFunc {
+		return func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			w.Commit(http.StatusSwitchingProtocols)
+			return &infer.Error{Status: status, Code: code}
+		}
+	}
 	answers := func(status int, code string) infer.HandlerFunc {
 		return func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
 			if code != "" {
@@ -352,6 +358,9 @@ func TestHowRequestsEnd(t *testing.T) {
 		{"client left, but has it all", gone, ok, 200, "", "INFO"},
 		{"out of time", late, fails(&infer.Error{Status: 504, Code: "call_upstream_timeout"}), 504, "call_upstream_timeout", "WARN"},
 		{"the gateway stops", draining, breaks, 200, "stream_error", "WARN"},
+		{"a tunnel is idle", nil, tunnels(infer.StatusClientGone, "tunnel_idle"), 101, "tunnel_idle", "INFO"},
+		{"the gateway stops in a tunnel", draining, tunnels(503, "gateway_stopping"), 101, "gateway_stopping", "INFO"},
+		{"the client of a tunnel was reset", gone, tunnels(infer.StatusClientGone, "client_closed_request"), 499, "client_closed_request", "INFO"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -381,6 +390,27 @@ func jsonText(t *testing.T, v any) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// TestWhatHasNoBodySendsNone holds that bytes which a handler writes and nobody
+// is sent are not logged as sent.
+func TestWhatHasNoBodySendsNone(t *testing.T) {
+	for _, tt := range []struct {
+		method string
+		status int
+		want   float64
+	}{{"GET", 200, 4}, {"HEAD", 200, 0}, {"GET", 204, 0}, {"GET", 304, 0}} {
+		g := newRig(DefaultConfig())
+		g.req.Method = tt.method
+		if err := g.serve(t.Context(), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			return w.Send(tt.status, "text/plain", []byte("four"))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if line := g.line(t); line["bytes_out"] != tt.want {
+			t.Errorf("%s, %d: logged %v bytes, want %v", tt.method, tt.status, line["bytes_out"], tt.want)
+		}
+	}
 }
 
 func TestAClientThatStopsReadingHasLeft(t *testing.T) {
