@@ -47,7 +47,8 @@ type Stats struct {
 // once.
 type Module struct {
 	engine *Engine
-	code   *code
+	kept   *shelved
+	code   *code     // that is kept
 	snap   *snapshot // nil unless instances are put back
 	set    Settings
 
@@ -72,19 +73,25 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 	if set.Isolation == "" {
 		set.Isolation = Snapshot
 	}
-	c, err := compile(ctx, binary, set.Limits, e.cache)
+	kept, err := e.shelf.get(&set, binary, func() (*code, error) {
+		c, err := compile(context.WithoutCancel(ctx), binary, set.Limits, e.cache) // others may wait for it
+		if err == nil {
+			c.config = []byte(set.Config)
+		}
+		return c, err
+	})
 	if err != nil {
 		return nil, err
 	}
+	c := kept.code
 	if set.Isolation == Snapshot && (c.frozen != "" || e.unsafe != "") {
 		set.Isolation = Fresh
 	}
-	c.config = []byte(set.Config)
 	most := set.Instances
 	if c.http {
 		most *= heldFor
 	}
-	m = &Module{engine: e, code: c, set: set, slots: make([]atomic.Pointer[instance], most), freed: make(chan struct{}, most)}
+	m = &Module{engine: e, kept: kept, code: c, set: set, slots: make([]atomic.Pointer[instance], most), freed: make(chan struct{}, most)}
 	e.add(m) // starting it is a call too
 	m.count.Store(1)
 	in, err := m.instance()
@@ -278,7 +285,7 @@ func (m *Module) release() {
 	if m.snap != nil {
 		m.snap.close()
 	}
-	m.code.close(context.Background())
+	m.engine.shelf.release(m.kept)
 }
 
 // Has reports whether the component has the hook.

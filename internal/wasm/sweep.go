@@ -16,6 +16,7 @@ import (
 type Engine struct {
 	log    *slog.Logger
 	cache  wazero.CompilationCache
+	shelf  *shelf
 	unsafe string       // why instances cannot be put back on this machine; "" if they can
 	now    atomic.Int64 // in ticks, from 1
 
@@ -31,7 +32,7 @@ const tick = 5 * time.Millisecond
 // NewEngine returns an Engine that keeps compiled code in dir, so that a restart
 // need not compile; "" for nowhere. Run has to run while there are calls.
 func NewEngine(dir string, log *slog.Logger) (*Engine, error) {
-	e := &Engine{log: log, cache: wazero.NewCompilationCache(), some: make(chan struct{}, 1), wanting: make(chan *Module, maxModules)}
+	e := &Engine{log: log, cache: wazero.NewCompilationCache(), shelf: newShelf(shelfRoom), some: make(chan struct{}, 1), wanting: make(chan *Module, maxModules)}
 	if dir != "" {
 		c, err := wazero.NewCompilationCacheWithDir(dir)
 		if err != nil {
@@ -79,7 +80,10 @@ func (e *Engine) change(f func([]*Module) []*Module) {
 }
 
 // Close gives the compiled code back. No Module may be used any more.
-func (e *Engine) Close(ctx context.Context) error { return e.cache.Close(ctx) }
+func (e *Engine) Close(ctx context.Context) error {
+	e.shelf.clear()
+	return e.cache.Close(ctx)
+}
 
 // Run ends calls that take too long, and keeps instances ready, until ctx is done.
 func (e *Engine) Run(ctx context.Context) error {
