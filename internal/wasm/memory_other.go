@@ -43,6 +43,9 @@ func (m *memory) Reallocate(size uint64) []byte {
 // Free implements experimental.LinearMemory.
 func (m *memory) Free() { m.base = nil }
 
+// keepTail is how much of what a memory grew by stays: all that there may be.
+const keepTail = 1 << 32
+
 // An allocator makes memories, and remembers which.
 type allocator struct {
 	limit uint64
