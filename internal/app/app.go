@@ -253,7 +253,10 @@ func (a *App) runConnections(ctx context.Context) error {
 }
 
 // runAPI serves clients, and drains when ctx is done.
-func (a *App) runAPI(ctx context.Context) error { return a.front.Serve(ctx, a.api...) }
+func (a *App) runAPI(ctx context.Context) error {
+	a.awaitWorkers(ctx)
+	return a.front.Serve(ctx, a.api...)
+}
 
 // runHealth serves the health port, to the end of the drain.
 func (a *App) runHealth(ctx context.Context) error {

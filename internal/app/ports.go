@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -42,22 +43,35 @@ func (p *ports) open(c *config.Config, log *slog.Logger) error {
 		}
 		p.api = []net.Listener{l}
 	}
-	if p.observe, err = one(given, listen.Metrics, listen.TCP(c.MetricsHost(), c.Metrics.Port)); err != nil {
+	side := sidePorts{given, listen.Options{ReusePort: opt.ReusePort}, log}
+	if p.observe, err = side.open(listen.Metrics, listen.TCP(c.MetricsHost(), c.Metrics.Port)); err != nil {
 		return fmt.Errorf("opening the metrics port (--prometheus-port): %w", err)
 	}
 	if c.Server.HealthPort != 0 || given.Has(listen.Health) {
-		if p.health, err = one(given, listen.Health, listen.TCP(c.Server.Host, c.Server.HealthPort)); err != nil {
+		if p.health, err = side.open(listen.Health, listen.TCP(c.Server.Host, c.Server.HealthPort)); err != nil {
 			return fmt.Errorf("opening the health port (--health-check-port): %w", err)
 		}
 	}
 	return p.secure(c, log)
 }
 
-// one returns the socket that was given for a port, or opens one.
-func one(given *listen.Sockets, port string, addr listen.Address) (net.Listener, error) {
-	switch ls := given.Take(port); len(ls) {
+// sidePorts opens the ports beside the API's.
+type sidePorts struct {
+	given *listen.Sockets
+	opt   listen.Options
+	log   *slog.Logger
+}
+
+// open returns the socket that was given for a port, or opens one.
+func (s *sidePorts) open(port string, addr listen.Address) (net.Listener, error) {
+	switch ls := s.given.Take(port); len(ls) {
 	case 0:
-		return listen.Open(addr, listen.Options{})
+		shared := s.opt.ReusePort && isTaken(addr)
+		l, err := listen.Open(addr, s.opt)
+		if err == nil && shared {
+			s.log.Warn("another gateway has this port too: either may answer", "port", port, "addr", addr.String())
+		}
+		return l, err
 	case 1:
 		return ls[0], nil
 	default:
@@ -66,6 +80,16 @@ func one(given *listen.Sockets, port string, addr listen.Address) (net.Listener,
 		}
 		return nil, fmt.Errorf("systemd gives %d sockets named %q; want one", len(ls), port)
 	}
+}
+
+// isTaken reports whether somebody listens at addr.
+func isTaken(addr listen.Address) bool {
+	l, err := listen.Open(addr, listen.Options{})
+	if err != nil {
+		return errors.Is(err, syscall.EADDRINUSE)
+	}
+	_ = l.Close() // it was only to see
+	return false
 }
 
 // secure makes the API's listeners speak TLS if they should, and reads what
