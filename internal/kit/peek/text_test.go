@@ -217,10 +217,11 @@ func plainText(raw []byte, depth int) string {
 	case c == '{' && depth < 16:
 		dec := json.NewDecoder(bytes.NewReader(raw))
 		texts := map[string]string{}
-		for _, err := dec.Token(); dec.More(); { // past the bracket
+		_, _ = dec.Token() // the bracket
+		for dec.More() {
 			key, _ := dec.Token()
 			var v json.RawMessage
-			if err = dec.Decode(&v); err != nil {
+			if err := dec.Decode(&v); err != nil {
 				panic(err)
 			}
 			if k := key.(string); texts[k] == "" {

@@ -116,7 +116,7 @@ func index(p *Reader, n int, what string) uint32 {
 
 // limits takes the size of a memory or table of at most most; one that threads
 // share is none of ours.
-func limits(p *Reader, most uint32, what string) (least, highest uint32, bounded bool) {
+func limits(p *Reader, most uint32, what string) (least, highest uint32) {
 	flags := p.Byte()
 	least, highest = p.U32(), most
 	if flags == 1 {
@@ -130,7 +130,7 @@ func limits(p *Reader, most uint32, what string) (least, highest uint32, bounded
 	case least > highest || highest > most:
 		p.Fail("a %s of %d that may have %d", what, least, highest)
 	}
-	return least, highest, flags == 1
+	return least, highest
 }
 
 func (w *rewriter) scanImport(p *Reader) {
@@ -162,7 +162,7 @@ func (w *rewriter) scanTable(p *Reader) {
 		return
 	}
 	refType(p)
-	least, _, _ := limits(p, 1<<32-1, "table")
+	least, _ := limits(p, 1<<32-1, "table")
 	w.countTable(p, least)
 }
 
@@ -179,7 +179,7 @@ func (w *rewriter) countTable(p *Reader, n uint32) {
 }
 
 func (w *rewriter) scanMemory(p *Reader) {
-	least, _, _ := limits(p, maxPages, "memory")
+	least, _ := limits(p, maxPages, "memory")
 	if w.memories++; w.memories > 1 {
 		p.Fail("more than one memory is not supported")
 	}

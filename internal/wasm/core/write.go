@@ -83,7 +83,7 @@ func tables(s section) []byte {
 	out := appendU32(nil, n)
 	for range n {
 		out = append(out, r.Byte())
-		least, most, _ := limits(r, 1<<32-1, "table")
+		least, most := limits(r, 1<<32-1, "table")
 		out = append(out, 1)
 		out = appendU32(appendU32(out, least), min(most, maxElements))
 	}
