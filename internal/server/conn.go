@@ -378,7 +378,7 @@ func (c *conn) handle(h infer.Handler) (whole bool) {
 		}
 	}()
 	if err := h.Serve(&c.ctx, &c.request, &c.reply); err != nil && !refuse(&c.request, &c.reply, err) {
-		return false
+		return c.wire.bare()
 	}
 	return c.wire.finish() == nil
 }

@@ -296,14 +296,17 @@ func TestSlowBodies(t *testing.T) {
 		}{
 			{"it stops", "Content-Length: 100", 0, 0, 408},
 			{"it stops, in chunks", "Transfer-Encoding: chunked", 0, 0, 408},
-			{"it trickles", "Content-Length: 100", 10 * time.Millisecond, 0, 200},
-			{"it trickles, and there is a rate", "Content-Length: 1000", 10 * time.Millisecond, 1 << 20, 408},
+			{"it trickles", "Content-Length: 100", 25 * time.Millisecond, 0, 200},
+			{"it trickles, and there is a rate", "Content-Length: 10000", 10 * time.Millisecond, 1 << 20, 408},
 			{"it is fast enough", "Content-Length: 50", 10 * time.Millisecond, 5, 200},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				t.Parallel()
 				cfg := short()
 				cfg.BodyTimeout, cfg.BodyRate = 200*time.Millisecond, tt.rate
+				if tt.want == 200 {
+					cfg.BodyTimeout = 2 * time.Second // less than all takes, and much more than a piece
+				}
 				l, scheme := w.listen(t)
 				s := serveOn(t, l, scheme, cfg, plain(), func(f *Front) { f.bodyGrace = 100 * time.Millisecond })
 				c := w.dial(t, s)

@@ -72,6 +72,37 @@ func TestHeadHasNoBody(t *testing.T) {
 	})
 }
 
+// TestAHeadIsWhole holds that a connection serves on when something went wrong
+// behind a head that was all of its answer: its client may have asked again.
+func TestAHeadIsWhole(t *testing.T) {
+	each(t, func(t *testing.T, way road) {
+		fails := func(status int) infer.Handler {
+			return infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+				w.Commit(status)
+				if err := w.Flush(); err != nil {
+					return err
+				}
+				return &infer.Error{Status: 502}
+			})
+		}
+		s := way.on(t, short(), NewMux([]Route{{"GET", "/200", 0, fails(200)}, {"GET", "/204", 0, fails(204)}, {"POST", "/a", 0, told}}))
+		for _, line := range []string{"HEAD /200", "GET /204"} {
+			c := way.dial(t, s)
+			c.say("%s HTTP/1.1\r\nHost: x\r\n\r\n", line)
+			c.wait("\r\n\r\n")
+			c.say("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+			if status, closes, body := c.hear("POST"); status != 200 || closes || body != "/a hi" {
+				t.Errorf("after %s: got %d %q, closes: %v", line, status, body, closes)
+			}
+		}
+		c := way.dial(t, s)
+		c.say("GET /200 HTTP/1.1\r\nHost: x\r\n\r\n")
+		if _, _, body := c.hear("GET"); body != "cut" {
+			t.Errorf("with a body to come: got %q", body)
+		}
+	})
+}
+
 func headAlone(t *testing.T, way road, method string, status int, length string) {
 	went, gone := make(chan struct{}), make(chan bool, 1)
 	h := infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, w *infer.Reply) error {

@@ -324,6 +324,12 @@ func (w *wire) Splice(framed []byte, _ int) error {
 	return w.broken
 }
 
+// bare reports whether the answer is of a head alone, and that was sent: what goes
+// wrong then is not missing in it.
+func (w *wire) bare() bool {
+	return (w.head || w.mode == modeNone) && w.mode > modeOpen && w.n == 0 && w.broken == nil
+}
+
 // finish ends the answer.
 func (w *wire) finish() error {
 	if w.mode == modeNew {
