@@ -131,8 +131,10 @@ func (h *Host) make(ctx context.Context, waits *sock.Waits) (*conn, error) {
 // fit reports whether an idle connection can serve a request, with or without
 // a look at its socket. One that waits in callbacks and was idle only for a
 // moment is used without, which would cost each request a system call: what has
-// come since is read together with the answer, before it. h.mu must be held, or
-// c be the caller's.
+// come since is read together with the answer, before it. But for what the
+// runtime has not heard of when the request is sent: like what comes right after
+// that, nobody can tell it from an answer. h.mu must be held, or c be the
+// caller's.
 func (h *Host) fit(c *conn, look bool) (why reason, ok bool) {
 	now := h.client.watch.Now()
 	switch {

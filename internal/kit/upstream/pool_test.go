@@ -144,6 +144,7 @@ func TestLateBytesAreNoAnswer(t *testing.T) {
 					return true
 				})
 				h := host(t, client(t, Options{}), w.url)
+				heard := poll(t)
 				rounds := 5
 				if when == "when it was looked at" {
 					rounds = 1
@@ -157,6 +158,7 @@ func TestLateBytesAreNoAnswer(t *testing.T) {
 						defer h.mu.Unlock()
 						return h.idle.newest == nil || !h.idle.newest.s.Quiet()
 					})
+					heard()
 					switch when {
 					case "after a tick":
 						until(t, "a tick", func() bool { return h.client.watch.Now() > now })
@@ -177,6 +179,37 @@ func TestLateBytesAreNoAnswer(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// poll returns a function that returns when the runtime has heard of all that has
+// come on sockets so far: what comes last is heard of last.
+func poll(t *testing.T) func() {
+	ln := listen(t, "tcp")
+	defer ln.Close()
+	near, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close(); far.Close() })
+	rc, err := near.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		told := false
+		_ = rc.Read(func(uintptr) bool {
+			if told {
+				return true
+			}
+			told = true
+			_, _ = far.Write([]byte("x"))
+			return false
+		})
 	}
 }
 
