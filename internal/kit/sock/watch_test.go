@@ -240,7 +240,7 @@ func TestReaderThatIsSlowIsWaitedFor(t *testing.T) {
 		slow(near, far)
 		c := w.Add(near, nil)
 		defer c.Close()
-		const stall, pieces = 200 * time.Millisecond, 20
+		const stall, pieces = 600 * time.Millisecond, 20
 		read := make(chan struct{})
 		go func() {
 			defer close(read)
