@@ -80,7 +80,8 @@ const (
 
 // The states of a conn: whether it may be closed without losing anything.
 const (
-	connIdle int32 = iota
+	connFresh int32 = iota // nothing was asked yet
+	connIdle
 	connBusy
 	connRetired
 	connLingering
@@ -127,9 +128,6 @@ func (c *conn) run() {
 	defer c.cancel(nil)
 	if t, ok := c.sock.NetConn().(*tls.Conn); ok && !c.shake(t) {
 		return
-	}
-	if c.front.draining.Load() {
-		c.retire()
 	}
 	_ = c.sock.Expire(c.front.cfg.HeaderReadTimeout)
 	var err error
@@ -245,7 +243,7 @@ func (c *conn) consume() error {
 				}
 				return errHTTP2
 			}
-			if !c.state.CompareAndSwap(connIdle, connBusy) {
+			if !c.state.CompareAndSwap(connIdle, connBusy) && !c.state.CompareAndSwap(connFresh, connBusy) {
 				return errLast
 			}
 			c.held = scratches.Get().(*scratch)
@@ -532,9 +530,10 @@ func (d *discard) Drained() {
 	d.b = nil
 }
 
-// retire ends c if it is idle. If it is not, its answer is the last.
-func (c *conn) retire() {
-	if c.state.CompareAndSwap(connIdle, connRetired) {
+// retire ends c if it stands so, fresh or idle. If it is busy, its answer is the
+// last.
+func (c *conn) retire(state int32) {
+	if c.state.CompareAndSwap(state, connRetired) {
 		c.sock.Interrupt()
 	}
 }

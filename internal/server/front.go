@@ -250,19 +250,31 @@ func turnAway(nc net.Conn) {
 	_ = nc.Close()
 }
 
+// freshTime is how long a connection that was accepted just before the drain has
+// to ask something: its request may be on its way, and cannot be told from one
+// that never comes.
+const freshTime = 500 * time.Millisecond
+
 // drain ends connections that are idle, gives requests their grace, and returns
 // when none is left, or ErrCut if some had to be ended.
 func (f *Front) drain() error {
 	f.draining.Store(true)
 	for c := range f.each {
-		c.retire()
+		c.retire(connIdle)
 	}
 	gone := make(chan struct{})
 	go func() {
 		f.running.Wait()
 		close(gone)
 	}()
-	if within(gone, f.cfg.Grace) {
+	fresh := min(freshTime, f.cfg.Grace/2)
+	if within(gone, fresh) {
+		return nil
+	}
+	for c := range f.each {
+		c.retire(connFresh)
+	}
+	if within(gone, f.cfg.Grace-fresh) {
 		return nil
 	}
 	answered := true

@@ -457,6 +457,35 @@ func TestTheDrain(t *testing.T) {
 	})
 }
 
+// TestTheDrainHearsWhoHasJustCome holds that a request is answered whose
+// connection was accepted just before the drain, and that who asks nothing does
+// not hold that up.
+func TestTheDrainHearsWhoHasJustCome(t *testing.T) {
+	each(t, func(t *testing.T, w road) {
+		s := w.on(t, DefaultConfig(), plain())
+		c, silent := w.dial(t, s), roads[0].dial(t, s)
+		eventually(t, "both are there", func() bool { return s.counted(t, "sluice_client_connections") == 2 })
+		stopped := make(chan error, 1)
+		go func() { stopped <- s.stop() }()
+		eventually(t, "it drains", s.front.draining.Load)
+		c.say(get)
+		if status, closes, body := c.hear("GET"); status != 200 || body != "/a " || !closes {
+			t.Errorf("got %d %q, closes: %v", status, body, closes)
+		}
+		c.Close()
+		begun := time.Now()
+		if rest := silent.rest(); rest != "" {
+			t.Errorf("who asked nothing got %q", rest)
+		}
+		if err := <-stopped; err != nil {
+			t.Errorf("the drain ended with %v", err)
+		}
+		if took := time.Since(begun); took > freshTime+3*time.Second {
+			t.Errorf("it took %v for a client that asked nothing", took)
+		}
+	})
+}
+
 // TestTheDrainDoesNotWaitForClients holds that answered clients which keep
 // their connections do not make a drain one that cut requests.
 func TestTheDrainDoesNotWaitForClients(t *testing.T) {
