@@ -12,7 +12,11 @@
 // wrong answer.
 package blocks
 
-import "github.com/zeebo/xxh3"
+import (
+	"math/bits"
+
+	"github.com/zeebo/xxh3"
+)
 
 // Size is how many bytes a block has: about 128 tokens.
 const Size = 512
@@ -29,12 +33,19 @@ func Seed(model string) uint64 { return xxh3.HashStringSeed(model, chainSeed) }
 // ones. What is left at the end of text has no key. No key is 0.
 func AppendKeys(dst []uint64, text []byte, seed uint64, most int) []uint64 {
 	for ; len(text) >= Size && most > 0; most-- {
-		seed = xxh3.HashSeed(text[:Size], seed)
-		if seed == 0 {
+		if seed = chained(seed, xxh3.Hash(text[:Size])); seed == 0 {
 			seed = 1
 		}
 		dst = append(dst, seed)
 		text = text[Size:]
 	}
 	return dst
+}
+
+// chained returns the key of the block whose own hash is h, after the one of key
+// last. A seeded hash of the block would be as good, but makes a secret of its
+// own for each seed, which costs as much as a block does.
+func chained(last, h uint64) uint64 {
+	hi, lo := bits.Mul64(last^0x9e3779b97f4a7c15, h^0xd1b54a32d192ed03)
+	return hi ^ lo ^ bits.RotateLeft64(h, 32)
 }
