@@ -4,7 +4,7 @@ import (
 	"container/list"
 	"context"
 	"crypto/sha256"
-	"errors"
+	"fmt"
 	"sync"
 )
 
@@ -80,10 +80,15 @@ func (s *shelf) get(set *Settings, binary []byte, compile func() (*code, error))
 	return c, nil
 }
 
-// fill compiles, and lets those go on who wait for it, whatever comes of it.
+// fill compiles, and lets those go on who wait for it, whatever comes of it. A
+// component on which the decoder or the compiler panics is one that is refused.
 func (c *shelved) fill(compile func() (*code, error)) {
 	defer close(c.ready)
-	c.err = errors.New("BUG: compiling it broke off")
+	defer func() {
+		if p := recover(); p != nil {
+			c.code, c.err = nil, fmt.Errorf("BUG: compiling it broke off: %.200v", p)
+		}
+	}()
 	c.code, c.err = compile()
 }
 

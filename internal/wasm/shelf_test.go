@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -95,5 +96,20 @@ func TestWhatCannotBeCompiledIsTriedAgain(t *testing.T) {
 	}
 	if tried.Load() != 3 || len(s.all) != 0 || s.size != 0 {
 		t.Errorf("tried %d times, %d are kept", tried.Load(), len(s.all))
+	}
+}
+
+// TestACompilerThatPanics: the process lives, nobody waits for ever, and who
+// comes later may try again.
+func TestACompilerThatPanics(t *testing.T) {
+	s := newShelf(1 << 20)
+	set := DefaultSettings()
+	for range 2 {
+		if _, err := s.get(&set, []byte("x"), func() (*code, error) { panic("no such opcode") }); err == nil || !strings.Contains(err.Error(), "no such opcode") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if len(s.all) != 0 {
+		t.Errorf("%d are kept", len(s.all))
 	}
 }
