@@ -13,7 +13,7 @@ import (
 type Config struct {
 	Enable   bool     `yaml:"enable" flag:"enable-wasm" help:"run WebAssembly modules as middleware; they are managed over /wasm"`
 	StateDir string   `yaml:"state_dir" flag:"wasm-state-dir" help:"directory in which modules and their compiled code are kept for the next start; none means that a restart loses them"`
-	Modules  []string `yaml:"modules" flag:"wasm-module" help:"module that is there from the start, as name=/path/to/file.wasm; further settings follow it, ;key=value each: order, fail_closed, paths, models, isolation, max_memory_pages, max_execution_time_ms, max_body_size, config"`
+	Modules  []string `yaml:"modules" flag:"wasm-module" help:"module that is there from the start, as name=/path/to/file.wasm; further settings follow it, ;key=value each: order, enabled, fail_closed, paths, models, attach_points, isolation, max_memory_pages, max_execution_time_ms, max_stack_size, max_body_size, max_instances, config"`
 }
 
 // DefaultConfig returns the defaults: no modules are run.
@@ -77,18 +77,34 @@ func (s *Spec) option(key, value string) (err error) {
 	switch key {
 	case "order":
 		s.Order, err = strconv.Atoi(value)
+	case "enabled":
+		var is bool
+		is, err = strconv.ParseBool(value)
+		s.Disabled = !is
 	case "fail_closed":
 		s.FailClosed, err = strconv.ParseBool(value)
 	case "paths":
 		s.Paths = strings.Split(value, ",")
 	case "models":
 		s.Models = strings.Split(value, ",")
+	case "attach_points":
+		for _, p := range strings.Split(value, ",") {
+			var h Hook
+			if err := h.UnmarshalText([]byte(p)); err != nil {
+				return fmt.Errorf("%s: %w", key, err)
+			}
+			s.Attach = append(s.Attach, h)
+		}
 	case "isolation":
 		s.Settings.Isolation = Isolation(value)
 	case "max_memory_pages":
 		s.Settings.Limits.MemoryPages = uint32(number(32))
 	case "max_execution_time_ms":
 		s.Settings.Time = millis(number(32))
+	case "max_stack_size":
+		s.Settings.Limits.Stack = uint32(number(32))
+	case "max_instances":
+		s.Settings.Instances = int(number(31))
 	case "config":
 		s.Settings.Config = value
 	case "max_body_size":

@@ -33,9 +33,11 @@ type Spec struct {
 	ID         uuid.UUID // zero for a new one
 }
 
-// maxName bounds a module's name, maxConfig what it is given as its configuration.
+// maxName bounds a module's name and each of what it is for, of which there are at
+// most maxFilter; maxConfig bounds what it is given as its configuration.
 const (
 	maxName   = 256
+	maxFilter = 256
 	maxConfig = 64 << 10
 )
 
@@ -226,7 +228,35 @@ func (s *Spec) check() error {
 	case s.MaxBody < 0 || s.MaxBody > 100<<20:
 		return fmt.Errorf("max body %d is not between 0 and 104857600", s.MaxBody)
 	}
+	for _, p := range s.Paths {
+		if p != "*" && !strings.HasPrefix(p, "/") {
+			return fmt.Errorf("a path %.100q, which no request has; want one that begins with /, or *", p)
+		}
+	}
+	if err := checkFilter("paths", s.Paths); err != nil {
+		return err
+	}
+	if err := checkFilter("models", s.Models); err != nil {
+		return err
+	}
 	return s.Settings.check()
+}
+
+// checkFilter holds that a list of what a module is for can be met: a module that
+// is never called, because of a slip, guards nothing.
+func checkFilter(name string, list []string) error {
+	if len(list) > maxFilter {
+		return fmt.Errorf("%d %s; at most %d are allowed", len(list), name, maxFilter)
+	}
+	for _, p := range list {
+		switch i := strings.IndexByte(p, '*'); {
+		case p == "" || len(p) > maxName:
+			return fmt.Errorf("%s has one of %d bytes; want 1 to %d", name, len(p), maxName)
+		case i >= 0 && i < len(p)-1:
+			return fmt.Errorf("%s has %.100q; a * stands at the end", name, p)
+		}
+	}
+	return nil
 }
 
 // check holds the contract's bounds.

@@ -37,7 +37,7 @@ func (h *Hook) UnmarshalText(b []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("unknown hook %.64q", b)
+	return fmt.Errorf("unknown hook %.64q; want one of OnRequest, OnResponse, OnChunk, OnError, OnEnd", b)
 }
 
 // ownPackage is the package of our own world, wit/sluice-gateway.wit.
