@@ -43,10 +43,11 @@ var classes = map[string]auth.Class{
 func (a *App) muxes(router *route.Router, adm *admin.Admin) (api, health *server.Mux) {
 	am := new(access.Metrics)
 	metric.Fill(a.metrics, am)
+	modules := a.hook()
 	work := infer.Chain(router,
 		// From here on a request has a model, or all models are one.
 		server.Body(a.cfg.Server.MaxBody, a.cfg.Server.StreamAbove, router.Blind),
-		a.hook(), // modules may change the body here
+		modules, // they may change the body here
 	)
 	routes := []server.Route{
 		{Method: "POST", Pattern: "/v1/chat/completions", Endpoint: infer.Chat, Handler: work},
@@ -59,7 +60,7 @@ func (a *App) muxes(router *route.Router, adm *admin.Admin) (api, health *server
 		{Method: "POST", Pattern: "/v1/rerank", Endpoint: infer.Rerank, Handler: work},
 		{Method: "POST", Pattern: "/rerank", Endpoint: infer.Rerank, Handler: work},
 		{Method: "POST", Pattern: "/generate", Endpoint: infer.Generate, Handler: work},
-		{Method: "GET", Pattern: "/v1/realtime", Endpoint: infer.Realtime, Handler: infer.Chain(router, server.WebSocket(a.pages()))},
+		{Method: "GET", Pattern: "/v1/realtime", Endpoint: infer.Realtime, Handler: infer.Chain(router, server.WebSocket(a.pages()), modules)},
 	}
 	for _, c := range adm.Calls() {
 		h := c.Handler

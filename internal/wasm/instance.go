@@ -40,11 +40,11 @@ type instance struct {
 	ctx  context.Context // an instanceContext; made once, so that calls allocate nothing
 	mods []api.Module    // by instance of the Plan
 
-	memories []*memory    // those that the component defines
+	memories []*memory    // those that the component defines; guarded by mu while it is made
 	grow     []api.Memory // the same, as the engine sees them
 	globals  []api.MutableGlobal
 	snap     *snapshot      // what reset restores; nil for an instance that is used once
-	mu       sync.Mutex     // guards stops, which grows while parts are started
+	mu       sync.Mutex     // guards stops and memories, which grow while parts are started
 	stops    []controls     // one for each part
 	exports  [NumHooks]hook // what is called
 	callers  []guest        // by builtin
@@ -133,7 +133,9 @@ func (in *instance) make(alloc *allocator) (err error) {
 		in.mods = append(in.mods, m)
 		in.control(m, p.rewrite)
 		if alloc != nil && p.rewrite.Memory {
+			in.mu.Lock()
 			in.memories = append(in.memories, alloc.made[before])
+			in.mu.Unlock()
 			in.grow = append(in.grow, m.Memory())
 		}
 		if start := m.ExportedFunction(core.StartFunction); start != nil {

@@ -58,7 +58,7 @@ type Module struct {
 	waiting atomic.Int32  // goroutines
 	freed   chan struct{} // something has become free; never closed
 	closed  atomic.Bool
-	calls   atomic.Int64 // that hold an instance
+	calls   atomic.Int64 // that hold an instance, or have joined
 	asked   atomic.Bool  // it is in the Engine's queue
 
 	mu  sync.Mutex  // guards all
@@ -149,9 +149,9 @@ func (m *Module) discard(in *instance) {
 
 // get returns an instance for a call. It waits if there are as many as there may
 // be, for as long as a call may take.
-func (m *Module) get(ctx context.Context) (*instance, error) {
+func (m *Module) get(ctx context.Context, c *Call) (*instance, error) {
 	m.calls.Add(1)
-	if m.closed.Load() {
+	if m.closed.Load() && c.joined != m {
 		m.left()
 		return nil, failed(errBusy, "it was removed")
 	}
@@ -253,8 +253,8 @@ func (m *Module) left() {
 	}
 }
 
-// Close ends the Module once the calls that it has are over. Calls that come
-// later fail.
+// Close ends the Module once the calls that it has are over, and those who have
+// joined it have left. Calls of others that come later fail.
 func (m *Module) Close() {
 	m.calls.Add(1)
 	if m.closed.Swap(true) {
@@ -262,6 +262,36 @@ func (m *Module) Close() {
 		return
 	}
 	m.left()
+}
+
+// Join lets c be of m until Leave: its hooks are called also if m is closed
+// meanwhile. It reports false if m is closed already.
+func (c *Call) Join(m *Module) bool {
+	if !m.stay() {
+		return false
+	}
+	c.joined = m
+	return true
+}
+
+// Leave gives back what c has: an instance, and the Module that it has joined. It
+// must follow each Join that was true.
+func (c *Call) Leave() {
+	c.Release()
+	if m := c.joined; m != nil {
+		c.joined = nil
+		m.left()
+	}
+}
+
+// stay keeps m from ending until left is called. It reports false if m is closed.
+func (m *Module) stay() bool {
+	m.calls.Add(1)
+	if m.closed.Load() {
+		m.left()
+		return false
+	}
+	return true
 }
 
 // end gives everything back. It is called once no call can hold an instance any
@@ -317,9 +347,11 @@ func (m *Module) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, in := range m.all {
+		in.mu.Lock()
 		for _, mem := range in.memories {
 			s.Memory += int64(mem.high.Load())
 		}
+		in.mu.Unlock()
 	}
 	return s
 }
@@ -382,7 +414,7 @@ func (m *Module) OnEnd(ctx context.Context, c *Call, s *Summary) error {
 
 // enter lends an instance for a call. leave must follow.
 func (m *Module) enter(ctx context.Context, c *Call) (*instance, error) {
-	in, err := m.get(ctx)
+	in, err := m.get(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -407,7 +439,7 @@ func (m *Module) leave(in *instance, err error) error {
 // giveBack makes an instance ready for another call, or ends it.
 func (m *Module) giveBack(in *instance, err error) {
 	switch {
-	case m.set.Isolation == Fresh, m.closed.Load():
+	case m.set.Isolation == Fresh:
 		m.replace(in)
 		return
 	case err != nil:

@@ -66,21 +66,10 @@ func (m *Module) idle() (n int) {
 	return n
 }
 
-// enterIdle keeps m from ending until left is called. It reports whether it has
-// not ended already.
-func (m *Module) enterIdle() bool {
-	m.calls.Add(1)
-	if m.closed.Load() {
-		m.left()
-		return false
-	}
-	return true
-}
-
 // fill makes instances until enough stand ready. One that cannot be made is not
 // tried again: the call that needs it tells why.
 func (m *Module) fill(ctx context.Context) {
-	if !m.enterIdle() {
+	if !m.stay() {
 		return
 	}
 	defer m.left()
@@ -99,7 +88,7 @@ func (m *Module) fill(ctx context.Context) {
 // should stand ready. Calls take the first places first, so that the last stay
 // unused.
 func (m *Module) trim(before int64) {
-	if !m.enterIdle() {
+	if !m.stay() {
 		return
 	}
 	defer m.left()

@@ -135,6 +135,8 @@ type Call struct {
 	Log   *slog.Logger // for what it says, nil for nobody who listens
 	Name  string       // of the module, for that log
 
+	joined *Module // that stays for it; nil for none
+
 	// Of an http-wasm module whose handle_response is to be called.
 
 	held    *instance
@@ -147,4 +149,21 @@ func (a *Action) reset() {
 	ch := a.changes
 	ch.Reset()
 	*a = Action{fields: a.fields[:0], strings: a.strings[:0], mem: a.mem[:0], changes: ch}
+}
+
+// Trim empties a, and keeps its memory for another call if it is at most most
+// bytes.
+func (a *Action) Trim(most int) {
+	a.reset()
+	if cap(a.mem) > most {
+		a.mem = nil
+	}
+}
+
+// Trim is Action.Trim.
+func (a *ChunkAction) Trim(most int) {
+	*a = ChunkAction{mem: a.mem[:0]}
+	if cap(a.mem) > most {
+		a.mem = nil
+	}
 }

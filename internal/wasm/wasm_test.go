@@ -223,3 +223,36 @@ func BenchmarkCall(b *testing.B) {
 		})
 	}
 }
+
+// TestWhoLooksDisturbsNobody: metrics are read while instances are made.
+func TestWhoLooksDisturbsNobody(t *testing.T) {
+	set := DefaultSettings()
+	set.Isolation = Fresh
+	m := load(t, "c-auth-smg", set)
+	stop, looks := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		defer func() { looks <- n }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if s := m.Stats(); s.Memory < 0 {
+					t.Errorf("%+v", s)
+				}
+				n++
+			}
+		}
+	}()
+	req, act := request(100), new(Action)
+	for range 200 {
+		if err := m.OnRequest(t.Context(), new(Call), req, act); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if n := <-looks; n == 0 {
+		t.Error("nobody looked")
+	}
+}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/coder/websocket"
+
 	"sluice/test/program"
 )
 
@@ -138,4 +140,31 @@ func TestModulesOutliveAStop(t *testing.T) {
 	if code == 0 || !strings.Contains(log, `module \"kept\": its file has SHA-256`) && !strings.Contains(log, `module "kept": its file has SHA-256`) {
 		t.Errorf("a module that was tampered with: exit code %d, %s", code, log)
 	}
+}
+
+// TestModulesGuardWebSockets: a door that modules keep has no other beside it.
+func TestModulesGuardWebSockets(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t, "m")
+	g := inFrontOf(t, 1, []string{k.URL}, "--enable-wasm", "--wasm-module", "every="+everything(t)+";fail_closed=true;max_execution_time_ms=200")
+	for query, want := range map[string]int{"request=reject": 403, "request=trap": 503} {
+		_, res, err := websocket.Dial(t.Context(), g.URL+realtimePath+"?model=m&"+query, nil)
+		if err == nil || res == nil || res.StatusCode != want {
+			t.Errorf("%s: %v, %v; want %d", query, res, err, want)
+		}
+	}
+	if _, n := k.last(); n != 0 {
+		t.Errorf("the worker was asked %d times", n)
+	}
+	c := dial(t, g, "?model=m&response=status&chunk=replace", nil)
+	if got := tell(t, c, "hello"); got != "hello" {
+		t.Errorf("said hello, got %q", got)
+	}
+	if err := c.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Error(err)
+	}
+	program.Eventually(t, "the module is told of the end", func() bool {
+		n, _ := metric(t, g, `sluice_wasm_calls_total{action="continue",hook="OnEnd",module="every"}`)
+		return n == 3
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -521,6 +522,98 @@ func TestModulesRemember(t *testing.T) {
 			t.Errorf("request %d: got %s, want 201 %s", i+1, got, want)
 		}
 	}
+}
+
+// TestARequestKeepsItsModules holds that what was begun with a module does not go
+// on without it: another version, and a removal, are for the requests that come.
+func TestARequestKeepsItsModules(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(t *testing.T, h *house, m *wasm.Attached)
+	}{
+		{"replaced", func(t *testing.T, h *house, m *wasm.Attached) {
+			b, _ := everything()
+			if _, err := h.modules.Update(t.Context(), m.ID, func(*wasm.Spec) {}, append(slices.Clone(b), 0, 2, 1, 'v')); err != nil {
+				t.Error(err)
+			}
+		}},
+		{"removed", func(t *testing.T, h *house, m *wasm.Attached) {
+			if err := h.modules.Remove(m.ID); err != nil {
+				t.Error(err)
+			}
+		}},
+		{"disabled", func(t *testing.T, h *house, m *wasm.Attached) {
+			if _, err := h.modules.Update(t.Context(), m.ID, func(s *wasm.Spec) { s.Disabled = true }, nil); err != nil {
+				t.Error(err)
+			}
+		}},
+	} {
+		h := newHouse(t)
+		m := h.add(t, "m", func(s *wasm.Spec) { s.FailClosed = true })
+		c, err := h.ask(newRequest("chunk=replace"), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			w.Header().AddString("Content-Type", "text/event-stream")
+			_, _ = w.Write([]byte("data: 1\n\n"))
+			tt.change(t, h, m)
+			_, err := w.Write([]byte("data: 2\n\n"))
+			return err
+		})
+		if want := "[data: 1\n\n][data: 2\n\n]"; err != nil || c.body.String() != want {
+			t.Errorf("%s in the middle of a stream: %q, %v; want %q", tt.name, c.body.String(), err, want)
+		}
+		if c, err = h.ask(newRequest("response=status"), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			return w.Send(200, "text/plain", nil)
+		}); err != nil || (c.status == 201) != (tt.name == "replaced") {
+			t.Errorf("%s, the next request: %d, %v", tt.name, c.status, err)
+		}
+		if s := m.Module.Stats(); tt.name != "disabled" && s.Memory != 0 {
+			t.Errorf("%s: %d bytes are kept after its last request", tt.name, s.Memory)
+		}
+		h.whole(t)
+	}
+}
+
+// A line is a client that can be given a WebSocket.
+type line struct{ client }
+
+func (*line) Tunnels() bool                     { return true }
+func (*line) Tunnel() (net.Conn, []byte, error) { return nil, nil, nil }
+
+// TestWebSocketsAreGuarded holds that modules see the request for a WebSocket,
+// and leave alone what is said in it.
+func TestWebSocketsAreGuarded(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", nil)
+	for _, tt := range []struct {
+		query string
+		want  string // "" for a WebSocket
+	}{
+		{"", ""}, {"request=reject", "403 "}, {"request=headers", ""}, {"request=body", ""}, {"response=status&chunk=replace", ""},
+	} {
+		r := newRequest(tt.query)
+		r.Method, r.Path, r.Endpoint = "GET", "/v1/realtime", infer.Realtime
+		r.SetBytes(nil)
+		c, opened := new(line), false
+		err := h.gate(infer.HandlerFunc(func(_ context.Context, r *infer.Request, w *infer.Reply) error {
+			if opened = w.Tunnels(); len(r.Body) > 0 || r.Model != "m" {
+				t.Errorf("%s: the body is %q, the model %q", tt.query, r.Body, r.Model)
+			}
+			if set := string(r.Header.Get("x-set")); (set == "new") != (tt.query == "request=headers") {
+				t.Errorf("%s: the header has x-set %q", tt.query, set)
+			}
+			_, _, err := w.Tunnel()
+			return err
+		})).Serve(t.Context(), r, infer.NewReply(c))
+		if err != nil || opened != (tt.want == "") || !opened && c.got() != tt.want {
+			t.Errorf("%s: opened %t, answered %s, %v", tt.query, opened, c.got(), err)
+		}
+	}
+	if got := h.failures(wasm.OnRequest); !slices.Equal(got, []string{"answer"}) {
+		t.Errorf("failures: %v, want that of the body", got)
+	}
+	if !strings.Contains(h.log.String(), "end 101") {
+		t.Errorf("on-end is not told of a WebSocket: %s", h.log)
+	}
+	h.whole(t)
 }
 
 // TestWhomAModuleIsFor holds the filters, and that they look at what the client

@@ -155,16 +155,18 @@ func (v *visit) pass(next infer.Handler, r *infer.Request) error {
 			return err
 		}
 	}
-	for _, m := range modules {
-		if m.Wants(r.Path, r.Model) {
-			v.join(m, r.Model)
-		}
-	}
+	v.gather(r)
 	if v.wanted(wasm.OnRequest) {
 		done, err := v.request(r)
 		if done || err != nil {
 			return err
 		}
+	}
+	if r.Endpoint == infer.Realtime { // what is said in a WebSocket is no answer
+		for i := range v.calls {
+			v.calls[i].Release() // it may last for hours
+		}
+		return next.Serve(v.ctx, r, v.client)
 	}
 	whole, pieces := v.wanted(wasm.OnResponse), v.wanted(wasm.OnChunk)
 	if !whole && !pieces && len(v.begin) == 0 {
@@ -177,8 +179,41 @@ func (v *visit) pass(next infer.Handler, r *infer.Request) error {
 	return v.wire.finish(err)
 }
 
-// join lets m take part in a request for a model.
-func (v *visit) join(m *module, model string) {
+// gather lets those modules take part in r that are for it. They stay to its
+// end, whatever replaces or removes them meanwhile: a stream lasts for minutes,
+// and what was begun with a module is not to go on without.
+func (v *visit) gather(r *infer.Request) {
+	for {
+		gone := false
+		for _, m := range *v.g.modules.Load() {
+			if m.Wants(r.Path, r.Model) && !v.join(m, r.Model) {
+				gone = true
+				break
+			}
+		}
+		if !gone {
+			return
+		}
+		v.leave() // there is a newer list
+	}
+}
+
+// leave lets the modules go that took part.
+func (v *visit) leave() {
+	for i := range v.calls {
+		c := &v.calls[i]
+		c.Leave()
+		if cap(c.State) > maxIdleState {
+			c.State = nil
+		}
+		*c = call{Call: wasm.Call{State: c.State[:0], Out: wasm.Output{Text: c.Out.Text[:0]}}}
+	}
+	v.calls = v.calls[:0]
+}
+
+// join lets m take part in a request for a model. It reports false if m has been
+// replaced or removed.
+func (v *visit) join(m *module, model string) bool {
 	if len(v.calls) < cap(v.calls) {
 		v.calls = v.calls[:len(v.calls)+1]
 	} else {
@@ -187,6 +222,7 @@ func (v *visit) join(m *module, model string) {
 	c := &v.calls[len(v.calls)-1]
 	c.of, c.Model, c.State, c.Store = m, model, c.State[:0], m.Store
 	c.Log, c.Name = v.g.Log, m.Name
+	return c.Join(m.Module)
 }
 
 // wanted reports whether any module is to be called at h.
@@ -242,15 +278,9 @@ func (v *visit) end() {
 	if v.begin = v.begin[:0]; cap(v.begin) > longest {
 		v.begin = nil
 	}
-	for i := range v.calls {
-		c := &v.calls[i]
-		c.Release()
-		if cap(c.State) > maxIdleState {
-			c.State = nil
-		}
-		*c = call{Call: wasm.Call{State: c.State[:0], Out: wasm.Output{Text: c.Out.Text[:0]}}}
-	}
-	v.calls = v.calls[:0]
+	v.leave()
+	v.action.Trim(longest)
+	v.chunk.Trim(longest)
 	v.req, v.resp = wasm.Request{}, wasm.Response{}
 	v.wire.reset()
 	v.inner = infer.Reply{}

@@ -91,6 +91,9 @@ func (v *visit) change(r *infer.Request) error {
 	if err := v.checkCall(r); err != nil {
 		return err
 	}
+	if a.HasBody && r.Endpoint == infer.Realtime {
+		return badAction("a body, and a WebSocket begins without one")
+	}
 	old := struct {
 		method, path, query string
 		endpoint            infer.Endpoint
