@@ -6,10 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -156,8 +157,11 @@ func (a *Admin) addModules(ctx context.Context, r *infer.Request, w *infer.Reply
 	var in struct {
 		Modules []descriptor `json:"modules"`
 	}
-	if err := json.Unmarshal(r.Body, &in); err != nil {
+	if err := strictly(r.Body, &in); err != nil {
 		return text(w, http.StatusBadRequest, "the body is not a list of modules: "+err.Error())
+	}
+	if in.Modules == nil {
+		return text(w, http.StatusBadRequest, `the body is not a list of modules; want {"modules":[{"name":…,"file_path":…}]}, or Content-Type: application/wasm and a module's bytes`)
 	}
 	if len(in.Modules) > maxAdded {
 		return text(w, http.StatusBadRequest, fmt.Sprintf("%d modules; at most %d are allowed at once", len(in.Modules), maxAdded))
@@ -174,6 +178,61 @@ func (a *Admin) addModules(ctx context.Context, r *infer.Request, w *infer.Reply
 		d.AddResult = result("Success", id.String())
 	}
 	return sendJSON(w, status, in)
+}
+
+// strictly reads JSON into v and refuses keys that v does not have: a misspelled
+// fail_closed would leave a door open.
+func strictly(b []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the JSON")
+	}
+	return nil
+}
+
+// queried reads the settings of a module that is sent as bytes. They are in the
+// query, called as in JSON; a list has commas in between.
+func queried(query string) (d descriptor, err error) {
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return d, fmt.Errorf("the query cannot be read: %w", err)
+	}
+	all := make(map[string]any)
+	for key, values := range q {
+		v := values[0]
+		switch {
+		case len(values) > 1:
+			return d, fmt.Errorf("%.64q is there %d times", key, len(values))
+		case key == "name" || key == "isolation" || key == "config":
+			all[key] = v
+		case key == "paths" || key == "models":
+			all[key] = strings.Split(v, ",")
+		case key == "attach_points":
+			points := []attachPoint{}
+			for _, p := range strings.Split(v, ",") {
+				points = append(points, attachPoint{p})
+			}
+			all[key] = points
+		case key == "file_path" || key == "module_type" || key == "add_result":
+			return d, fmt.Errorf("%s is not of a module whose bytes are sent", key)
+		case !json.Valid([]byte(v)):
+			return d, fmt.Errorf("%.64s is %.64q; want a number, or true or false", key, v)
+		default:
+			all[key] = json.RawMessage(v)
+		}
+	}
+	b, err := json.Marshal(all)
+	if err == nil {
+		err = strictly(b, &d)
+	}
+	if err != nil {
+		return d, fmt.Errorf("the query: %w", err)
+	}
+	return d, nil
 }
 
 func result(key, value string) json.RawMessage {
@@ -209,17 +268,15 @@ func isBinary(r *infer.Request) bool {
 	return bytes.HasPrefix(r.Header.Get("Content-Type"), []byte("application/wasm"))
 }
 
-// addBinary registers the component in the body, whose name is in the query.
+// addBinary registers the component in the body, whose settings are in the query.
 func (a *Admin) addBinary(ctx context.Context, r *infer.Request, w *infer.Reply) error {
-	q, err := url.ParseQuery(r.Query)
+	d, err := queried(r.Query)
 	if err != nil {
-		return text(w, http.StatusBadRequest, "the query cannot be read: "+err.Error())
+		return text(w, http.StatusBadRequest, err.Error())
 	}
-	s := wasm.Spec{Name: q.Get("name"), Settings: wasm.DefaultSettings()}
-	if q.Has("fail_closed") {
-		if s.FailClosed, err = strconv.ParseBool(q.Get("fail_closed")); err != nil {
-			return text(w, http.StatusBadRequest, "fail_closed is not true or false")
-		}
+	s, err := d.spec()
+	if err != nil {
+		return text(w, http.StatusBadRequest, err.Error())
 	}
 	id, err := a.register(ctx, s, bytes.Clone(r.Body))
 	if err != nil {
@@ -339,14 +396,18 @@ func (a *Admin) replaceModule(ctx context.Context, r *infer.Request, w *infer.Re
 		return err
 	}
 	var d descriptor
-	b := bytes.Clone(r.Body)
-	if !isBinary(r) {
-		if err := json.Unmarshal(r.Body, &d); err != nil {
+	var b []byte
+	if isBinary(r) {
+		b = bytes.Clone(r.Body)
+		d, err = queried(r.Query)
+	} else {
+		if err := strictly(r.Body, &d); err != nil {
 			return text(w, http.StatusBadRequest, "the body is neither application/wasm nor a module: "+err.Error())
 		}
-		if b, err = wasm.ReadFile(d.FilePath); err != nil {
-			return text(w, http.StatusBadRequest, err.Error())
-		}
+		b, err = wasm.ReadFile(d.FilePath)
+	}
+	if err != nil {
+		return text(w, http.StatusBadRequest, err.Error())
 	}
 	return a.change(ctx, w, id, &d, b)
 }
@@ -361,10 +422,11 @@ func (a *Admin) updateModule(ctx context.Context, r *infer.Request, w *infer.Rep
 		return err
 	}
 	var d descriptor
-	dec := json.NewDecoder(bytes.NewReader(r.Body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d); err != nil {
+	if err := strictly(r.Body, &d); err != nil {
 		return text(w, http.StatusBadRequest, "the body is not a change of a module: "+err.Error())
+	}
+	if d.FilePath != "" || d.ModuleType != "" {
+		return text(w, http.StatusBadRequest, "file_path and module_type are not changed by PATCH; PUT gives a module other bytes")
 	}
 	return a.change(ctx, w, id, &d, nil)
 }
@@ -378,8 +440,8 @@ func (a *Admin) change(ctx context.Context, w *infer.Reply, id uuid.UUID, d *des
 		if d.Name != "" {
 			s.Name = d.Name
 		}
-		if d.FilePath != "" {
-			s.Path = d.FilePath
+		if b != nil {
+			s.Path = d.FilePath // "" of bytes that were sent
 		}
 		if attach != nil {
 			s.Attach = attach

@@ -227,7 +227,7 @@ func TestModulesThatAreRefused(t *testing.T) {
 			t.Errorf("%s %s: got %d %s, want %q", tt.path, tt.rest, status, text, tt.want)
 		}
 	}
-	for _, body := range []string{"", "[]", `{"modules":7}`, `{"modules":[{"name":7}]}`, `{"modules":[` + strings.Repeat(`{},`, 64) + `{}]}`} {
+	for _, body := range []string{"", "[]", "{}", `{"modules":null}`, `{"modules":[]}{}`, `{"modules":[{"name":"m","file_path":"` + good + `","fail_close":true}]}`, `{"modules":7}`, `{"modules":[{"name":7}]}`, `{"modules":[` + strings.Repeat(`{},`, 64) + `{}]}`} {
 		if status, text := posted(t, a, body); status != 400 {
 			t.Errorf("%.40s: got %d %s", body, status, text)
 		}
@@ -266,6 +266,10 @@ func TestAModulesOwnLife(t *testing.T) {
 		{"sent again", "POST", "/wasm?name=x", "application/wasm", string(module(t, 1)), 400, []string{"registered already"}},
 		{"sent without a name", "POST", "/wasm", "application/wasm", string(module(t, 2)), 400, []string{"needs a name"}},
 		{"sent with nonsense", "POST", "/wasm?name=x&fail_closed=maybe", "application/wasm", string(module(t, 2)), 400, []string{"fail_closed"}},
+		{"sent with a misspelling", "POST", "/wasm?name=x&fail_close=true", "application/wasm", string(module(t, 2)), 400, []string{`unknown field "fail_close"`}},
+		{"sent with two answers", "POST", "/wasm?name=x&fail_closed=true&fail_closed=false", "application/wasm", string(module(t, 2)), 400, []string{`"fail_closed" is there 2 times`}},
+		{"sent with a path", "POST", "/wasm?name=x&file_path=/x.wasm", "application/wasm", string(module(t, 2)), 400, []string{"file_path is not of a module whose bytes are sent"}},
+		{"sent with a limit that is none", "POST", "/wasm?name=x&max_stack_size=1", "application/wasm", string(module(t, 2)), 400, []string{"between 65536"}},
 		{"sent half", "POST", "/wasm?name=x", "application/wasm", string(module(t, 2)[:1000]), 400, nil},
 		{"shown", "GET", at, "", "", 200, []string{`"enabled":true`, `"fail_closed":true`, `"max_memory_pages":1024`, `"isolation":"snapshot"`, `"world":"smg:gateway"`, `"idle":1`}},
 		{"another", "GET", "/wasm/" + uuid.NewString(), "", "", 404, []string{"no module has the id"}},
@@ -275,13 +279,18 @@ func TestAModulesOwnLife(t *testing.T) {
 		{"changed by nonsense", "PATCH", at, "application/json", `{"enable":true}`, 400, []string{"unknown field"}},
 		{"attached to what it has not", "PATCH", at, "application/json", `{"attach_points":[{"Middleware":"OnEnd"}]}`, 400, []string{"does not export"}},
 		{"limits alone", "PATCH", at, "application/json", `{"max_memory_pages":7}`, 400, []string{"together with the component's bytes"}},
+		{"a path without its bytes", "PATCH", at, "application/json", `{"file_path":"/x.wasm"}`, 400, []string{"PUT gives a module other bytes"}},
 		{"another is changed", "PATCH", "/wasm/" + uuid.NewString(), "application/json", `{}`, 404, nil},
 		{"a new version", "PUT", at, "application/wasm", string(module(t, 3)), 200, []string{`"sha256_hash":"` + wasm.Sum(module(t, 3)) + `"`, `"name":"new"`}},
 		{"of a file, with limits", "PUT", at, "application/json", `{"file_path":"` + writeModule(t, filepath.Join(dir, "v.wasm"), 4) + `","max_memory_pages":7}`, 200, []string{`"max_memory_pages":7`, wasm.Sum(module(t, 4))}},
+		{"of bytes, with settings", "PUT", at + "?max_memory_pages=9&order=5&models=a,b*&attach_points=OnRequest,OnResponse&isolation=fresh", "application/wasm", string(module(t, 6)), 200,
+			[]string{`"max_memory_pages":9`, `"order":5`, `"models":["a","b*"]`, `"file_path":""`, `"isolation":"fresh"`, `"attach_points":[{"Middleware":"OnRequest"},{"Middleware":"OnResponse"}]`}},
+		{"of bytes, with a misspelling", "PUT", at + "?ordre=5", "application/wasm", string(module(t, 7)), 400, []string{`unknown field "ordre"`}},
+		{"of a file with a misspelling", "PUT", at, "application/json", `{"file_path":"` + filepath.Join(dir, "v.wasm") + `","ordre":5}`, 400, []string{`unknown field "ordre"`}},
 		{"nonsense", "PUT", at, "application/wasm", "no", 400, nil},
 		{"of a file that is none", "PUT", at, "application/json", `{"file_path":"/etc/passwd"}`, 400, []string{"does not end in .wasm"}},
 		{"of another", "PUT", "/wasm/" + uuid.NewString(), "application/wasm", string(module(t, 5)), 404, nil},
-		{"still what it was", "GET", at, "", "", 200, []string{wasm.Sum(module(t, 4))}},
+		{"still what it was", "GET", at, "", "", 200, []string{wasm.Sum(module(t, 6))}},
 	} {
 		status, text := sent(t, a, step.method, step.path, step.kind, []byte(step.body))
 		if status != step.status {
@@ -293,7 +302,7 @@ func TestAModulesOwnLife(t *testing.T) {
 			}
 		}
 	}
-	if all := r.Set().All; len(all) != 1 || !slices.Equal(all[0].Attach, []wasm.Hook{wasm.OnResponse}) {
+	if all := r.Set().All; len(all) != 1 || !slices.Equal(all[0].Attach, []wasm.Hook{wasm.OnRequest, wasm.OnResponse}) {
 		t.Errorf("at the end: %+v", all)
 	}
 }
