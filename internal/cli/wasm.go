@@ -144,7 +144,7 @@ func printJSON(w io.Writer, v any) error {
 // given where a component is wanted.
 func noComponent(file string, err error) error {
 	if strings.Contains(err.Error(), "it is a core module") {
-		return fmt.Errorf("%w; or: sluice wasm wrap %s --out %s", err, file, strings.TrimSuffix(file, ".wasm")+".component.wasm")
+		return fmt.Errorf("%w; for example: sluice wasm wrap %s --out %s", err, file, strings.TrimSuffix(file, ".wasm")+".component.wasm")
 	}
 	return err
 }

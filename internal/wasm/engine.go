@@ -71,7 +71,7 @@ func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.Com
 	case len(binary) == 0:
 		return nil, errors.New("it is empty; want a WebAssembly component")
 	case errors.Is(err, component.ErrNotComponent) && core.Is(binary):
-		return nil, errors.New("it is a core module; want a component (wasm-tools component new makes one of it), or an http-wasm module, which exports handle_request")
+		return nil, errors.New("it is a core module; want a component, which 'sluice wasm wrap' makes of it, or an http-wasm module, which exports handle_request")
 	case err != nil:
 		return nil, err
 	}
