@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -263,9 +264,10 @@ func (a *Admin) register(ctx context.Context, s wasm.Spec, b []byte) (uuid.UUID,
 	return m.ID, err
 }
 
-// isBinary reports whether the body is a component, and not JSON about one.
+// isBinary reports whether the body is a module, and not JSON about one: it says
+// so, or begins as JSON cannot.
 func isBinary(r *infer.Request) bool {
-	return bytes.HasPrefix(r.Header.Get("Content-Type"), []byte("application/wasm"))
+	return bytes.HasPrefix(r.Header.Get("Content-Type"), []byte("application/wasm")) || bytes.HasPrefix(r.Body, []byte("\x00asm"))
 }
 
 // addBinary registers the component in the body, whose settings are in the query.
@@ -318,6 +320,7 @@ func describe(m *wasm.Attached) moduleInfo {
 	is, why := m.Module.Isolation()
 	stats := m.Module.Stats()
 	enabled, millis, isolation := !m.Disabled, m.Settings.Time.Milliseconds(), string(is)
+	most := cmp.Or(m.MaxBody, wasm.DefaultMaxBody)
 	return moduleInfo{
 		UUID: m.ID.String(),
 		Meta: moduleMeta{
@@ -325,7 +328,7 @@ func describe(m *wasm.Attached) moduleInfo {
 			LastAccessed: last.UTC().Format(time.RFC3339Nano), AccessCount: m.Counts.Calls.Load(), AttachPoints: points,
 		},
 		Options: moduleOptions{
-			Enabled: &enabled, Order: &m.Order, FailClosed: &m.FailClosed, Paths: &m.Paths, Models: &m.Models, MaxBody: &m.MaxBody,
+			Enabled: &enabled, Order: &m.Order, FailClosed: &m.FailClosed, Paths: &m.Paths, Models: &m.Models, MaxBody: &most,
 			MemoryPages: &m.Settings.Limits.MemoryPages, TimeMillis: &millis, Stack: &m.Settings.Limits.Stack, Instances: &m.Settings.Instances, Isolation: &isolation,
 		},
 		State: struct {

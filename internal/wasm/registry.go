@@ -33,6 +33,10 @@ type Spec struct {
 	ID         uuid.UUID // zero for a new one
 }
 
+// DefaultMaxBody is the largest body that a module is given unless its Spec says
+// otherwise: the contract's.
+const DefaultMaxBody = 10 << 20
+
 // maxName bounds a module's name and each of what it is for, of which there are at
 // most maxFilter; maxConfig bounds what it is given as its configuration.
 const (

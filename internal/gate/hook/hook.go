@@ -33,10 +33,6 @@ type Options struct {
 	Saw func(m *wasm.Attached, h wasm.Hook, action string, took time.Duration, err error)
 }
 
-// DefaultMaxBody is the largest body that a module is given unless it says
-// otherwise: the contract's.
-const DefaultMaxBody = 10 << 20
-
 // Gate returns the gate that calls the modules. It stands after authentication,
 // and where bodies have been read. A request that no module is for pays for one
 // look at a list.
@@ -84,7 +80,7 @@ func (g *gate) renew(set *wasm.Set) {
 		}
 		m := &module{Attached: a, most: a.MaxBody, quiet: new(quiet)}
 		if m.most <= 0 {
-			m.most = DefaultMaxBody
+			m.most = wasm.DefaultMaxBody
 		}
 		for h := range wasm.NumHooks {
 			if m.at[h] = a.Attaches(h); m.at[h] {

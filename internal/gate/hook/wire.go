@@ -143,7 +143,7 @@ func (w *wire) Write(b []byte) (int, error) {
 		}
 	}
 	if most == 0 {
-		most = DefaultMaxBody
+		most = wasm.DefaultMaxBody
 	}
 	if int64(len(w.body)+len(b)) > most {
 		w.stop = tooLarge(http.StatusInternalServerError, fmt.Sprintf("The answer is longer than the modules take that are to see it: %d bytes.", most))
