@@ -792,4 +792,14 @@ func TestMetricsGoWithTheirModule(t *testing.T) {
 	if left := h.scrape("sluice_wasm_"); len(left) > 0 {
 		t.Errorf("left of a module that is gone: %v", left)
 	}
+	last := h.add(t, "last", nil)
+	_, _ = h.ask(newRequest("response=trap"), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		if err := h.modules.Remove(last.ID); err != nil {
+			t.Error(err)
+		}
+		return w.Send(200, "text/plain", nil)
+	})
+	if left := h.scrape("sluice_wasm_"); len(left) > 0 {
+		t.Errorf("left of a module that went before its last request failed: %v", left)
+	}
 }

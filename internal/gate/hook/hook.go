@@ -300,7 +300,9 @@ func (v *visit) note(c *call, h wasm.Hook, begin time.Time, action int, err erro
 	}
 	if err != nil {
 		kind := kindOf(err)
-		v.g.Metrics.Errors.With(m.Name, h.String(), kinds[kind]).Inc()
+		if v.g.Modules.Find(m.ID) != nil { // else nobody would remove the series again
+			v.g.Metrics.Errors.With(m.Name, h.String(), kinds[kind]).Inc()
+		}
 		if left, ok := m.quiet.may(h, kind, now); ok {
 			v.g.Log.Warn("a module failed", "module", m.Name, "hook", h.String(), "request", v.id, "fail_closed", m.FailClosed, "err", err, "not_logged", left)
 		}
