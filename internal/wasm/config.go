@@ -33,7 +33,7 @@ func (c Config) Validate() error {
 		s, err := ParseSpec(m)
 		switch {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("wasm-module %q: %w", m, err))
+			errs = append(errs, fmt.Errorf("wasm-module %q: %w", SpecFile(m), err))
 		case seen[s.Name]:
 			errs = append(errs, fmt.Errorf("wasm-module: two modules are called %q", s.Name))
 		}
@@ -54,18 +54,25 @@ func ParseSpec(text string) (Spec, error) {
 	if err := checkPath(s.Path); err != nil {
 		return s, err
 	}
-	for more {
+	for n := 1; more; n++ {
 		var part string
 		part, rest, more = strings.Cut(rest, ";")
 		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
 		if !ok {
-			return s, fmt.Errorf("%q is not key=value", part)
+			return s, fmt.Errorf("setting %d is not key=value; a value cannot hold a ;", n) // it may be half of a secret
 		}
 		if err := s.option(key, value); err != nil {
 			return s, err
 		}
 	}
 	return s, s.check()
+}
+
+// SpecFile is what may be told of a module as --wasm-module has it: its name and
+// its file. Its configuration may hold secrets.
+func SpecFile(text string) string {
+	head, _, _ := strings.Cut(text, ";")
+	return head
 }
 
 // option sets one further setting.
@@ -112,10 +119,13 @@ func (s *Spec) option(key, value string) (err error) {
 	default:
 		return fmt.Errorf("unknown setting %.64q", key)
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", key, err)
+	switch {
+	case err == nil:
+		return nil
+	case key == "fail_closed" || key == "enabled":
+		return fmt.Errorf("%s is %.64q; want true or false", key, value)
 	}
-	return nil
+	return fmt.Errorf("%s is %.64q; want a whole number", key, value)
 }
 
 func millis(n uint64) time.Duration { return time.Duration(n) * time.Millisecond }

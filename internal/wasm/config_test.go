@@ -22,18 +22,31 @@ func TestParseSpec(t *testing.T) {
 		"":                                  "want name=/path/to/file.wasm",
 		"m=rel.wasm":                        "is not absolute",
 		"=/m.wasm":                          "needs a name",
-		"m=/m.wasm;":                        "is not key=value",
+		"m=/m.wasm;":                        "setting 1 is not key=value",
+		"m=/m.wasm;order=1;config=a;b":      "setting 3 is not key=value",
 		"m=/m.wasm;fail_close=true":         `unknown setting "fail_close"`,
-		"m=/m.wasm;fail_closed=maybe":       "fail_closed: ",
+		"m=/m.wasm;fail_closed=maybe":       `fail_closed is "maybe"; want true or false`,
+		"m=/m.wasm;order=x":                 `order is "x"; want a whole number`,
 		"m=/m.wasm;paths=":                  "which no request has",
 		"m=/m.wasm;attach_points=Tuesday":   "want one of OnRequest",
 		"m=/m.wasm;max_stack_size=1":        "between 65536 and 16777216",
 		"m=/m.wasm;max_instances=5000":      "between 1 and 4096",
-		"m=/m.wasm;max_memory_pages=-1":     "max_memory_pages: ",
+		"m=/m.wasm;max_memory_pages=-1":     `max_memory_pages is "-1"; want a whole number`,
 		"m=/m.wasm;max_body_size=999999999": "between 0 and 104857600",
 	} {
 		if _, err := ParseSpec(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+	}
+}
+
+// TestSecretsOfModulesAreNotTold: what a module is given as its configuration may
+// be a key.
+func TestSecretsOfModulesAreNotTold(t *testing.T) {
+	for _, text := range []string{"m=/m.wasm;config=k=hunter2;order=x", "m=/m.wasm;config=k;hunter2", "m=/m.txt;config=hunter2"} {
+		err := Config{Enable: true, Modules: []string{text}}.Validate()
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), `wasm-module "m=/m.`) {
+			t.Errorf("got %v", err)
 		}
 	}
 }
