@@ -103,6 +103,7 @@ func (c *code) close(ctx context.Context) {
 // functions of the host.
 func (c *code) link(ctx context.Context) error {
 	slots := make(map[*component.Builtin]int)
+	called := c.plan.Called()
 	for i := range c.plan.Instances {
 		in := &c.plan.Instances[i]
 		m := c.plan.Modules[in.Module]
@@ -125,7 +126,7 @@ func (c *code) link(ctx context.Context) error {
 			}
 			links[k] = core.Link{Module: hostModule, Name: slotName(slot), Guest: it.Builtin.Func != nil && it.Builtin.Func.Core != nil}
 		}
-		out, err := core.Rewrite(m, core.Options{Links: links, Stack: c.limits.Stack, Pages: c.limits.MemoryPages})
+		out, err := core.Rewrite(m, core.Options{Links: links, Called: called[i], Stack: c.limits.Stack, Pages: c.limits.MemoryPages})
 		if err != nil {
 			return err
 		}

@@ -32,6 +32,43 @@ type Instance struct {
 	Imports []Item // as the module's Imports
 }
 
+// Called returns, for each of Instances, the exports that other instances or the
+// host's Builtins call: what is not among them is called by who has the Plan
+// only, and never while another call runs.
+func (p *Plan) Called() []map[string]bool {
+	called := make([]map[string]bool, len(p.Instances))
+	for i := range called {
+		called[i] = make(map[string]bool)
+	}
+	note := func(items ...*Item) {
+		for _, it := range items {
+			if it != nil && it.Builtin == nil {
+				called[it.Instance][it.Name] = true
+			}
+		}
+	}
+	seen := make(map[*Builtin]bool)
+	for i := range p.Instances {
+		for k := range p.Instances[i].Imports {
+			it := &p.Instances[i].Imports[k]
+			note(it)
+			b := it.Builtin
+			if b == nil || seen[b] {
+				continue
+			}
+			seen[b] = true
+			note(b.Options.Realloc)
+			if b.Func != nil {
+				note(b.Func.Core, b.Func.Options.Realloc, b.Func.Options.PostReturn)
+			}
+			if b.Resource != nil {
+				note(b.Resource.Dtor)
+			}
+		}
+	}
+	return called
+}
+
 // An Item is what a core import is: the export of a core instance, or a function
 // that the host makes.
 type Item struct {

@@ -1,5 +1,10 @@
 package core
 
+import (
+	"cmp"
+	"slices"
+)
+
 // findGuests notes which imported functions may call back.
 func (w *rewriter) findGuests() {
 	for i, im := range w.m.Imports {
@@ -11,52 +16,128 @@ func (w *rewriter) findGuests() {
 
 // findRecursion finds the calls that may be part of a cycle: the strongly
 // connected components of who calls whom (Tarjan, 1972). A call through a table
-// may be of any function whose address is taken, and of any function that is
-// exported, if other modules can put theirs into the table; so is a call of
-// another module's function.
-func (w *rewriter) findRecursion() {
+// may be of any function whose address is taken and that has the type it is
+// called with; if others can put theirs into the table, or take ours out, of
+// theirs too. A call of another module's function may be of any of ours that
+// others call. It returns who calls whom, by node.
+func (w *rewriter) findRecursion() [][]uint32 {
 	n := len(w.funcs)
-	wild, away := uint32(n), uint32(n+1) // nodes for calls through tables, and to other modules
-	edges := make([][]uint32, n+2)
+	edges := make([][]uint32, w.away()+1)
+	away := uint32(w.away())
 	add := func(from uint32, f int32) {
 		if k := w.node(f); k >= 0 {
 			edges[from] = append(edges[from], uint32(k))
 		}
 	}
 	for i := range w.funcs {
-		last := int32(-2)
+		last := int32(0)
 		for _, c := range w.funcs[i].cuts {
-			if (c.kind == cutCall || c.kind == cutTail) && c.to != last {
+			if (c.kind == cutCall || c.kind == cutTail) && (c.to != last || len(edges[i]) == 0) {
 				last = c.to
 				add(uint32(i), c.to)
 			}
 		}
 	}
 	for _, f := range w.taken {
-		add(wild, int32(f))
+		add(uint32(n)+w.shapes[w.sigs[f]], int32(f))
 	}
-	edges[wild] = append(edges[wild], away)
+	if w.shared {
+		for k := uint32(n); k < away; k++ {
+			edges[k] = append(edges[k], away)
+			edges[away] = append(edges[away], k)
+		}
+	}
 	for _, e := range w.m.Exports {
-		if e.Kind == Func && int(e.Index) >= w.imported {
+		if e.Kind == Func && int(e.Index) >= w.imported && (w.opt.Called == nil || w.opt.Called[e.Name]) {
 			add(away, int32(e.Index))
 		}
 	}
-	edges[away] = append(edges[away], wild)
 	w.scc = components(edges)
+	return edges
 }
+
+// away is the node of other modules. Before it are those of functions, and of
+// tables, one for each shape of function.
+func (w *rewriter) away() int { return len(w.funcs) + len(w.shapes) }
 
 // node is what function f is among the edges: itself, the node of tables, the one
 // of other modules, or -1 for the host, which calls nobody.
 func (w *rewriter) node(f int32) int {
-	switch n := len(w.funcs); {
-	case f == throughTable:
-		return n
+	switch {
+	case f < 0: // through a table
+		return len(w.funcs) + int(throughTable-f)
 	case int(f) >= w.imported:
 		return int(f) - w.imported
 	case w.guests[f]:
-		return n + 1
+		return w.away()
 	}
 	return -1
+}
+
+// findShapes numbers the types, equal ones alike, and finds whether functions may
+// change hands with other modules.
+func (w *rewriter) findShapes() {
+	first := make(map[string]uint32)
+	var key []byte
+	for i, t := range w.types {
+		key = key[:0]
+		for _, v := range t.Params {
+			key = append(key, byte(v))
+		}
+		key = append(key, 0)
+		for _, v := range t.Results {
+			key = append(key, byte(v))
+		}
+		for _, v := range key {
+			switch ValType(v) {
+			case funcRef, externRef, exnRef:
+				w.shared = true
+			}
+		}
+		k, known := first[string(key)]
+		if !known {
+			k = uint32(i)
+			first[string(key)] = k
+		}
+		w.shapes = append(w.shapes, k)
+	}
+}
+
+// measure finds where guests pay. It takes functions in an order in which those
+// that are called come first: small ones that cannot come back to themselves need
+// not pay, because who calls them counts what they run.
+func (w *rewriter) measure(edges [][]uint32) error {
+	size := make([]int32, len(w.scc)) // of components
+	for _, c := range w.scc {
+		size[c]++
+	}
+	order := make([]int32, len(w.funcs))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(w.scc[a], w.scc[b]) })
+	taken := w.taken
+	for _, i := range order {
+		b := &w.funcs[i]
+		if err := w.scanCode(b); err != nil {
+			return err
+		}
+		b.free = b.most <= maxFree && size[w.scc[i]] == 1 && !slices.Contains(edges[i], uint32(i))
+		w.taken = taken
+	}
+	return nil
+}
+
+// price is how many bytes of code a call runs that the callee does not pay for.
+func (w *rewriter) price(to int32) int {
+	f := int(to) - w.imported
+	switch {
+	case to < 0, f < 0 && w.guests != nil && w.guests[to]:
+		return maxFree
+	case f >= 0 && f < len(w.funcs) && w.funcs[f].free:
+		return w.funcs[f].most
+	}
+	return 0
 }
 
 // components returns for each node the number of its strongly connected

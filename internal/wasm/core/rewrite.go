@@ -27,10 +27,10 @@ const (
 	WhyStack          // its calls were nested too deep
 )
 
-// Slice is how much a guest does between two looks at StopGlobal, in steps of
-// stepBytes of code that is run once: it then leaves compiled code, so that the
-// garbage collector is not kept waiting for longer than it takes.
-const Slice = 20_000
+// Slice is how many checks a guest passes between two looks at StopGlobal: it
+// then leaves compiled code, so that the garbage collector is not kept waiting
+// for longer than it takes.
+const Slice = 10_000
 
 // An Options says how a module is to be changed.
 type Options struct {
@@ -39,6 +39,10 @@ type Options struct {
 
 	// Stack is what StackGlobal begins with.
 	Stack uint32
+
+	// Called are the names of the functions that other modules call; nil for
+	// all that are exported. Who is not called by others cannot be called back.
+	Called map[string]bool
 
 	// Pages is how many pages a memory may have; 0 for as many as there can be.
 	// A module that begins with more is refused.
@@ -66,8 +70,8 @@ type Rewritten struct {
 
 // Rewrite changes m so that whoever runs it stays master of it.
 //
-// At the head of every loop and of every function, but for the smallest that
-// call nobody, a guest pays for the code up to the next head; every Slice of that
+// A guest pays at the head of every loop and of every function, but for small
+// ones, and wherever it has run stride bytes of code without; every Slice of that
 // it leaves compiled code, where the Go runtime can stop it, and looks whether it
 // is to end. Calls that may recurse pay for their frame from a stack of bounded
 // size. Mutable globals are exported. Nothing that the module had changes its
@@ -86,7 +90,9 @@ func Rewrite(m *Module, o Options) (*Rewritten, error) {
 		return nil, err
 	}
 	w.findGuests()
-	w.findRecursion()
+	if err := w.measure(w.findRecursion()); err != nil {
+		return nil, err
+	}
 	if err := w.write(); err != nil {
 		return nil, err
 	}
@@ -133,8 +139,12 @@ type rewriter struct {
 	squares  int      // of all functions
 	cuts     int      // of all functions
 	taken    []uint32 // functions whose address is taken
+	shapes   []uint32 // of types: the first that is equal
+	shared   bool     // functions may change hands with other modules
 	scc      []int32  // of nodes, see findRecursion
 	open     []frame  // of a walk
+	run      int      // of a walk: bytes since the guest has paid, on the longest way there; unreachable for none
+	from     int      // of a walk: up to where run is counted
 	wraps    []byte   // types that are added for blocks around bodies
 	wrapped  []uint32 // of which types' results they have
 }
@@ -153,26 +163,26 @@ type body struct {
 	groups  uint32 // of locals
 	locals  uint32 // with parameters
 	blocks  int
-	cost    uint32 // bytes that are in no loop
-	calls   bool   // others
-	bulk    bool   // copies or fills memory
-	catches bool   // exceptions
-	tries   bool   // the same, and its cuts have the returns
+	bulk    bool // copies or fills memory
+	catches bool // exceptions
+	tries   bool // the same, and its cuts have the returns
+	free    bool // who calls it pays for it
+	most    int  // bytes that it may run without paying
 	cuts    []cut
 }
 
 // A cut is a place in a body where something is added.
 type cut struct {
-	at     uint32
-	to     int32 // of a call, the function, throughTable for any; of a loop, its bytes
-	region int32 // that it stands in: a loop's cut, or function for none
-	kind   byte
+	at   uint32
+	to   int32 // of a call: the function, or throughTable minus the type's shape
+	kind byte
 }
 
 const throughTable = -1
 
 const (
 	cutLoop  = iota // after a loop's head
+	cutPay          // where much code has been run since the last one
 	cutBulk         // before an instruction whose last operand is how much it does
 	cutCall         // around a call
 	cutTail         // before a call that takes the place of who calls
@@ -184,9 +194,9 @@ const (
 // calls pass, and what the compiler keeps.
 func (b *body) frame() uint32 { return 96 + 8*b.locals + uint32(min(len(b.code), 1<<16)/16) }
 
-// maxFree is how many bytes of code a function may run without paying for them
-// itself; who calls it does.
-const maxFree = 256
-
-// free reports whether b's callers pay for it.
-func (b *body) free() bool { return !b.calls && b.cost <= maxFree }
+// stride is how many bytes of code a guest may run without paying, and maxFree
+// how many a function may so that its callers count them as theirs.
+const (
+	stride  = 1024
+	maxFree = stride / 2
+)

@@ -66,6 +66,7 @@ func (w *rewriter) scanSection(id byte, p *Reader) {
 			p.Byte() // Decode has looked at it
 			w.types = append(w.types, &FuncType{Params: valTypes(p), Results: valTypes(p)})
 		})
+		w.findShapes()
 	case secImport:
 		each(4, func() { w.scanImport(p) })
 	case secFunction:
@@ -141,6 +142,7 @@ func (w *rewriter) scanImport(p *Reader) {
 		w.sigs = append(w.sigs, index(p, len(w.types), "type"))
 		w.imported++
 	case Table:
+		w.shared = true
 		refType(p)
 		limits(p, 1<<32-1, "table")
 		w.countTable(p, 0)
@@ -148,7 +150,7 @@ func (w *rewriter) scanImport(p *Reader) {
 		w.scanMemory(p)
 		w.foreign = true
 	case Global:
-		valType(p)
+		w.hold(valType(p))
 		mutability(p)
 		w.globals++
 	default:
@@ -199,6 +201,7 @@ func mutability(p *Reader) bool {
 
 func (w *rewriter) scanGlobal(p *Reader) {
 	t, mutable := valType(p), mutability(p)
+	w.hold(t)
 	w.expr(p)
 	if mutable {
 		switch t {
@@ -209,6 +212,14 @@ func (w *rewriter) scanGlobal(p *Reader) {
 		}
 	}
 	w.globals++
+}
+
+// hold notes a global of type t: one that holds a function may be anybody's.
+func (w *rewriter) hold(t ValType) {
+	switch t {
+	case funcRef, externRef, exnRef:
+		w.shared = true
+	}
 }
 
 // scanExport holds that what is exported is there, and not what is added.
@@ -222,6 +233,9 @@ func (w *rewriter) scanExport(p *Reader) {
 	have := [...]int{Func: len(w.sigs), Table: w.tables, Memory: w.memories, Global: w.globals, Tag: w.tags}[k]
 	if int64(i) >= int64(have) {
 		p.Fail("an export of %s %d of %d", k, i, have)
+	}
+	if k == Table {
+		w.shared = true
 	}
 }
 
@@ -362,15 +376,11 @@ func (w *rewriter) scanBody(p *Reader) {
 // scanCode walks b's instructions; twice if it catches exceptions, because only
 // then its returns are of interest.
 func (w *rewriter) scanCode(b *body) error {
-	r := NewReader(b.code, b.off)
-	w.walk(r, b)
-	if b.catches && r.Err() == nil {
-		w.cuts -= len(b.cuts)
-		b.tries, b.blocks, b.cuts = true, 0, nil
-		r = NewReader(b.code, b.off)
-		w.walk(r, b)
+	r := w.scanOnce(b)
+	if b.catches && !b.tries && r.Err() == nil {
+		b.tries = true
+		r = w.scanOnce(b)
 	}
-	w.squares += b.blocks * b.blocks
 	switch {
 	case r.Err() != nil:
 		return r.Err()
@@ -380,4 +390,15 @@ func (w *rewriter) scanCode(b *body) error {
 		return &Error{Offset: b.off, Msg: "too many functions of many blocks"}
 	}
 	return nil
+}
+
+// scanOnce walks b's instructions, for what was walked before too.
+func (w *rewriter) scanOnce(b *body) *Reader {
+	w.cuts -= len(b.cuts)
+	w.squares -= b.blocks * b.blocks
+	b.blocks, b.cuts = 0, b.cuts[:0]
+	r := NewReader(b.code, b.off)
+	w.walk(r, b)
+	w.squares += b.blocks * b.blocks
+	return r
 }

@@ -4,7 +4,6 @@ package core
 const (
 	immBad  = iota // not supported, or not an instruction
 	immNone        // nothing
-	immU32         // an index
 	immI32         // an integer
 	immI64         // a long one
 	immF32         // four bytes
@@ -30,7 +29,7 @@ var immediates = func() (t [256]byte) {
 	set(immNone, 0x00, 0x01, 0x1a, 0x1b)                        // unreachable, nop, drop, select
 	set(immOwn, 0x02, 0x03, 0x04, 0x05, 0x0b, 0x0d, 0x0e, 0x0f) // block, loop, if, else, end, br_if, br_table, return
 	set(immOwn, 0x08, 0x0a)                                     // throw, throw_ref
-	set(immU32, 0x0c)                                           // br
+	set(immOwn, 0x0c)                                           // br
 	from(immOwn, 0x10, 0x13)                                    // calls
 	set(immOwn, 0x1c, 0x1f)                                     // select with types, try_table
 	from(immOwn, 0x20, 0x26)                                    // locals, globals, tables
@@ -48,14 +47,14 @@ var immediates = func() (t [256]byte) {
 
 // A frame is a block that a walk is in.
 type frame struct {
-	region int32  // that its instructions belong to: a loop's cut, or function for none
-	at     uint32 // where its instructions begin
-	inner  uint32 // bytes of loops within it, which pay for themselves
-	loops  int    // that it is in, itself counted
+	op    byte // its first instruction's
+	from  int  // run where it begins
+	to    int  // run where it is branched to, the longest; unreachable for never
+	loops int  // that it is in, itself counted
 }
 
-// function is the region of instructions that are in no loop.
-const function = -1
+// unreachable is a run that does not happen.
+const unreachable = -1
 
 // walk reads the instructions of a body and notes in b where something is to be
 // added, and whom it calls.
@@ -65,18 +64,21 @@ const function = -1
 // reads in a way of its own is accepted only in the form that leaves no doubt:
 // types of one byte, second opcodes of the shortest form.
 func (w *rewriter) walk(r *Reader, b *body) {
-	w.open = append(w.open[:0], frame{region: function})
+	w.open = append(w.open[:0], frame{to: unreachable})
+	w.run, w.from, b.most = 0, 0, 0
 	for r.More() {
 		if len(w.open) == 0 {
 			r.Fail("instructions after the end of a function")
 			return
 		}
 		at := r.Pos()
+		w.advance(r, b, at)
 		op := r.Byte()
+		if op == 0x00 {
+			w.run = unreachable
+		}
 		switch immediates[op] {
 		case immNone:
-		case immU32:
-			r.U32()
 		case immI32:
 			r.integer(5)
 		case immI64:
@@ -98,24 +100,67 @@ func (w *rewriter) walk(r *Reader, b *body) {
 	}
 }
 
-// enter begins a block of region.
-func (w *rewriter) enter(r *Reader, b *body, region int32) {
-	if len(w.open) > maxDepth {
+// advance counts the code up to an offset, and lets the guest pay there if that
+// is much.
+func (w *rewriter) advance(r *Reader, b *body, at int) {
+	if w.run >= 0 {
+		w.run += at - w.from
+		b.most = max(b.most, w.run)
+		if w.run >= stride {
+			w.cut(r, b, at, cutPay, 0)
+			w.run = 0
+		}
+	}
+	w.from = at
+}
+
+// enter begins the block of an instruction.
+func (w *rewriter) enter(r *Reader, b *body, op byte) {
+	f := frame{op: op, from: w.run, to: unreachable, loops: w.open[len(w.open)-1].loops}
+	if op == opLoop {
+		f.loops++
+		w.cut(r, b, r.Pos(), cutLoop, 0)
+		w.run, w.from = min(w.run, 0), r.Pos()
+	}
+	switch {
+	case len(w.open) > maxDepth:
 		r.Fail("blocks nested more than %d deep", maxDepth)
-		return
-	}
-	f := frame{region: region, at: uint32(r.Pos())}
-	if up := w.open[len(w.open)-1]; up.region != region {
-		f.loops = up.loops + 1
-	} else {
-		f.loops = up.loops
-	}
-	if f.loops > maxLoops {
+	case f.loops > maxLoops:
 		r.Fail("loops nested more than %d deep", maxLoops)
-		return
 	}
 	w.open = append(w.open, f)
 	b.branch(r, 1)
+}
+
+// leave ends a block. What follows it is reached through it, past it if it is an
+// if without an else, and from where it is branched to.
+func (w *rewriter) leave() {
+	f := w.open[len(w.open)-1]
+	w.open = w.open[:len(w.open)-1]
+	if f.op == opIf {
+		w.run = max(w.run, f.from)
+	}
+	if f.op != opLoop {
+		w.run = max(w.run, f.to)
+	}
+}
+
+// otherwise begins the other half of an if.
+func (w *rewriter) otherwise() {
+	f := &w.open[len(w.open)-1]
+	f.to = max(f.to, w.run)
+	w.run, f.op = f.from, opElse
+}
+
+// label takes a label, which is branched to after run.
+func (w *rewriter) label(r *Reader, run int) {
+	l := r.U32()
+	if int64(l) >= int64(len(w.open)) {
+		r.Fail("label %d of %d", l, len(w.open))
+		return
+	}
+	f := &w.open[len(w.open)-1-int(l)]
+	f.to = max(f.to, run)
 }
 
 // branch counts blocks, and what may go on in n places.
@@ -125,34 +170,21 @@ func (b *body) branch(r *Reader, n int) {
 	}
 }
 
-// leave ends a block, and charges what is in it to its region.
-func (w *rewriter) leave(r *Reader, b *body) {
-	f := w.open[len(w.open)-1]
-	w.open = w.open[:len(w.open)-1]
-	size := uint32(r.Pos()) - f.at
-	switch n := len(w.open); {
-	case n == 0:
-		b.cost = size - f.inner
-	case f.region != w.open[n-1].region: // a loop
-		b.cuts[f.region].to = int32(size - f.inner)
-		w.open[n-1].inner += size
-	default:
-		w.open[n-1].inner += f.inner
-	}
-}
-
 // cut notes that something is added at a place in b.
 func (w *rewriter) cut(r *Reader, b *body, at int, kind byte, to int32) {
 	if w.cuts++; w.cuts > maxCuts {
 		r.Fail("more than %d loops and calls", maxCuts)
 		return
 	}
-	region := int32(function)
-	if n := len(w.open); n > 0 {
-		region = w.open[n-1].region
-	}
-	b.cuts = append(b.cuts, cut{at: uint32(at), to: to, region: region, kind: kind})
+	b.cuts = append(b.cuts, cut{at: uint32(at), to: to, kind: kind})
 }
+
+// Instructions that begin blocks, as frames have them.
+const (
+	opLoop = 0x03
+	opIf   = 0x04
+	opElse = 0x05
+)
 
 // blockType takes the type of a block: none, a value type, or an index.
 func (w *rewriter) blockType(r *Reader) {
@@ -194,44 +226,36 @@ func zero(r *Reader, what string) {
 // special takes what follows an opcode that names something, or of which there
 // are several forms. at is where the opcode stands.
 func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
-	region := w.open[len(w.open)-1].region
 	switch op {
-	case 0x02, 0x04: // block, if
+	case 0x02, opLoop, opIf: // block, loop, if
 		w.blockType(r)
-		w.enter(r, b, region)
-	case 0x03: // loop
-		w.blockType(r)
-		region = int32(len(b.cuts))
-		w.cut(r, b, r.Pos(), cutLoop, 0)
-		w.enter(r, b, region)
-	case 0x05: // else
+		w.enter(r, b, op)
+	case opElse:
+		w.otherwise()
 	case 0x0b: // end
-		w.leave(r, b)
+		w.leave()
 	case 0x08: // throw
 		w.cut(r, b, at, cutThrow, 0)
 		r.U32()
+		w.run = unreachable
 	case 0x0a: // throw_ref
 		w.cut(r, b, at, cutThrow, 0)
-	case 0x0d: // br_if
-		r.U32()
-		b.branch(r, 1)
-	case 0x0e: // br_table
-		n := r.Count(1)
-		b.branch(r, 1+n/8) // a place in a table is cheaper than a block
-		for range n {
-			r.U32()
-		}
-		r.U32()
-	case 0x0f: // return
-		if b.tries {
-			w.cut(r, b, at, cutLeave, 0)
-		}
+		w.run = unreachable
+	case 0x0c, 0x0d, 0x0e, 0x0f: // branches, return
+		w.jump(r, op, at, b)
 	case 0x10, 0x11: // call, call_indirect
-		b.calls = true
-		w.cut(r, b, at, cutCall, w.callee(r, op))
+		to := w.callee(r, op)
+		w.cut(r, b, at, cutCall, to)
+		if w.run >= 0 {
+			w.run += w.price(to)
+		}
 	case 0x12, 0x13: // return_call, return_call_indirect
-		b.calls = true
-		w.cut(r, b, at, cutTail, w.callee(r, op))
+		to := w.callee(r, op)
+		w.cut(r, b, at, cutTail, to)
+		if w.run >= 0 {
+			b.most = max(b.most, w.run+w.price(to))
+		}
+		w.run = unreachable
 	case 0x1c: // select with types
 		if n := r.Byte(); n != 1 {
 			r.Fail("a choice between %d values", n)
@@ -247,9 +271,9 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 			case c > 3:
 				r.Fail("a clause of form %#x", c)
 			}
-			r.U32()
+			w.label(r, stride)
 		}
-		w.enter(r, b, region)
+		w.enter(r, b, op)
 	case 0x20, 0x21, 0x22: // locals
 		index(r, int(b.locals), "local")
 	case 0x23, 0x24: // globals
@@ -275,14 +299,40 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 	}
 }
 
+// jump takes what follows an instruction that goes on elsewhere.
+func (w *rewriter) jump(r *Reader, op byte, at int, b *body) {
+	switch op {
+	case 0x0c: // br
+		w.label(r, w.run)
+	case 0x0d: // br_if
+		w.label(r, w.run)
+		b.branch(r, 1)
+		return
+	case 0x0e: // br_table
+		n := r.Count(1)
+		b.branch(r, 1+n/8) // a place in a table is cheaper than a block
+		for range n + 1 {
+			w.label(r, w.run)
+		}
+	case 0x0f: // return
+		if b.tries {
+			w.cut(r, b, at, cutLeave, 0)
+		}
+	}
+	w.run = unreachable
+}
+
 // callee takes whom a call calls.
 func (w *rewriter) callee(r *Reader, op byte) int32 {
 	if op&1 == 0 {
 		return int32(index(r, len(w.sigs), "function"))
 	}
-	index(r, len(w.types), "type")
+	t := index(r, len(w.types), "type")
 	index(r, w.tables, "table")
-	return throughTable
+	if r.Err() != nil {
+		return throughTable
+	}
+	return throughTable - int32(w.shapes[t])
 }
 
 // bulk takes an instruction of the form 0xfc.

@@ -232,9 +232,8 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 		out = append(appendU32(out, b.groups+1), b.decl...)
 		out = append(appendU32(out, added), byte(I32))
 	}
-	w.charge(b)
-	if !b.free() {
-		out = w.pay(out, b.cost)
+	if !b.free {
+		out = w.pay(out, 1)
 	}
 	if b.tries {
 		out = w.get(out, stack)
@@ -247,17 +246,19 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 		c := &b.cuts[k]
 		out = append(out, b.code[last:c.at]...)
 		last = c.at
-		if b.tries && c.kind != cutBulk && c.kind != cutThrow {
+		if b.tries && c.kind != cutBulk && c.kind != cutThrow && c.kind != cutPay {
 			out = w.restore(out, begun)
 		}
 		switch c.kind {
 		case cutLoop:
 			w.out.Loops++
-			out = w.pay(out, uint32(c.to))
+			out = w.pay(out, 1)
+		case cutPay:
+			out = w.pay(out, 1)
 		case cutBulk:
 			out = w.payFor(out, amount)
 		case cutThrow:
-			out = w.pay(out, throwBytes)
+			out = w.pay(out, throwCost)
 		case cutCall:
 			last = b.afterCall(c.at)
 			if !w.recursive(i, c.to) {
@@ -284,28 +285,6 @@ func (b *body) afterCall(at uint32) uint32 {
 	}
 	r.U32()
 	return at + uint32(r.Pos())
-}
-
-// charge adds to what b's regions cost what those they call do not pay
-// themselves.
-func (w *rewriter) charge(b *body) {
-	for k := range b.cuts {
-		c := &b.cuts[k]
-		if c.kind != cutCall && c.kind != cutTail {
-			continue
-		}
-		cost := uint32(maxFree)
-		if f := int(c.to) - w.imported; f >= 0 {
-			if cost = w.funcs[f].cost; !w.funcs[f].free() {
-				cost = 0
-			}
-		}
-		if c.region == function {
-			b.cost += cost
-		} else {
-			b.cuts[c.region].to += int32(cost)
-		}
-	}
 }
 
 // A function that catches exceptions is left by them too, and calls that they
@@ -338,17 +317,14 @@ func (w *rewriter) appendResults(b []byte, t uint32) []byte {
 	return appendSigned(b, int64(len(w.types)+1+k))
 }
 
-// stepBytes is how much code that is run once costs one of the slice.
-const stepBytes = 16
+// throwCost is how many checks a guest pays for an exception, which takes the
+// engine a tenth of a millisecond.
+const throwCost = 2000
 
-// throwBytes is how much code could be run while the engine throws an exception,
-// which takes it a tenth of a millisecond.
-const throwBytes = 2000 * stepBytes
-
-// pay takes from the slice what it costs to run a number of bytes of code.
-func (w *rewriter) pay(b []byte, bytes uint32) []byte {
+// pay takes n from the slice.
+func (w *rewriter) pay(b []byte, n int32) []byte {
 	b = w.get(b, fuel)
-	b = append(appendConst(b, int32(1+bytes/stepBytes)), 0x6b)
+	b = append(appendConst(b, n), 0x6b)
 	return w.overdrawn(w.set(b, fuel))
 }
 
@@ -362,8 +338,8 @@ func (w *rewriter) payFor(b []byte, local uint32) []byte {
 	return w.overdrawn(w.set(b, fuel))
 }
 
-// bulkShift makes a number of steps of a number of bytes.
-const bulkShift = 6
+// bulkShift makes a number of checks of a number of bytes.
+const bulkShift = 8
 
 // overdrawn looks if the slice is used up.
 func (w *rewriter) overdrawn(b []byte) []byte {
