@@ -87,20 +87,29 @@ func (r *Registry) askLoad(ctx context.Context, w *Worker, timeout time.Duration
 
 // Report makes l w's last report, and finds out whether w is to be vetoed or
 // not any more. PollLoad does it with what w answers; a simulation does it
-// itself. Reports must come in order. A report that cannot be true — a number
-// that is negative, infinite, none, or larger than any engine's — changes
-// nothing, and Report returns false.
+// itself. A report that cannot be true — a number that is negative, infinite,
+// none, or larger than any engine's — changes nothing, and Report returns false.
+// One that is older than the last changes nothing either.
 func (w *Worker) Report(l *Load) bool {
 	if !l.credible() {
 		return false
 	}
+	w.report.Lock()
+	defer w.report.Unlock()
+	old := w.load.Load()
+	if old != nil && old.At.After(l.At) {
+		return true
+	}
 	l.reported = reported{
 		until: l.At.Add(w.reg.stale).UnixNano(), span: int64(w.reg.stale + farAhead),
-		Sent: w.Sent(), Started: w.Started(), served: w.Served(),
+		Sent: w.Sent(), Started: w.Started(), served: w.Served(), still: l.At,
 	}
-	old := w.load.Swap(l)
+	if old != nil && l.sameAs(old) && !old.still.After(l.At) {
+		l.still = old.still
+	}
+	w.load.Store(l)
 	w.meter.report(l) // who sees that there is a report finds it
-	w.judge(old, l)
+	w.judge(l)
 	return true
 }
 

@@ -102,8 +102,8 @@ func Offered(ws []*Worker, mind Veto) (offered []*Worker, full bool) {
 // moved hears that a request of w's has succeeded.
 func (w *Worker) moved() { w.setVeto(Stalled|Wedged, false) }
 
-// judge finds out what w's report l shows; old is the one before, or nil.
-func (w *Worker) judge(old, l *Load) {
+// judge finds out what w's report l shows.
+func (w *Worker) judge(l *Load) {
 	cfg := &w.reg.cfg
 	w.setVeto(Stalled, false) // it was heard
 	if cfg.Protect {
@@ -114,10 +114,6 @@ func (w *Worker) judge(old, l *Load) {
 			waiting, usage = waiting*3/4+1, usage-0.05
 		}
 		w.setVeto(Overloaded, l.Waiting >= waiting || l.TokenUsage >= usage && usage > 0)
-	}
-	l.still = l.At
-	if old != nil && l.sameAs(old) && !old.still.After(l.At) {
-		l.still = old.still
 	}
 	w.setVeto(Wedged, w.stuck(l, l.At))
 }
@@ -143,6 +139,8 @@ func (l *Load) sameAs(o *Load) bool {
 
 // unheard hears that w made no report. Without one, nothing is held against it.
 func (w *Worker) unheard(now time.Time, timedOut bool) {
+	w.report.Lock()
+	defer w.report.Unlock()
 	w.setVeto(Overloaded, false)
 	l := w.load.Load()
 	switch {

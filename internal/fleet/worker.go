@@ -7,6 +7,7 @@ package fleet
 
 import (
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -75,6 +76,7 @@ type Worker struct {
 	readyAt atomic.Pointer[time.Time] // nil until it was ready
 	epoch   atomic.Uint64
 	checks  [2]atomic.Uint64
+	report  sync.Mutex           // guards that load is replaced and judged; those who read it take nothing
 	load    atomic.Pointer[Load] // nil until the first report
 	failure atomic.Uint64        // requests that ended so
 	neutral atomic.Uint64        // likewise
