@@ -86,67 +86,139 @@ func TestWhoMisbehavesDisturbsNobody(t *testing.T) {
 	}
 }
 
-// TestALongLifeTakesNoMemory makes calls of all sorts and holds that the process
-// is no larger afterwards. SLUICE_SOAK_CALLS is how many, 4,000 without it.
+// TestALongLifeTakesNoMemory makes calls of all sorts, of guests in C and Rust,
+// and holds that after the last nine tenths of them there is no more memory than
+// after the first. SLUICE_SOAK_CALLS is how many, 20,000 without it.
 func TestALongLifeTakesNoMemory(t *testing.T) {
-	n := 4_000
+	n := 20_000
 	if s := os.Getenv("SLUICE_SOAK_CALLS"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {
 			t.Fatal(err)
 		}
 	}
+	l := newLife(t, n)
+	l.live(t, n/10) // what is needed is there then
+	resident0, heap0 := used(t)
+	l.live(t, n)
+	resident1, heap1 := used(t)
+	t.Logf("%d calls, %d of them failed as they should, %d were too late", l.did.Load(), l.failed.Load(), l.late.Load())
+	t.Logf("after %d: resident %d KiB, on the heap %d KiB; after all: %d and %d", n/10, resident0>>10, heap0>>10, resident1>>10, heap1>>10)
+	if resident1 > resident0+resident0/8+(8<<20) {
+		t.Errorf("%d calls took %d KiB", n, (resident1-resident0)>>10)
+	}
+	if heap1 > heap0+(2<<20) {
+		t.Errorf("%d calls left %d KiB on the heap", n, (heap1-heap0)>>10)
+	}
+	for _, m := range l.modules {
+		if s := m.Stats(); s.Instances > 4 || s.Idle != s.Instances {
+			t.Errorf("%d of %d instances stand ready, want all of at most 4", s.Idle, s.Instances)
+		}
+	}
+}
+
+// A life is many calls of some modules.
+type life struct {
+	modules           []*Module // every.wasm put back, every.wasm made anew, and well-behaved ones
+	store             *Store
+	rare              []rarity
+	did, failed, late atomic.Int64
+}
+
+// A rarity is what costs too much to be done often.
+type rarity struct {
+	does  string
+	every int64 // so many turns
+}
+
+// often is what calls of every.wasm do in turn, and how they fail.
+var often = []struct{ does, kind string }{
+	{"", ""}, {"trap", "trap"}, {"tell", ""}, {"body", ""}, {"outside", "answer"}, {"headers", ""}, {"huge-list", "answer"}, {"not-utf8", "answer"},
+}
+
+func newLife(t *testing.T, n int) *life {
 	set := DefaultSettings()
 	set.Time, set.Instances = 200*time.Millisecond, 4 // a busy machine takes some for itself
-	m := loadFile(t, "testdata/every.wasm", set)
 	fresh := set
 	fresh.Isolation = Fresh
-	f := loadFile(t, "testdata/every.wasm", fresh)
-	sorts := []string{"", "", "", "", "tell", "body", "headers", "trap", "deep", "outside", "huge-list", "not-utf8", "counters", "keys"}
-	store := NewStore()
-	round := func(n int) {
-		var wg sync.WaitGroup
-		for g := range 4 {
-			wg.Go(func() {
-				c, a, ch := &Call{Store: store}, new(Action), new(ChunkAction)
-				for i := g; i < n; i += 4 {
-					does := sorts[i%len(sorts)]
-					if i%2000 == 0 {
-						does = "spin"
-					}
-					if i%500 == 0 {
-						does = "bomb"
-					}
-					of := m
-					if i%50 == 0 {
-						of = f
-					}
-					if err := of.OnRequest(context.Background(), c, told(does), a); err != nil && kindOf(err) == "" {
-						t.Error(err)
-					}
-					if err := of.OnChunk(context.Background(), c, []byte("data: x\n\n"), ch); err != nil {
-						t.Error(err)
-					}
-					c.State = c.State[:0]
+	return &life{
+		store: NewStore(),
+		modules: []*Module{
+			loadFile(t, "testdata/every.wasm", set), loadFile(t, "testdata/every.wasm", fresh),
+			load(t, "c-auth-smg", set), load(t, "clibc-auth-smg", set), load(t, "rust-auth-smg", set),
+		},
+		rare: []rarity{
+			{"deep", 20}, {"counters", 200}, {"keys", 200}, {"bomb", int64(min(2000, n/50))}, {"spin", int64(min(4000, n/20))},
+		},
+	}
+}
+
+// live goes on until n calls have been made in all.
+func (l *life) live(t *testing.T, n int) {
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			c, a, ch := &Call{Store: l.store}, new(Action), new(ChunkAction)
+			for {
+				i := l.did.Add(1)
+				if i > int64(n) {
+					l.did.Add(-1)
+					return
 				}
-			})
+				turn, which := i/int64(len(l.modules)), i%int64(len(l.modules))
+				if which > 1 {
+					l.see(t, "", "", l.modules[which].OnRequest(context.Background(), c, request(2048), a))
+					continue
+				}
+				m := l.modules[0]
+				if which == 1 && turn%10 == 0 {
+					m = l.modules[1]
+				}
+				does, kind := l.pick(turn)
+				l.see(t, does, kind, m.OnRequest(context.Background(), c, told(does), a))
+				if turn%2 == 0 {
+					l.did.Add(1)
+					l.see(t, "an event", "", m.OnChunk(context.Background(), c, []byte("data: x\n\n"), ch))
+				}
+				c.State = c.State[:0]
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// pick says what every.wasm does in a turn, and how it has to fail.
+func (l *life) pick(turn int64) (does, kind string) {
+	for k, r := range l.rare {
+		if turn%r.every == int64(k) {
+			return r.does, map[string]string{"deep": "stack", "bomb": "timeout", "spin": "timeout"}[r.does]
 		}
-		wg.Wait()
 	}
-	round(max(n/10, 2000)) // what is needed is there then
-	before := resident(t)
-	round(n)
-	after := resident(t)
-	t.Logf("%d calls: %d KiB before, %d KiB after", 2*n, before>>10, after>>10)
-	if after > before+before/4+(4<<20) {
-		t.Errorf("%d calls took %d KiB", 2*n, (after-before)>>10)
+	o := often[turn%int64(len(often))]
+	return o.does, o.kind
+}
+
+// see holds that a call failed as it has to. A machine that does other things
+// makes some too late, and a bomb may be done in time.
+func (l *life) see(t *testing.T, does, kind string, err error) {
+	switch got := kindOf(err); {
+	case err != nil && got == kind:
+		l.failed.Add(1)
+	case got == "timeout" || got == "busy":
+		l.late.Add(1)
+	case err == nil && (kind == "" || does == "bomb"):
+	default:
+		t.Errorf("%q: %v, want %q", does, err, kind)
 	}
-	for _, m := range []*Module{m, f} {
-		s := m.Stats()
-		if s.Instances > 4 {
-			t.Errorf("%d instances", s.Instances)
-		}
-	}
+}
+
+// used is how much memory the process has, and how much of it is on Go's heap.
+func used(t *testing.T) (all, heap uint64) {
+	t.Helper()
+	all = resident(t) // which collects
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return all, m.HeapAlloc
 }
 
 // resident is how much memory the process has, once what is not needed is given
