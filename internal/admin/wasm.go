@@ -69,6 +69,7 @@ type moduleOptions struct {
 	FailClosed *bool     `json:"fail_closed,omitempty"`
 	Paths      *[]string `json:"paths,omitempty"`
 	Models     *[]string `json:"models,omitempty"`
+	Tenants    *[]string `json:"tenants,omitempty"`
 	MaxBody    *int64    `json:"max_body_size,omitempty"`
 
 	MemoryPages *uint32 `json:"max_memory_pages,omitempty"`
@@ -94,6 +95,7 @@ func (o *moduleOptions) apply(s *wasm.Spec) {
 	set(&s.FailClosed, o.FailClosed)
 	set(&s.Paths, o.Paths)
 	set(&s.Models, o.Models)
+	set(&s.Tenants, o.Tenants)
 	set(&s.MaxBody, o.MaxBody)
 	set(&s.Settings.Limits.MemoryPages, o.MemoryPages)
 	set(&s.Settings.Limits.Stack, o.Stack)
@@ -210,7 +212,7 @@ func queried(query string) (d descriptor, err error) {
 			return d, fmt.Errorf("%.64q is there %d times", key, len(values))
 		case key == "name" || key == "isolation" || key == "config":
 			all[key] = v
-		case key == "paths" || key == "models":
+		case key == "paths" || key == "models" || key == "tenants":
 			all[key] = strings.Split(v, ",")
 		case key == "attach_points":
 			points := []attachPoint{}
@@ -328,7 +330,7 @@ func describe(m *wasm.Attached) moduleInfo {
 			LastAccessed: last.UTC().Format(time.RFC3339Nano), AccessCount: m.Counts.Calls.Load(), AttachPoints: points,
 		},
 		Options: moduleOptions{
-			Enabled: &enabled, Order: &m.Order, FailClosed: &m.FailClosed, Paths: &m.Paths, Models: &m.Models, MaxBody: &most,
+			Enabled: &enabled, Order: &m.Order, FailClosed: &m.FailClosed, Paths: &m.Paths, Models: &m.Models, Tenants: &m.Tenants, MaxBody: &most,
 			MemoryPages: &m.Settings.Limits.MemoryPages, TimeMillis: &millis, Stack: &m.Settings.Limits.Stack, Instances: &m.Settings.Instances, Isolation: &isolation,
 		},
 		State: struct {

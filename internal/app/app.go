@@ -284,7 +284,7 @@ func (a *App) sideServer(h http.Handler) *http.Server {
 
 // warnIfOpen says once what a stranger can do.
 func (a *App) warnIfOpen() {
-	if !a.cfg.Auth.APIKey.Empty() {
+	if a.cfg.Auth.Keyed() {
 		return
 	}
 	for _, l := range a.api {

@@ -70,5 +70,5 @@ const headerDebug = "x-sluice-debug"
 // the answer names a worker, as the control plane's do.
 func (a *App) explains(r *infer.Request) bool {
 	return r.Header.Has(headerDebug) && r.Header.HasToken(headerDebug, "route") &&
-		(a.cfg.Receipts.Header || auth.May(a.cfg.Auth, auth.Control, r))
+		(a.cfg.Receipts.Header || auth.MayControl(a.cfg.Auth, r))
 }

@@ -74,11 +74,11 @@ func (a *App) muxes(router *route.Router, adm *admin.Admin) (api, health *server
 	return server.NewMux(routes, gates...), server.NewMux(probes, gates...)
 }
 
-// pages says of which origins web pages may open a WebSocket. One that has the
-// gateway's key may be of any; cookies or addresses, which pages borrow, open
+// pages says of which origins web pages may open a WebSocket. Where a key is
+// needed they may be of any; cookies or addresses, which pages borrow, open
 // nothing then.
 func (a *App) pages() func(origin []byte) bool {
-	if !a.cfg.Auth.APIKey.Empty() {
+	if a.cfg.Auth.Keyed() {
 		return nil
 	}
 	return cors.Allows(a.cfg.CORS)

@@ -25,11 +25,13 @@ const (
 	number
 	texts
 	numbers
-	hidden // a secret.String
-	span   // a time.Duration, written as an integer of the field's unit
+	hidden  // a secret.String
+	hiddens // several
+	span    // a time.Duration, written as an integer of the field's unit
 )
 
-func (k kind) list() bool    { return k == texts || k == numbers }
+func (k kind) list() bool    { return k == texts || k == numbers || k == hiddens }
+func (k kind) secret() bool  { return k == hidden || k == hiddens }
 func (k kind) numeric() bool { return k == integer || k == number || k == numbers || k == span }
 
 // A field is one setting.
@@ -77,7 +79,7 @@ func (f *field) wants() string {
 		return "an integer of seconds"
 	case number:
 		return "a number"
-	case texts:
+	case texts, hiddens:
 		return "a list of texts"
 	case numbers:
 		return "a list of numbers"
@@ -153,6 +155,8 @@ func kindOf(sf reflect.StructField) kind {
 		return numbers
 	case reflect.TypeFor[secret.String]():
 		return hidden
+	case reflect.TypeFor[[]secret.String]():
+		return hiddens
 	case reflect.TypeFor[time.Duration]():
 		if u := sf.Tag.Get("unit"); u == "s" || u == "ms" {
 			return span
@@ -229,6 +233,12 @@ func (f *field) set(c *Config, in []string) error {
 		v.Set(reflect.ValueOf(l))
 	case hidden:
 		v.Set(reflect.ValueOf(secret.New(in[0])))
+	case hiddens:
+		l := make([]secret.String, 0, len(in))
+		for _, s := range in {
+			l = append(l, secret.New(s))
+		}
+		v.Set(reflect.ValueOf(l))
 	case boolean:
 		b, err := parseBool(in[0])
 		if err != nil {
@@ -301,6 +311,12 @@ func (f *field) value(c *Config) any {
 	switch v := v.(type) {
 	case secret.String:
 		return v.String()
+	case []secret.String:
+		l := make([]string, 0, len(v))
+		for _, s := range v {
+			l = append(l, s.String())
+		}
+		return l
 	case time.Duration:
 		return int64(v / f.unitOf())
 	case string:

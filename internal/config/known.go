@@ -75,7 +75,7 @@ var knownFlags = sync.OnceValue(func() []*knownFlag {
 		}
 		k := &knownFlag{
 			name: f.flags[0], aliases: slices.Concat(f.flags[1:], f.negative), field: f,
-			arity: one, numeric: f.kind.numeric(), secret: f.kind == hidden, typ: typeName(f.kind),
+			arity: one, numeric: f.kind.numeric(), secret: f.kind.secret(), typ: typeName(f.kind),
 		}
 		switch r, ok := table[k.name]; {
 		case ok:
@@ -110,7 +110,7 @@ func typeName(k kind) string {
 		return "int"
 	case number, numbers:
 		return "float"
-	case hidden:
+	case hidden, hiddens:
 		return "secret"
 	}
 	return "string"

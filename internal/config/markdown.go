@@ -109,7 +109,7 @@ func (f *field) markdownHelp() string {
 	if l := f.allowed(); len(l) > 0 {
 		s += ": `" + strings.Join(l, "`, `") + "`"
 	}
-	if f.kind == hidden {
+	if f.kind.secret() {
 		s += "; never shown"
 	}
 	return s

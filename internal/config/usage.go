@@ -140,12 +140,13 @@ func (f *field) valueName() string {
 		if f.unit == "ms" {
 			name = "MS"
 		}
-	case hidden:
+	case hidden, hiddens:
 		name = "KEY"
 	}
 	for _, s := range []struct{ suffix, name string }{
 		{"port", "PORT"}, {"host", "ADDR"}, {"urls", "URL"}, {"-dir", "DIR"}, {"headers", "NAME"}, {"origins", "ORIGIN"},
 		{"traces-endpoint", "HOST:PORT"}, {"check-endpoint", "PATH"}, {"alias", "ALIAS=MODEL"}, {"policy", "NAME"}, {"backend", "NAME"}, {"level", "LEVEL"},
+		{"tenant-api-key", "TENANT:KEY"}, {"header-name", "NAME"},
 	} {
 		if strings.HasSuffix(f.flags[0], s.suffix) {
 			name = s.name

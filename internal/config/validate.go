@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"sluice/internal/wasm"
 )
 
 // Faults is everything that is wrong with a configuration, a sentence each.
@@ -108,7 +110,27 @@ func (c *Config) MetricsHost() string {
 }
 
 // clashes finds settings that are right each and wrong together.
-func (c *Config) clashes() []problem {
+func (c *Config) clashes() []problem { return append(c.portClashes(), c.unmet()...) }
+
+// unmet finds modules for tenants that no request can be of: a slip in a name,
+// and a module that guards nothing.
+func (c *Config) unmet() []problem {
+	if c.Auth.TrustTenant || c.Auth.Validate() != nil {
+		return nil
+	}
+	names := append(c.Auth.Tenants(), "") // a request may be nobody's
+	var ps []problem
+	for _, m := range c.Wasm.Modules {
+		s, err := wasm.ParseSpec(m)
+		if err == nil && !slices.ContainsFunc(names, s.WantsTenant) {
+			ps = append(ps, problem{fmt.Sprintf("wasm-module %s is for tenants that no request is of; tenant-api-key and trust-tenant-header say which there are", shown(s.Name)),
+				byPaths("wasm.modules", "auth.tenant_api_keys")})
+		}
+	}
+	return ps
+}
+
+func (c *Config) portClashes() []problem {
 	if c.Metrics.Port < 1 || c.Metrics.Port > 65535 || !meet(c.Server.Host, c.MetricsHost()) {
 		return nil
 	}

@@ -58,6 +58,7 @@ type Request struct {
 	Proto    string     // that the client speaks, "HTTP/1.1"; "" if it has not said
 	Unix     bool       // it came through a Unix socket, and has none
 	Received time.Time
+	Tenant   string // set by auth: whose it is; "" if nobody said
 	Header   Header
 
 	// Set when the body has been read.

@@ -13,7 +13,7 @@ import (
 type Config struct {
 	Enable   bool     `yaml:"enable" flag:"enable-wasm" help:"run WebAssembly modules as middleware; they are managed over /wasm"`
 	StateDir string   `yaml:"state_dir" flag:"wasm-state-dir" help:"directory in which modules and their compiled code are kept for the next start; none means that a restart loses them"`
-	Modules  []string `yaml:"modules" flag:"wasm-module" help:"module that is there from the start, as name=/path/to/file.wasm; further settings follow it, ;key=value each: order, enabled, fail_closed, paths, models, attach_points, isolation, max_memory_pages, max_execution_time_ms, max_stack_size, max_body_size, max_instances, config"`
+	Modules  []string `yaml:"modules" flag:"wasm-module" help:"module that is there from the start, as name=/path/to/file.wasm; further settings follow it, ;key=value each: order, enabled, fail_closed, paths, models, tenants, attach_points, isolation, max_memory_pages, max_execution_time_ms, max_stack_size, max_body_size, max_instances, config"`
 }
 
 // DefaultConfig returns the defaults: no modules are run.
@@ -94,6 +94,8 @@ func (s *Spec) option(key, value string) (err error) {
 		s.Paths = strings.Split(value, ",")
 	case "models":
 		s.Models = strings.Split(value, ",")
+	case "tenants":
+		s.Tenants = strings.Split(value, ",")
 	case "attach_points":
 		for _, p := range strings.Split(value, ",") {
 			var h Hook

@@ -26,6 +26,7 @@ type Spec struct {
 	FailClosed bool      // a request whose guest fails is refused; else it goes on as if the guest were not there
 	Paths      []string  // of requests that it is for; a trailing * stands for anything; none for all
 	Models     []string  // likewise
+	Tenants    []string  // likewise
 	MaxBody    int64     // bytes of the largest body that it is given; 0 for 10 MiB
 	Settings   Settings  // how it is run
 	FromConfig bool      // the configuration names it, so it is not kept for the next start
@@ -101,13 +102,20 @@ func wants(list []string, s string) bool {
 	return false
 }
 
-// Wants reports whether a is for requests of a path and a model.
-func (a *Attached) Wants(path, model string) bool {
-	return wants(a.Paths, path) && wants(a.Models, model)
+// Wants reports whether s is for requests of a path, a model and a tenant, which
+// is "" of a request that is nobody's.
+func (s *Spec) Wants(path, model, tenant string) bool {
+	return s.WantsSome(path, tenant) && wants(s.Models, model)
 }
 
-// WantsPath reports whether a is for requests of a path, of some model.
-func (a *Attached) WantsPath(path string) bool { return wants(a.Paths, path) }
+// WantsSome reports whether s is for requests of a path and a tenant, of some
+// model.
+func (s *Spec) WantsSome(path, tenant string) bool {
+	return wants(s.Paths, path) && s.WantsTenant(tenant)
+}
+
+// WantsTenant reports whether s is for some requests of a tenant.
+func (s *Spec) WantsTenant(tenant string) bool { return wants(s.Tenants, tenant) }
 
 // Attaches reports whether a is attached to a hook.
 func (a *Attached) Attaches(h Hook) bool {
@@ -241,6 +249,9 @@ func (s *Spec) check() error {
 		return err
 	}
 	if err := checkFilter("models", s.Models); err != nil {
+		return err
+	}
+	if err := checkFilter("tenants", s.Tenants); err != nil {
 		return err
 	}
 	return s.Settings.check()

@@ -52,6 +52,9 @@ func (g *gate) write(r *infer.Request, w *infer.Reply, wire *wire, l line) {
 	} else {
 		e.Addr("remote", r.Remote.Unmap())
 	}
+	if r.Tenant != "" {
+		e.Str("tenant", r.Tenant)
+	}
 	if l.code != "" {
 		e.Str("error", l.code)
 	}

@@ -6,6 +6,9 @@
 // the data plane is open and the control plane answers programs on the
 // gateway's own host, nobody else: not a proxy there that speaks for others,
 // and not a web page that a browser there shows.
+//
+// Tenants may have keys of their own, which open the data plane only. A request
+// that was let in knows its tenant; those without tenants pay nothing for it.
 package auth
 
 import (
@@ -16,6 +19,7 @@ import (
 	"strings"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/intern"
 	"sluice/internal/kit/secret"
 )
 
@@ -31,11 +35,15 @@ const (
 
 // Gate returns the gate; class says what each request is. A request that is
 // refused is refused unread: nobody has asked for its body.
+//
+// It sets the Request's Tenant: whose key was used; else, of requests of the
+// data plane, what a header says that cfg trusts; else nothing.
 func Gate(cfg Config, class func(*infer.Request) Class) infer.Gate {
+	g := newGate(cfg)
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
 			c := class(r)
-			if refused := check(cfg, c, r); refused != nil {
+			if refused := g.check(c, r); refused != nil {
 				if refused.Status == http.StatusUnauthorized {
 					w.Header().Set("WWW-Authenticate", `Bearer realm="`+c.realm()+`"`)
 				}
@@ -46,18 +54,43 @@ func Gate(cfg Config, class func(*infer.Request) Class) infer.Gate {
 	}
 }
 
-// May reports whether r's sender may make calls of class c.
-func May(cfg Config, c Class, r *infer.Request) bool { return check(cfg, c, r) == nil }
+// MayControl reports whether r's sender may make calls of the control plane.
+func MayControl(cfg Config, r *infer.Request) bool {
+	g := gate{key: cfg.APIKey, keyed: cfg.Keyed()} // a tenant's key does not count
+	return g.check(Control, r) == nil
+}
+
+// gate is constant, but for the names that it keeps.
+type gate struct {
+	key     secret.String // opens every call; empty for none
+	keyed   bool          // some key is wanted
+	tenants *tenants      // nil for none
+	header  string        // names the tenant; "" if none is trusted
+	names   *intern.Table // that the header has had; nil if none is trusted
+}
+
+func newGate(cfg Config) *gate {
+	g := &gate{key: cfg.APIKey, keyed: cfg.Keyed(), tenants: newTenants(cfg.TenantKeys)}
+	if cfg.TrustTenant {
+		g.header, g.names = cfg.TenantHeader, new(intern.Table)
+	}
+	return g
+}
 
 // check returns why r is refused as a call of class c, nil if it is not.
-func check(cfg Config, c Class, r *infer.Request) *infer.Error {
+func (g *gate) check(c Class, r *infer.Request) *infer.Error {
 	switch {
 	case c == Public:
 		return nil
-	case !cfg.APIKey.Empty():
-		return checkKey(cfg.APIKey, r)
+	case g.keyed:
+		if refused := g.checkKey(c, r); refused != nil {
+			return refused
+		}
 	case c != Data:
 		return checkLocal(r)
+	}
+	if g.header != "" && c == Data && r.Tenant == "" {
+		return g.readTenant(r)
 	}
 	return nil
 }
@@ -69,9 +102,12 @@ func (c Class) realm() string {
 	return "control-plane"
 }
 
-// checkKey returns why r does not prove that its sender has the key, nil if it
-// does.
-func checkKey(key secret.String, r *infer.Request) *infer.Error {
+// checkKey returns why r does not prove that its sender has a key for calls of
+// class c, nil if it does.
+func (g *gate) checkKey(c Class, r *infer.Request) *infer.Error {
+	if c != Data && g.key.Empty() { // keys of tenants open nothing here, nor does the gateway's own host any more
+		return unauthorized("This call needs the gateway's own key, and the gateway has only keys of tenants. Start it with --api-key.")
+	}
 	field, want := "Authorization", "Authorization: Bearer <key>"
 	if r.Endpoint.Dialect() == infer.Anthropic {
 		want = "Authorization: Bearer <key> or x-api-key: <key>"
@@ -103,10 +139,26 @@ func checkKey(key secret.String, r *infer.Request) *infer.Error {
 		}
 		value = token
 	}
-	if !key.Equal(value) {
+	if !g.opens(c, value, r) {
 		return unauthorized("The API key is wrong. Send " + want + ".")
 	}
 	return nil
+}
+
+// opens reports whether a key opens calls of class c. If it is a tenant's, r is
+// that tenant's from now on.
+func (g *gate) opens(c Class, key []byte, r *infer.Request) bool {
+	if !g.key.Empty() && g.key.Equal(key) { // who sends an empty one has none
+		return true
+	}
+	if g.tenants == nil || c != Data {
+		return false
+	}
+	tenant, ok := g.tenants.of(key)
+	if ok {
+		r.Tenant = tenant
+	}
+	return ok
 }
 
 // protocolKey begins the subprotocol that is a key: browsers cannot send an

@@ -43,7 +43,7 @@ func Gate(o Options) infer.Gate {
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
 			for _, m := range *g.modules.Load() {
-				if m.Wants(r.Path, r.Model) || r.Left() && m.WantsPath(r.Path) {
+				if m.Wants(r.Path, r.Model, r.Tenant) || r.Left() && m.WantsSome(r.Path, r.Tenant) {
 					return g.serve(ctx, next, r, w)
 				}
 			}
@@ -182,7 +182,7 @@ func (v *visit) gather(r *infer.Request) {
 	for {
 		gone := false
 		for _, m := range *v.g.modules.Load() {
-			if m.Wants(r.Path, r.Model) && !v.join(m, r.Model) {
+			if m.Wants(r.Path, r.Model, r.Tenant) && !v.join(m, r.Model) {
 				gone = true
 				break
 			}

@@ -15,12 +15,12 @@ import (
 )
 
 // read reads a body that was left with the client, if there are modules for its
-// path that want it, or that want to know its model.
+// path and tenant that want it, or that want to know its model.
 func (v *visit) read(r *infer.Request, modules []*module) error {
 	most := int64(-1)
 	for _, m := range modules {
 		switch {
-		case !m.WantsPath(r.Path):
+		case !m.WantsSome(r.Path, r.Tenant):
 		case m.at[wasm.OnRequest]:
 			most = max(most, m.most)
 		case len(m.Models) > 0:
