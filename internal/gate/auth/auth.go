@@ -116,12 +116,12 @@ func (g *gate) checkKey(c Class, r *infer.Request) *infer.Error {
 		}
 	}
 	value, n := only(&r.Header, field)
-	what := field + " header"
+	what := " header"
 	if r.Endpoint == infer.Realtime {
 		want = "Authorization: Bearer <key>, or in a browser the subprotocol " + protocolKey + "<key>"
 		if n == 0 {
 			if value, n = protocol(&r.Header); n > 0 {
-				field, what = "Sec-WebSocket-Protocol", "key among the subprotocols"
+				field, what = "", "key among the subprotocols"
 			}
 		}
 	}
@@ -130,7 +130,7 @@ func (g *gate) checkKey(c Class, r *infer.Request) *infer.Error {
 		return unauthorized("No API key was sent. Send " + want + ".")
 	case n > 1:
 		// Two readers of one request could take different ones for it.
-		return unauthorized("More than one " + what + " was sent. Send one: " + want + ".")
+		return unauthorized("More than one " + field + what + " was sent. Send one: " + want + ".")
 	}
 	if field == "Authorization" {
 		token, ok := bearer(value)
@@ -148,7 +148,7 @@ func (g *gate) checkKey(c Class, r *infer.Request) *infer.Error {
 // opens reports whether a key opens calls of class c. If it is a tenant's, r is
 // that tenant's from now on.
 func (g *gate) opens(c Class, key []byte, r *infer.Request) bool {
-	if !g.key.Empty() && g.key.Equal(key) { // who sends an empty one has none
+	if own := g.key; !own.Empty() && own.Equal(key) { // who sends an empty one has none
 		return true
 	}
 	if g.tenants == nil || c != Data {

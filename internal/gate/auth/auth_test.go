@@ -29,13 +29,19 @@ func (u unread) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// call sends r through the gate. It returns the refusal, nil if r passed, and
-// the reply's header.
+// call sends r through the gate of a gateway with a key. It returns the
+// refusal, nil if r passed, and the reply's header.
 func call(t *testing.T, key string, c Class, r *infer.Request) (*infer.Error, *infer.Header) {
+	t.Helper()
+	return callWith(t, Config{APIKey: secret.New(key)}, c, r)
+}
+
+// callWith is call with other settings.
+func callWith(t *testing.T, cfg Config, c Class, r *infer.Request) (*infer.Error, *infer.Header) {
 	t.Helper()
 	r.SetBody(infer.NewBody(unread{t}, 1000))
 	passed := false
-	h := Gate(Config{APIKey: secret.New(key)}, func(*infer.Request) Class { return c })(
+	h := Gate(cfg, func(*infer.Request) Class { return c })(
 		infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error {
 			passed = true
 			return nil
@@ -52,8 +58,14 @@ func call(t *testing.T, key string, c Class, r *infer.Request) (*infer.Error, *i
 	if !errors.As(err, &e) {
 		t.Fatalf("got %v, want an *infer.Error", err)
 	}
-	if key != "" && (strings.Contains(e.Error(), key) || wire.header.Has("x-api-key")) {
-		t.Errorf("the refusal shows the key: %v", e)
+	for _, k := range append(cfg.TenantKeys, cfg.APIKey) {
+		_, key, tenants := strings.Cut(k.Reveal(), ":")
+		if !tenants {
+			key = k.Reveal()
+		}
+		if key != "" && (strings.Contains(e.Error(), key) || wire.header.Has("x-api-key")) {
+			t.Errorf("the refusal shows the key: %v", e)
+		}
 	}
 	return e, &wire.header
 }
@@ -239,38 +251,66 @@ func FuzzBearer(f *testing.F) {
 	})
 }
 
-// steady returns requests that pass the gate with a key as long as real ones.
-func steady(endpoint infer.Endpoint, field string) func() error {
-	const key = "sk-0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghij"
-	h := Gate(Config{APIKey: secret.New(key)}, func(*infer.Request) Class { return Data })(
+// aKey is as long as real ones.
+const aKey = "sk-0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghij"
+
+// steady returns requests that pass the gate.
+func steady(cfg Config, endpoint infer.Endpoint, lines ...string) func() error {
+	h := Gate(cfg, func(*infer.Request) Class { return Data })(
 		infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error { return nil }))
-	r := &infer.Request{Endpoint: endpoint, Header: fields("Host: x", "Accept: */*", "Content-Type: application/json", "User-Agent: curl/8", field+key)}
+	r := &infer.Request{Endpoint: endpoint, Header: fields(append([]string{"Host: x", "Accept: */*", "Content-Type: application/json", "User-Agent: curl/8"}, lines...)...)}
 	w := infer.NewReply(&fakeWire{})
-	return func() error { return h.Serve(context.Background(), r, w) }
+	return func() error {
+		r.Tenant = ""
+		return h.Serve(context.Background(), r, w)
+	}
+}
+
+// A passage is a way to pass the gate.
+type passage struct {
+	name string
+	do   func() error
+}
+
+func steadies() []passage {
+	shared := Config{APIKey: secret.New(aKey)}
+	many := crowd(50_000)
+	many.APIKey = secret.New(strings.ToUpper(aKey)) // as long, and compared first
+	trusting := Config{APIKey: secret.New(aKey), TrustTenant: true, TenantHeader: "x-smg-tenant-id"}
+	const bearer = "Authorization: Bearer "
+	last := crowdKey(49_999)
+	return []passage{
+		{"openai", steady(shared, infer.Chat, bearer+aKey)},
+		{"anthropic", steady(shared, infer.Messages, "x-api-key: "+aKey)},
+		{"tenant", steady(crowd(0, "acme:"+aKey), infer.Chat, bearer+aKey)},
+		{"tenant-of-50000", steady(many, infer.Chat, bearer+last)},
+		{"trusted-header", steady(trusting, infer.Chat, bearer+aKey, "X-SMG-Tenant-ID: acme")},
+		{"trusted-header-not-there", steady(trusting, infer.Chat, bearer+aKey)},
+	}
 }
 
 func TestAllocations(t *testing.T) {
-	for name, do := range map[string]func() error{
-		"OpenAI's":    steady(infer.Chat, "Authorization: Bearer "),
-		"Anthropic's": steady(infer.Messages, "x-api-key: "),
-	} {
+	for _, s := range steadies() {
 		if n := testing.AllocsPerRun(100, func() {
-			if err := do(); err != nil {
+			if err := s.do(); err != nil {
 				t.Fatal(err)
 			}
 		}); n != 0 {
-			t.Errorf("%s: the gate allocates %v times, want not at all", name, n)
+			t.Errorf("%s: the gate allocates %v times, want not at all", s.name, n)
 		}
 	}
 }
 
 func BenchmarkGate(b *testing.B) {
-	do := steady(infer.Chat, "Authorization: Bearer ")
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := do(); err != nil {
-			b.Fatal(err)
-		}
+	for _, s := range steadies() {
+		b.Run(s.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := s.do(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
