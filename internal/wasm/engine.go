@@ -40,6 +40,8 @@ type code struct {
 	http     bool       // it is an http-wasm module
 	config   []byte     // for it
 	frozen   string     // why instances cannot be put back; "" if they can
+
+	done func(context.Context) // gives back what it was compiled with; nil for nothing
 }
 
 // A part is a core instance to be.
@@ -75,6 +77,9 @@ func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.Com
 	case err != nil:
 		return nil, err
 	}
+	if err := checkCode(plan.Modules...); err != nil {
+		return nil, err
+	}
 	c = &code{plan: plan, limits: limits}
 	if c.world, c.hooks, err = hooksOf(plan); err != nil {
 		return nil, err
@@ -87,6 +92,30 @@ func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.Com
 	return c, nil
 }
 
+// maxCode bounds the code of a component, in bytes: some times what the largest
+// guests have, which hold a whole interpreter. What takes the engine long within
+// that, core.Rewrite refuses.
+const maxCode = 24 << 20
+
+// checkCode holds that compiling modules can come to an end soon.
+func checkCode(modules ...*core.Module) error {
+	const codeSection = 10
+	n := 0
+	for _, m := range modules {
+		r := core.NewReader(m.Binary[len(core.Header):], 0)
+		for r.More() {
+			id, part := r.Byte(), r.Part()
+			if id == codeSection {
+				n += part.Left()
+			}
+		}
+	}
+	if n > maxCode {
+		return fmt.Errorf("it has %d bytes of code, its data not counted; at most %d are compiled", n, maxCode)
+	}
+	return nil
+}
+
 // close gives back what c has. Compiled code is counted in the cache that all
 // runtimes share, so closing the runtime does not free it.
 func (c *code) close(ctx context.Context) {
@@ -97,6 +126,9 @@ func (c *code) close(ctx context.Context) {
 	if c.batch != nil {
 		_ = c.batch.Close(ctx)
 	}
+	if c.done != nil {
+		c.done(ctx)
+	}
 }
 
 // link compiles the core modules as their instances need them, and makes the
@@ -105,6 +137,9 @@ func (c *code) link(ctx context.Context) error {
 	slots := make(map[*component.Builtin]int)
 	called := c.plan.Called()
 	for i := range c.plan.Instances {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%d of %d core modules are compiled: %w", i, len(c.plan.Instances), err)
+		}
 		in := &c.plan.Instances[i]
 		m := c.plan.Modules[in.Module]
 		links := make([]core.Link, len(in.Imports))

@@ -40,6 +40,9 @@ func compileHTTP(ctx context.Context, m *core.Module, limits Limits, cache wazer
 	if err := httpwasm.Check(m); err != nil {
 		return nil, err
 	}
+	if err := checkCode(m); err != nil {
+		return nil, err
+	}
 	c = &code{plan: new(component.Plan), world: httpwasm.World, hooks: httpHooks(), limits: limits, http: true}
 	links, err := c.importHTTP(m)
 	if err != nil {

@@ -73,8 +73,8 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 	if set.Isolation == "" {
 		set.Isolation = Snapshot
 	}
-	kept, err := e.shelf.get(&set, binary, func() (*code, error) {
-		c, err := compile(context.WithoutCancel(ctx), binary, set.Limits, e.cache) // others may wait for it
+	kept, err := e.shelf.get(ctx, &set, binary, func(ctx context.Context) (*code, error) {
+		c, err := e.compile(ctx, binary, set.Limits)
 		if err == nil {
 			c.config = []byte(set.Config)
 		}
@@ -84,6 +84,10 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 		return nil, err
 	}
 	c := kept.code
+	if set.Config != "" && !c.http {
+		e.shelf.release(kept)
+		return nil, errors.New("it is given a configuration, which only http-wasm modules can ask for")
+	}
 	if set.Isolation == Snapshot && (c.frozen != "" || e.unsafe != "") {
 		set.Isolation = Fresh
 	}

@@ -219,7 +219,7 @@ func (r *Registry) add(ctx context.Context, s Spec, binary []byte, restored bool
 		}
 	}
 	if err != nil {
-		r.unkeep(a)
+		r.takeBack(a)
 		r.drop(sum)
 		a.Module.Close()
 		return nil, err
@@ -484,7 +484,7 @@ func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), 
 	}
 	if err == nil {
 		if err = r.replace(old, next); err != nil && another {
-			r.unkeep(next)
+			r.takeBack(next)
 		}
 	}
 	if err != nil {

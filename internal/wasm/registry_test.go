@@ -3,6 +3,7 @@ package wasm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -72,6 +73,77 @@ func listed(r *Registry) string {
 		s = append(s, n)
 	}
 	return strings.Join(s, " ")
+}
+
+// TestAPowerCut holds that a module that was registered is on the disk before that
+// is said: its bytes, then the list that names them, and for each the directory
+// that has the name.
+func TestAPowerCut(t *testing.T) {
+	var synced []string
+	before := syncFile
+	t.Cleanup(func() { syncFile = before })
+	top := t.TempDir()
+	dir := filepath.Join(top, "state", "modules")
+	syncFile = func(f *os.File) error {
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(top, f.Name())
+		switch {
+		case err != nil:
+			return err
+		case !info.IsDir():
+			name = fmt.Sprintf("%d bytes in %s", info.Size(), filepath.Dir(name))
+		default:
+			entries, err := os.ReadDir(f.Name())
+			if err != nil {
+				return err
+			}
+			for _, e := range entries {
+				name += " " + e.Name()
+			}
+		}
+		synced = append(synced, name)
+		return before(f)
+	}
+	r := newRegistry(t, dir)
+	if err := r.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a := mustAdd(t, r, specOf("a"), version(t, 1))
+	list, err := os.Stat(filepath.Join(dir, stateFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		". state", "state modules",
+		fmt.Sprintf("%d bytes in state/modules", a.Size), "state/modules " + a.Sum + ".wasm",
+		fmt.Sprintf("%d bytes in state/modules", list.Size()), "state/modules " + a.Sum + ".wasm " + stateFile,
+	}
+	if !slices.Equal(synced, want) {
+		t.Errorf("on the disk, one after another: %q\nwant %q", synced, want)
+	}
+	// The list is renamed, and then the disk is gone: it may be the new list that
+	// the next start finds, which must not fail for want of bytes.
+	broken := errors.New("the disk is gone")
+	left := 3
+	syncFile = func(*os.File) error {
+		if left--; left < 0 {
+			return broken
+		}
+		return nil
+	}
+	if _, err := r.Add(t.Context(), specOf("c"), version(t, 3)); !errors.Is(err, broken) || listed(r) != "a" {
+		t.Errorf("%v, and there are %s", err, listed(r))
+	}
+	if err := newRegistry(t, dir).Restore(t.Context()); err != nil {
+		t.Error(err)
+	}
+	syncFile = func(*os.File) error { return broken }
+	if _, err := r.Add(t.Context(), specOf("b"), version(t, 2)); !errors.Is(err, broken) || listed(r) != "a" {
+		t.Errorf("%v, and there are %s; want none that the next start may not find", err, listed(r))
+	}
 }
 
 func TestModulesAreKept(t *testing.T) {

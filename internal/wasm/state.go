@@ -36,6 +36,14 @@ func (r *Registry) unkeep(a *Attached) {
 	}
 }
 
+// takeBack removes a's bytes after a failure. If it is not certain that the list
+// does not name them, they stay: a start fails without. r.mu must be held.
+func (r *Registry) takeBack(a *Attached) {
+	if a.file != "" && r.save(r.Set().All) == nil {
+		r.unkeep(a)
+	}
+}
+
 // A kept is a line of the list: a Spec, and the checksum of the bytes.
 type kept struct {
 	Spec
@@ -66,24 +74,59 @@ func (r *Registry) save(all []*Attached) error {
 // newFile is what the name of a file begins with that is being written.
 const newFile = ".new-"
 
-// writeFile writes a file as a whole, or not at all.
+// writeFile writes a file as a whole, or not at all. When it returns, the file is
+// there also after a power cut.
 func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), newFile+"*")
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, newFile+"*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(b)
 	if err == nil {
-		err = f.Sync()
+		err = syncFile(f)
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
 	if err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return syncDir(dir)
+}
+
+// syncFile waits until what was written is on the disk. Tests look who calls it.
+var syncFile = (*os.File).Sync
+
+// syncDir is syncFile for the names that a directory has.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return syncFile(d)
+}
+
+// makeDir makes a directory and those above it, so that they are there also after
+// a power cut.
+func makeDir(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	if above := filepath.Dir(dir); above != dir {
+		if err := makeDir(above); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
 }
 
 // Restore brings back the modules that were there at the last stop, but for those
@@ -93,7 +136,7 @@ func (r *Registry) Restore(ctx context.Context) error {
 	if r.dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+	if err := makeDir(r.dir); err != nil {
 		return fmt.Errorf("making the directory for modules: %w", err)
 	}
 	b, err := os.ReadFile(filepath.Join(r.dir, stateFile))

@@ -15,7 +15,8 @@ import (
 // An Engine compiles components and sees to it that calls of them end.
 type Engine struct {
 	log    *slog.Logger
-	cache  wazero.CompilationCache
+	cache  wazero.CompilationCache // of code that is kept in memory only
+	disk   *disk                   // nil for none
 	shelf  *shelf
 	unsafe string       // why instances cannot be put back on this machine; "" if they can
 	now    atomic.Int64 // in ticks, from 1
@@ -29,20 +30,17 @@ type Engine struct {
 // tick is how often it is looked whether calls take too long.
 const tick = 5 * time.Millisecond
 
-// NewEngine returns an Engine that keeps compiled code in dir, so that a restart
-// need not compile; "" for nowhere. Run has to run while there are calls.
-func NewEngine(dir string, log *slog.Logger) (*Engine, error) {
-	e := &Engine{log: log, cache: wazero.NewCompilationCache(), shelf: newShelf(shelfRoom), some: make(chan struct{}, 1), wanting: make(chan *Module, maxModules)}
+// NewEngine returns an Engine that keeps compiled code in dir too, so that a
+// restart need not compile; "" for in memory only. Run has to run while there are calls.
+func NewEngine(dir string, log *slog.Logger) (e *Engine, err error) {
+	e = &Engine{log: log, cache: wazero.NewCompilationCache(), shelf: newShelf(shelfRoom), some: make(chan struct{}, 1), wanting: make(chan *Module, maxModules)}
 	if dir != "" {
-		c, err := wazero.NewCompilationCacheWithDir(dir)
-		if err != nil {
+		if e.disk, err = newDisk(dir, diskRoom, log); err != nil {
 			return nil, err
 		}
-		e.cache = c
 	}
 	e.now.Store(1)
 	e.modules.Store(new([]*Module))
-	var err error
 	if e.unsafe, err = selfTest(context.Background()); err != nil {
 		return nil, err
 	}
@@ -52,7 +50,8 @@ func NewEngine(dir string, log *slog.Logger) (*Engine, error) {
 	return e, nil
 }
 
-// Load compiles a component. It may take seconds for a large one.
+// Load compiles a component. It may take seconds for a large one, and fails if it
+// takes minutes, or ctx is done.
 func (e *Engine) Load(ctx context.Context, binary []byte, set Settings) (*Module, error) {
 	return e.newModule(ctx, binary, set)
 }
@@ -79,7 +78,8 @@ func (e *Engine) change(f func([]*Module) []*Module) {
 	e.modules.Store(&ms)
 }
 
-// Close gives the compiled code back. No Module may be used any more.
+// Close gives the compiled code back, once what is being compiled is. No Module
+// may be used any more.
 func (e *Engine) Close(ctx context.Context) error {
 	e.shelf.clear()
 	return e.cache.Close(ctx)
