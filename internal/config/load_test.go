@@ -106,6 +106,22 @@ server.port 1 (flag --port)
 access.request_id_headers  (flag --request-id-headers)
 `},
 		{name: "append takes one each", args: "--model-alias a=m --model-alias b=m", want: "routing.model_aliases a=m b=m (flag --model-alias)\n"},
+		{name: "keys of tenants", args: "--tenant-api-key a:1 --port 1 --tenant-api-key=b:2 --trust-tenant-header --tenant_header_name x-team", want: `
+server.port 1 (flag --port)
+auth.tenant_api_keys **** **** (flag --tenant-api-key)
+auth.trust_tenant_header true (flag --trust-tenant-header)
+auth.tenant_header_name x-team (flag --tenant-header-name)
+`},
+		{name: "modules for tenants", args: "--enable-wasm --wasm-module m=/m.wasm;tenants=ac* n=/n.wasm;tenants=* --tenant-api-key acme:1", want: `
+auth.tenant_api_keys **** (flag --tenant-api-key)
+wasm.enable true (flag --enable-wasm)
+wasm.modules m=/m.wasm;tenants=ac* n=/n.wasm;tenants=* (flag --wasm-module)
+`},
+		{name: "modules for tenants that a header names", args: "--enable-wasm --wasm-module m=/m.wasm;tenants=acme --trust-tenant-header", want: `
+auth.trust_tenant_header true (flag --trust-tenant-header)
+wasm.enable true (flag --enable-wasm)
+wasm.modules m=/m.wasm;tenants=acme (flag --wasm-module)
+`},
 		{name: "numbers", args: "--prometheus-duration-buckets 0.1 1 2.5e1 --port 1", want: `
 server.port 1 (flag --port)
 metrics.duration_buckets 0.1 1 25 (flag --prometheus-duration-buckets)
@@ -193,6 +209,20 @@ port 99999 is not between 0 and 65535 (flag --port)
 --model is not supported yet
 --rate-limit-tokens-per-second is not supported yet
 `},
+		{name: "keys of tenants", args: "--api-key k --tenant-api-key a --tenant-api-key a: --tenant-api-key :1 --tenant-api-key a:k --tenant-api-key b:2 --tenant-api-key c:2", want: `
+tenant-api-key: number 1 is not tenant:key (flag --tenant-api-key)
+tenant-api-key: number 2 has no key behind its colon (flag --tenant-api-key)
+tenant-api-key: number 3 has no tenant before its colon; want 1 to 128 visible ASCII characters, without a comma (flag --tenant-api-key)
+tenant-api-key: number 4 is the same key as api-key, which is no tenant's (flag --api-key, flag --tenant-api-key)
+tenant-api-key: number 6 has the same key as number 5 (flag --tenant-api-key)
+`},
+		{name: "an empty key of a tenant", args: "--tenant-api-key=", want: "tenant-api-key: number 1 is not tenant:key (flag --tenant-api-key)\n"},
+		{name: "no key of a tenant", args: "--tenant-api-key --port 1", want: "--tenant-api-key: want a value: a list of texts\n"},
+		{name: "a header that is none", args: "--trust-tenant-header --tenant-header-name 'x team'", want: "tenant-header-name: \"x team\" is not a header name (flag --tenant-header-name)\n"},
+		{name: "a header that holds keys", args: "--tenant-header-name X-API-Key", want: "tenant-header-name: \"X-API-Key\" holds secrets, and tenants are logged (flag --tenant-header-name)\n"},
+		{name: "a module for nobody", args: "--enable-wasm --wasm-module m=/m.wasm;tenants=acme,beta* --tenant-api-key Acme:1", want: `
+wasm-module "m" is for tenants that no request is of; tenant-api-key and trust-tenant-header say which there are (flag --wasm-module, flag --tenant-api-key)
+`},
 		{name: "no policy at all", args: "--policy best", want: "unknown policy \"best\"; want one of " + known + " (flag --policy)\n"},
 		{name: "a provider", args: "--backend openai", want: "backend \"openai\" is not supported yet: external providers are not built; use sglang or vllm (flag --backend)\n"},
 		{name: "the same port twice", args: "--health-check-port 30000", want: "health-check-port and port are both 30000 (flag --health-check-port)\n"},
@@ -215,7 +245,8 @@ func TestSecretsStayHidden(t *testing.T) {
 	const s = "hunter2"
 	for _, args := range []string{
 		"--api-key x " + s, "--api-key -" + s, "--api-key --" + s, "--api-key --" + s + "=1", "--apikey " + s, "--apikey=" + s, "-api-key=" + s,
-		"--oracle-password -" + s, "--tenant-api-key --" + s, "--control-plane-api-keys a b --x " + s, "--postgres-db-url x " + s,
+		"--oracle-password -" + s, "--tenant-api-key --" + s, "--tenant-api-key a " + s, "--tenant-api-key a:" + s + " --tenant-api-key b:" + s, "--tenant-api-key " + s, "--tenant-api-key 'a: " + s + "'",
+		"--api-key " + s + " --tenant-api-key a:" + s, "--tenant-api-key " + s + ":", "--control-plane-api-keys a b --x " + s, "--postgres-db-url x " + s,
 		"--api-key ' " + s + " '", "--otlp-traces-endpoint http://u:" + s + "@c", "--worker-urls http://u:" + s + "@c --port x", "--prometheus-host u:" + s + "@c --log-level u:" + s + "@c",
 	} {
 		if got := load(t, args, "", ""); strings.Contains(got, s) {
@@ -225,17 +256,24 @@ func TestSecretsStayHidden(t *testing.T) {
 	for _, file := range []string{
 		"auth: {api_key: [" + s + "]}", "auth: {api_key: {a: " + s + "}}", "auth: {api_key: *" + s + "}", "auth: {api_key: ' " + s + "'}",
 		"auth: {api_key: 7" + "}\nlog: " + s, "auth: " + s, "auth:\n  api_key: a: " + s, "auth:\n  api_key: @" + s, "auth:\n  api_key: \"" + s,
+		"auth: {tenant_api_keys: " + s + "}", "auth: {tenant_api_keys: [{a: " + s + "}]}", "auth: {tenant_api_keys: [" + s + "]}", "auth:\n  tenant_api_keys:\n  - a: " + s,
 		"auth:\n  api_key: !x " + s + "\n", "auth:\n  api_key:\n  - " + s, s,
 	} {
 		if got := load(t, "--config s.yaml", "", file); strings.Contains(got, s) {
 			t.Errorf("%s shows the secret: %s", file, got)
 		}
 	}
-	if got := load(t, "", "SLUICE_API_KEY=' "+s+"' SLUICE_ORACLE_PASSWORD="+s+" SLUICE_APIKEY="+s, ""); strings.Contains(got, s) {
+	if got := load(t, "", "SLUICE_API_KEY=' "+s+"' SLUICE_ORACLE_PASSWORD="+s+" SLUICE_APIKEY="+s+" SLUICE_TENANT_API_KEY=a:1,"+s, ""); strings.Contains(got, s) {
 		t.Errorf("the environment shows the secret: %s", got)
 	}
 	if got := load(t, "--api-key "+s, "", ""); got != "auth.api_key **** (flag --api-key)\n" {
 		t.Errorf("got %s, want the mask", got)
+	}
+	if got := load(t, "--config s.yaml", "", "auth:\n  tenant_api_keys:\n  - acme:"+s+"\n  - 'beta:"+s+"-2'\n"); got != "auth.tenant_api_keys **** **** (file s.yaml:2)\n" {
+		t.Errorf("got %s, want the masks", got)
+	}
+	if got := load(t, "", "SLUICE_TENANT_API_KEY=acme:"+s+",beta:2", ""); got != "auth.tenant_api_keys **** **** (env SLUICE_TENANT_API_KEY)\n" {
+		t.Errorf("got %s, want the masks", got)
 	}
 }
 

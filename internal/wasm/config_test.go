@@ -8,10 +8,10 @@ import (
 )
 
 func TestParseSpec(t *testing.T) {
-	got, err := ParseSpec("door = /opt/door.wasm;order=-3;enabled=false;fail_closed=true;paths=/v1/*,/generate;models=a,b*;attach_points=OnRequest,OnEnd;" +
+	got, err := ParseSpec("door = /opt/door.wasm;order=-3;enabled=false;fail_closed=true;paths=/v1/*,/generate;models=a,b*;tenants=acme,dev-*;attach_points=OnRequest,OnEnd;" +
 		"isolation=shared;max_memory_pages=17;max_execution_time_ms=70;max_stack_size=65536;max_body_size=1234;max_instances=9;config=a=b")
 	want := Spec{
-		Name: "door", Path: "/opt/door.wasm", Order: -3, Disabled: true, FailClosed: true, Paths: []string{"/v1/*", "/generate"}, Models: []string{"a", "b*"},
+		Name: "door", Path: "/opt/door.wasm", Order: -3, Disabled: true, FailClosed: true, Paths: []string{"/v1/*", "/generate"}, Models: []string{"a", "b*"}, Tenants: []string{"acme", "dev-*"},
 		Attach: []Hook{OnRequest, OnEnd}, MaxBody: 1234, FromConfig: true,
 		Settings: Settings{Isolation: Shared, Limits: Limits{MemoryPages: 17, Stack: 65536}, Time: 70 * time.Millisecond, Instances: 9, Config: "a=b"},
 	}
@@ -28,6 +28,7 @@ func TestParseSpec(t *testing.T) {
 		"m=/m.wasm;fail_closed=maybe":       `fail_closed is "maybe"; want true or false`,
 		"m=/m.wasm;order=x":                 `order is "x"; want a whole number`,
 		"m=/m.wasm;paths=":                  "which no request has",
+		"m=/m.wasm;tenants=":                "tenants has one of 0 bytes",
 		"m=/m.wasm;attach_points=Tuesday":   "want one of OnRequest",
 		"m=/m.wasm;max_stack_size=1":        "between 65536 and 16777216",
 		"m=/m.wasm;max_instances=5000":      "between 1 and 4096",

@@ -153,7 +153,7 @@ func TestModulesAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := specOf("a")
-	s.Attach, s.Models, s.FailClosed, s.MaxBody = []Hook{OnResponse}, []string{"m*"}, true, 1234
+	s.Attach, s.Models, s.Tenants, s.FailClosed, s.MaxBody = []Hook{OnResponse}, []string{"m*"}, []string{"acme"}, true, 1234
 	s.Settings.Limits.MemoryPages, s.Settings.Time, s.Settings.Isolation = 17, 70*time.Millisecond, Shared
 	a := mustAdd(t, r, s, version(t, 1))
 	b := mustAdd(t, r, specOf("b"), version(t, 2))
@@ -178,7 +178,7 @@ func TestModulesAreKept(t *testing.T) {
 			t.Fatal("a module is not restored")
 		}
 		if !got.Created.Equal(a.Created) || got.Settings != s.Settings || !slices.Equal(got.Attach, s.Attach) ||
-			!slices.Equal(got.Models, s.Models) || !got.FailClosed || got.MaxBody != 1234 || got.Sum != a.Sum {
+			!slices.Equal(got.Models, s.Models) || !slices.Equal(got.Tenants, s.Tenants) || !got.FailClosed || got.MaxBody != 1234 || got.Sum != a.Sum {
 			t.Errorf("restored: %+v, want %+v", got, a)
 		}
 		if !got.Attaches(OnResponse) || got.Attaches(OnRequest) {
@@ -299,6 +299,8 @@ func TestWhatIsRefused(t *testing.T) {
 		{"an empty model", func(s *Spec) { s.Models = []string{"a", ""} }, good, "models has one of 0 bytes"},
 		{"a model that none is", func(s *Spec) { s.Models = []string{"*-8b"} }, good, "a * stands at the end"},
 		{"too many models", func(s *Spec) { s.Models = slices.Repeat([]string{"m"}, 257) }, good, "at most 256"},
+		{"an empty tenant", func(s *Spec) { s.Tenants = []string{""} }, good, "tenants has one of 0 bytes"},
+		{"a tenant that nobody is", func(s *Spec) { s.Tenants = []string{"*-dev"} }, good, "a * stands at the end"},
 		{"nothing", nil, nil, "it is empty"},
 		{"not WebAssembly", nil, []byte("#!/bin/sh"), ""},
 		{"a part", nil, good[:len(good)/2], ""},

@@ -620,26 +620,39 @@ func TestWebSocketsAreGuarded(t *testing.T) {
 // asked for.
 func TestWhomAModuleIsFor(t *testing.T) {
 	tests := []struct {
-		paths, models []string
-		off           bool
-		want          bool
+		paths, models, tenants []string
+		off                    bool
+		tenant                 string // of the request
+		want                   bool
 	}{
-		{nil, nil, false, true},
-		{nil, nil, true, false},
-		{[]string{"/v1/chat/completions"}, nil, false, true},
-		{[]string{"/v1/chat/*"}, nil, false, true},
-		{[]string{"/v1/embeddings", "/v1/messages*"}, nil, false, false},
-		{nil, []string{"m"}, false, true},
-		{nil, []string{"other", "m*"}, false, true},
-		{nil, []string{"M"}, false, false},
-		{[]string{"/v1/chat/completions"}, []string{"x"}, false, false},
+		{want: true},
+		{off: true},
+		{paths: []string{"/v1/chat/completions"}, want: true},
+		{paths: []string{"/v1/chat/*"}, want: true},
+		{paths: []string{"/v1/embeddings", "/v1/messages*"}},
+		{models: []string{"m"}, want: true},
+		{models: []string{"other", "m*"}, want: true},
+		{models: []string{"M"}},
+		{paths: []string{"/v1/chat/completions"}, models: []string{"x"}},
+		{tenant: "acme", want: true},
+		{tenants: []string{"acme"}, tenant: "acme", want: true},
+		{tenants: []string{"beta", "ac*"}, tenant: "acme", want: true},
+		{tenants: []string{"acme"}, tenant: "acme-2"},
+		{tenants: []string{"acme"}, tenant: "Acme"},
+		{tenants: []string{"acme", "a*"}},
+		{tenants: []string{"*"}, want: true},
+		{tenants: []string{"acme"}, models: []string{"x"}, tenant: "acme"},
+		{tenants: []string{"acme"}, models: []string{"m"}, paths: []string{"/v1/*"}, tenant: "acme", want: true},
 	}
 	for _, tt := range tests {
 		h := newHouse(t)
-		h.add(t, "m", func(s *wasm.Spec) { s.Paths, s.Models, s.Disabled = tt.paths, tt.models, tt.off })
-		c, _ := h.ask(newRequest("request=reject"), worker("text/plain", "no"))
+		h.add(t, "m", func(s *wasm.Spec) { s.Paths, s.Models, s.Tenants, s.Disabled = tt.paths, tt.models, tt.tenants, tt.off })
+		r := newRequest("request=reject")
+		r.Tenant = tt.tenant
+		r.Header.AddString("X-SMG-Tenant-ID", "acme") // what a client says is not asked for here
+		c, _ := h.ask(r, worker("text/plain", "no"))
 		if got := c.status == 403; got != tt.want {
-			t.Errorf("paths %q, models %q, disabled %t: called %t, want %t", tt.paths, tt.models, tt.off, got, tt.want)
+			t.Errorf("paths %q, models %q, tenants %q, disabled %t, a request of %q: called %t, want %t", tt.paths, tt.models, tt.tenants, tt.off, tt.tenant, got, tt.want)
 		}
 	}
 }
@@ -655,6 +668,9 @@ func TestABodyThatIsLeft(t *testing.T) {
 	}{
 		{"wanted", nil, false, 200},
 		{"for another path", func(s *wasm.Spec) { s.Paths = []string{"/x"} }, true, 200},
+		{"for another tenant", func(s *wasm.Spec) { s.Tenants = []string{"beta"} }, true, 200},
+		{"for another tenant's model", func(s *wasm.Spec) { s.Tenants, s.Models = []string{"beta"}, []string{"m"} }, true, 200},
+		{"for its tenant's model", func(s *wasm.Spec) { s.Tenants, s.Models = []string{"acme"}, []string{"m"} }, false, 200},
 		{"for its model", func(s *wasm.Spec) { s.Models = []string{"m"} }, false, 200},
 		{"perhaps for its model", func(s *wasm.Spec) { s.Models, s.Attach = []string{"x"}, []wasm.Hook{wasm.OnChunk} }, false, 200},
 		{"only its answer", func(s *wasm.Spec) { s.Attach = []wasm.Hook{wasm.OnResponse} }, true, 200},
@@ -663,7 +679,7 @@ func TestABodyThatIsLeft(t *testing.T) {
 	for _, tt := range tests {
 		h := newHouse(t)
 		h.add(t, "m", tt.change)
-		r := &infer.Request{ID: "id", Method: "POST", Path: "/v1/chat/completions", Endpoint: infer.Chat, Received: time.Now()}
+		r := &infer.Request{ID: "id", Method: "POST", Path: "/v1/chat/completions", Endpoint: infer.Chat, Tenant: "acme", Received: time.Now()}
 		r.SetBody(infer.NewBody(strings.NewReader(chat), int64(len(chat))))
 		r.LeaveBody(1 << 20)
 		c, err := h.ask(r, func(_ context.Context, r *infer.Request, w *infer.Reply) error {

@@ -77,6 +77,7 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 		next   infer.HandlerFunc
 	}{
 		{"for nobody", func(s *wasm.Spec) { s.Paths, s.Models = []string{"/v1/chat/*"}, []string{"x", "y*"} }, answering},
+		{"for another tenant", func(s *wasm.Spec) { s.Tenants = []string{"acme", "a*"} }, answering},
 		{"disabled", func(s *wasm.Spec) { s.Disabled = true }, answering},
 		{"request and response", contract, answering},
 		{"a stream that nobody looks at", contract, streaming(16)},
