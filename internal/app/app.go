@@ -82,7 +82,7 @@ func (a *App) build() (err error) {
 	}
 	a.client = upstream.New(upstream.Options{Watch: a.watch, Config: cfg.Upstream, Metrics: um, Secure: a.workers.Config})
 	a.transport = relay.Transport(cfg.Upstream, a.workers.Config)
-	backend := relay.New(a.client, a.watch, relay.Config{FirstByte: cfg.Upstream.FirstByte, Between: cfg.Upstream.Silence, TunnelIdle: cfg.Server.TunnelIdle})
+	backend := relay.New(a.client, a.watch, relay.Config{FirstByte: cfg.Upstream.FirstByte, Between: cfg.Upstream.Silence, TunnelIdle: cfg.Server.TunnelIdle, TunnelHalf: cfg.Server.TunnelHalf})
 	a.fleet = fleet.New(cfg.Workers, cfg.Health, cfg.Breaker, fleet.Options{
 		Transport: a.transport,
 		Self:      server.IsSelf(a.addrs()...),

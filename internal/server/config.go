@@ -17,11 +17,14 @@ type Config struct {
 	MaxBody           int64         `yaml:"max_payload_size" flag:"max-payload-size" help:"largest request body in bytes; larger ones get 413"`
 	StreamAbove       int64         `yaml:"stream_body_above" flag:"stream-body-above" help:"bytes of a request body above which it goes to a worker as it comes, instead of being read first, if there is only one model to choose and no alias for it; nobody looks into it then and it is sent once, without retries. 0 for never"`
 	HeaderReadTimeout time.Duration `yaml:"header_read_timeout_secs" flag:"header-read-timeout-secs" unit:"s" help:"how long a client may take to send a request's header"`
+	HandshakeTimeout  time.Duration `yaml:"tls_handshake_timeout_secs" flag:"tls-handshake-timeout-secs" unit:"s" help:"how long a client may take for the TLS handshake"`
 	IdleTimeout       time.Duration `yaml:"idle_connection_timeout_secs" flag:"idle-connection-timeout-secs" unit:"s" help:"how long an idle client connection is kept"`
 	BodyTimeout       time.Duration `yaml:"body_read_timeout_secs" flag:"body-read-timeout-secs" unit:"s" help:"how long a client may send nothing of a request body that it has begun"`
 	BodyRate          int           `yaml:"body_min_rate" flag:"body-min-rate" help:"bytes per second that a request body must come with on average, after the first 30 seconds; 0 for any"`
 	WriteTimeout      time.Duration `yaml:"client_write_timeout_secs" flag:"client-write-timeout-secs" unit:"s" help:"how long a client may read nothing of its answer"`
+	Linger            time.Duration `yaml:"client_linger_timeout_secs" flag:"client-linger-timeout-secs" unit:"s" help:"how long a connection stays open for its client to read the last answer, what it still sends being thrown away; closed sooner, it could see a reset before the answer"`
 	TunnelIdle        time.Duration `yaml:"tunnel_idle_timeout_secs" flag:"tunnel-idle-timeout-secs" unit:"s" help:"how long a WebSocket may pass nothing in either direction; 0 for any time"`
+	TunnelHalf        time.Duration `yaml:"tunnel_half_closed_timeout_secs" flag:"tunnel-half-closed-timeout-secs" unit:"s" help:"how long a WebSocket of which one end has hung up may pass nothing; 0 for as long as any other"`
 	MaxConnections    int           `yaml:"max_connections" flag:"max-connections" help:"open client connections; further ones get 503"`
 	MaxPerAddress     int           `yaml:"max_connections_per_address" flag:"max-connections-per-address" help:"open client connections of one address; further ones get 503; 0 for any number"`
 	MaxRequests       int           `yaml:"max_requests_per_connection" flag:"max-requests-per-connection" help:"requests after which a client connection is closed; 0 for any number"`
@@ -38,8 +41,9 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Host: "0.0.0.0", Port: 30000, MaxBody: 512 << 20, StreamAbove: 8 << 20,
-		HeaderReadTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second, Grace: 180 * time.Second,
-		BodyTimeout: 60 * time.Second, BodyRate: 1 << 10, WriteTimeout: 300 * time.Second, TunnelIdle: time.Hour,
+		HeaderReadTimeout: 30 * time.Second, HandshakeTimeout: 10 * time.Second, IdleTimeout: 90 * time.Second, Grace: 180 * time.Second,
+		BodyTimeout: 60 * time.Second, BodyRate: 1 << 10, WriteTimeout: 300 * time.Second, Linger: 5 * time.Second,
+		TunnelIdle: time.Hour, TunnelHalf: 10 * time.Second,
 		MaxConnections: 100_000, MaxPipelined: 100,
 		MaxRequestLine: 8 << 10, MaxHeader: 64 << 10, MaxHeaderFields: 100,
 	}
@@ -81,14 +85,14 @@ func (c Config) Validate() error {
 	if c.StreamAbove < 0 {
 		bad("stream-body-above must not be negative")
 	}
-	if c.HeaderReadTimeout <= 0 || c.IdleTimeout <= 0 {
-		bad("header-read-timeout-secs and idle-connection-timeout-secs must be at least 1")
+	if c.HeaderReadTimeout <= 0 || c.HandshakeTimeout <= 0 || c.IdleTimeout <= 0 {
+		bad("header-read-timeout-secs, tls-handshake-timeout-secs and idle-connection-timeout-secs must be at least 1")
 	}
 	if c.BodyTimeout <= 0 || c.WriteTimeout <= 0 {
 		bad("body-read-timeout-secs and client-write-timeout-secs must be at least 1")
 	}
-	if c.TunnelIdle < 0 {
-		bad("tunnel-idle-timeout-secs must not be negative")
+	if c.TunnelIdle < 0 || c.TunnelHalf < 0 || c.Linger < 0 {
+		bad("tunnel-idle-timeout-secs, tunnel-half-closed-timeout-secs and client-linger-timeout-secs must not be negative")
 	}
 	if c.BodyRate < 0 || c.MaxPerAddress < 0 || c.MaxRequests < 0 {
 		bad("body-min-rate, max-connections-per-address and max-requests-per-connection must not be negative")

@@ -164,7 +164,7 @@ func (c *conn) run() {
 
 // shake makes t ready. A client that speaks HTTP/2 goes to net/http.
 func (c *conn) shake(t *tls.Conn) (ours bool) {
-	ctx, cancel := context.WithTimeout(c.front.base, c.front.cfg.HeaderReadTimeout)
+	ctx, cancel := context.WithTimeout(c.front.base, c.front.cfg.HandshakeTimeout)
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
@@ -451,10 +451,10 @@ func (c *conn) refuseBytes(err error) {
 	c.handle(c.front.fault)
 }
 
-// lingerTime is how long what a client still sends is read, unused, after the
-// last answer: closed at once, it could see a reset before it sees the answer.
+// After the last answer what a client still sends is read, unused, for
+// Config.Linger, and drainLinger when the gateway ends: closed at once, it could
+// see a reset before it sees the answer.
 const (
-	lingerTime  = 5 * time.Second
 	drainLinger = 500 * time.Millisecond
 	lingerBytes = 8 << 20
 )
@@ -496,9 +496,9 @@ func (c *conn) linger() {
 	}
 	c.letGo()
 	c.state.Store(connLingering)
-	left := lingerTime
+	left := max(c.front.cfg.Linger, 1) // 0 would be for ever
 	if c.front.draining.Load() {
-		left = drainLinger // nobody waits for a client that only keeps its connection
+		left = min(left, drainLinger) // nobody waits for a client that only keeps its connection
 	}
 	if c.sock.Expire(left) == nil {
 		_ = c.sock.Receive(&discard{})

@@ -93,7 +93,7 @@ func NewFront(o Options) *Front {
 		}
 	}
 	f.h2 = &http.Server{
-		Handler:           &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, late: f.count.bodyTime, stalled: f.count.stalled},
+		Handler:           &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, lingers: o.Config.Linger, late: f.count.bodyTime, stalled: f.count.stalled},
 		ReadHeaderTimeout: o.Config.HeaderReadTimeout,
 		IdleTimeout:       o.Config.IdleTimeout,
 		MaxHeaderBytes:    o.Config.MaxHeader,

@@ -273,16 +273,40 @@ func TestSlowHeaders(t *testing.T) {
 }
 
 // TestSlowHandshakes holds that who does not come to the end of a TLS handshake
-// is let go in the time that a header has, and counted.
+// is let go in the time that there is for it, and counted.
 func TestSlowHandshakes(t *testing.T) {
 	cfg := short()
-	cfg.HeaderReadTimeout = 150 * time.Millisecond
+	cfg.HandshakeTimeout, cfg.HeaderReadTimeout = 150*time.Millisecond, time.Hour
 	s := roads[2].on(t, cfg, plain())
 	c := roads[0].dial(t, s)
 	if rest := c.rest(); rest != "" {
 		t.Errorf("it got %q", rest)
 	}
 	eventually(t, "it was counted", func() bool { return s.refused(t, "header_timeout") == 1 })
+}
+
+// TestHowLongALastAnswerIsWaitedFor holds that a client which goes on sending
+// what nobody reads keeps its connection no longer than it may.
+func TestHowLongALastAnswerIsWaitedFor(t *testing.T) {
+	cfg := short()
+	cfg.Linger = 300 * time.Millisecond
+	each(t, func(t *testing.T, w road) {
+		s := w.on(t, cfg, plain())
+		c := w.dial(t, s)
+		c.say("POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+		if _, closes, _ := c.hear("POST"); !closes {
+			t.Fatal("another request may follow")
+		}
+		begun := time.Now()
+		for time.Since(begun) < cfg.Linger/2 {
+			c.say("x") // or it would be cut
+			<-time.After(10 * time.Millisecond)
+		}
+		eventually(t, "it is let go", func() bool { return s.counted(t, "sluice_client_connections") == 0 })
+		if took := time.Since(begun); took > 4*time.Second {
+			t.Errorf("it was let go after %v, want %v", took, cfg.Linger)
+		}
+	})
 }
 
 // TestSlowBodies holds that a body must go on coming, and at a rate.

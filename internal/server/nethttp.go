@@ -20,17 +20,20 @@ import (
 // an http.Request, and carries the Reply back. It speaks HTTP/2, and serves the
 // ports on which speed does not matter.
 type netHTTP struct {
-	h      infer.Handler
-	stall  time.Duration // for bodies of requests
-	rate   int           // that they must come with, 0 for any, after grace
-	grace  time.Duration
-	unread time.Duration // for answers
+	h       infer.Handler
+	stall   time.Duration // for bodies of requests
+	rate    int           // that they must come with, 0 for any, after grace
+	grace   time.Duration
+	unread  time.Duration // for answers
+	lingers time.Duration // over what is left of a body
 
 	late, stalled *metric.Counter // of bodies, and of answers; nil counts nothing
 }
 
 // HTTPHandler lets net/http serve h.
-func HTTPHandler(h infer.Handler) http.Handler { return &netHTTP{h: h, stall: stall, unread: stall} }
+func HTTPHandler(h infer.Handler) http.Handler {
+	return &netHTTP{h: h, stall: stall, unread: stall, lingers: DefaultConfig().Linger}
+}
 
 // stall is how long a client may leave an answer unread, or send nothing of a
 // body that it has begun, before it counts as gone.
@@ -60,7 +63,7 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 		// A refusal does not wait for a body that nobody wants, nor does its
 		// connection for long.
 		_ = rc.EnableFullDuplex()
-		defer b.linger()
+		defer b.linger(f.lingers)
 		if hr.ProtoMajor == 1 {
 			wire.body = b
 		}
@@ -160,9 +163,9 @@ func (b *httpBody) Stop() {
 }
 
 // linger bounds the time in which net/http reads what is left of b.
-func (b *httpBody) linger() {
+func (b *httpBody) linger(d time.Duration) {
 	if !b.ended && !b.stalled {
-		_ = b.rc.SetReadDeadline(time.Now().Add(lingerTime))
+		_ = b.rc.SetReadDeadline(time.Now().Add(d))
 	}
 }
 

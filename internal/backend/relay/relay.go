@@ -46,6 +46,7 @@ type Config struct {
 	FirstByte  time.Duration // for a worker to begin its answer
 	Between    time.Duration // for one that is silent within it
 	TunnelIdle time.Duration // for a tunnel in which both ends are
+	TunnelHalf time.Duration // for one of which an end has hung up; 0 for TunnelIdle
 }
 
 // A peer is how a worker is spoken to. It is not written to after it was made.

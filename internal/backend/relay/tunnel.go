@@ -27,10 +27,6 @@ const (
 	// opens a WebSocket: it need not have computed anything for that.
 	handshakeTimeout = 30 * time.Second
 
-	// halfTime is how long a tunnel of which one end has hung up may pass
-	// nothing. WebSockets end with a word of both ends, which is soon said.
-	halfTime = 10 * time.Second
-
 	tunnelSize = 16 << 10
 )
 
@@ -229,6 +225,7 @@ type tunnel struct {
 	watch          *sock.Watch
 	client, worker *sock.Conn
 	idle           time.Duration // how long it may pass nothing; 0 for any time
+	half           time.Duration // the same when one end has hung up; 0 for idle. WebSockets end with a word of both ends, which is soon said
 	timer          *time.Timer   // looks whether it does
 
 	ready   atomic.Bool  // all of the above is set
@@ -242,7 +239,7 @@ type tunnel struct {
 // pass passes on what each end says, and early before it, until both have hung
 // up or one is gone. It closes both.
 func (b *Backend) pass(ctx context.Context, w *infer.Reply, client net.Conn, said []byte, worker net.Conn, early []byte) error {
-	t := &tunnel{watch: b.watch, idle: b.cfg.TunnelIdle}
+	t := &tunnel{watch: b.watch, idle: b.cfg.TunnelIdle, half: b.cfg.TunnelHalf}
 	t.client, t.worker = t.watch.Add(client, t), t.watch.Add(worker, t)
 	defer t.close()
 	t.last.Store(int64(t.watch.Now()))
@@ -295,8 +292,8 @@ const never = time.Duration(1 << 62)
 
 // HungUp implements sock.Watcher. What was said before may still be on its way.
 func (t *tunnel) HungUp(bool) {
-	if !t.hung.Swap(true) && t.ready.Load() {
-		t.timer.Reset(halfTime)
+	if !t.hung.Swap(true) && t.ready.Load() && t.half > 0 {
+		t.timer.Reset(t.half)
 	}
 }
 
@@ -304,8 +301,8 @@ func (t *tunnel) HungUp(bool) {
 // again.
 func (t *tunnel) look() {
 	limit := t.idle
-	if t.hung.Load() && (limit == 0 || limit > halfTime) {
-		limit = halfTime
+	if t.hung.Load() && t.half > 0 && (limit == 0 || limit > t.half) {
+		limit = t.half
 	}
 	if limit == 0 {
 		return

@@ -233,6 +233,26 @@ func TestNothingPassesForTooLong(t *testing.T) {
 	isOver(t, e.worker)
 }
 
+// TestHalfAnEndIsNotWaitedForForEver holds that a tunnel of which one end has
+// hung up has a time of its own for the other.
+func TestHalfAnEndIsNotWaitedForForEver(t *testing.T) {
+	e := dig(t, t.Context(), Config{TunnelIdle: time.Hour, TunnelHalf: 300 * time.Millisecond}, "", "")
+	_ = e.client.CloseWrite()
+	isOver(t, e.worker)
+	begin := time.Now()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for time.Since(begin) < time.Second {
+		write(t, e.worker, "x")
+		hears(t, e.client, "x")
+		<-tick.C
+	}
+	if err := e.end(t); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	isOver(t, e.client)
+}
+
 func TestAContextWithoutWaitsEndsIt(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	e := dig(t, ctx, Config{}, "early", "")

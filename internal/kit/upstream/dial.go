@@ -7,14 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"sluice/internal/kit/sock"
 )
-
-// maxDials is how many connections to one worker are opened at once. More than
-// that at a time gains nothing, and each takes a stack.
-const maxDials = 16
 
 // leastShare is how long one of several addresses is tried at least.
 const leastShare = 2 * time.Second
@@ -76,7 +73,7 @@ func (h *Host) reach(ctx context.Context) (*conn, error) {
 
 func (h *Host) connect(ctx context.Context) (net.Conn, netip.Addr, error) {
 	if h.network == "unix" {
-		nc, err := h.client.opts.Dial(ctx, h.network, h.name)
+		nc, err := h.client.dial(ctx, h.network, h.name)
 		return nc, netip.Addr{}, err
 	}
 	addrs, err := h.resolve(ctx)
@@ -106,7 +103,33 @@ func (h *Host) try(ctx context.Context, a netip.Addr, left int) (net.Conn, error
 		ctx, cancel = context.WithTimeout(ctx, max(time.Until(at)/time.Duration(left), leastShare))
 		defer cancel()
 	}
-	return h.client.opts.Dial(ctx, h.network, net.JoinHostPort(a.String(), h.port))
+	return h.client.dial(ctx, h.network, net.JoinHostPort(a.String(), h.port))
+}
+
+// dial opens a connection. If the system has no descriptor for it, unused
+// connections give theirs.
+func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	for {
+		nc, err := c.opts.Dial(ctx, network, address)
+		if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) || !c.relieve() {
+			return nc, err
+		}
+	}
+}
+
+// relieve closes the oldest unused connection to each worker, and reports
+// whether there was any.
+func (c *Client) relieve() (any bool) {
+	c.mu.Lock()
+	hosts := c.all()
+	c.mu.Unlock()
+	for _, h := range hosts {
+		h.evict(func(*conn) (why reason, bad, more bool) {
+			any = true
+			return descriptors, true, false
+		})
+	}
+	return any
 }
 
 func (h *Host) handshake(ctx context.Context, nc net.Conn) (net.Conn, error) {

@@ -17,9 +17,8 @@ const (
 	readSize  = 16 << 10
 	bulkSize  = 64 << 10 // once an answer has filled a smaller one
 
-	sendStall   = 30 * time.Second // how long a worker may take nothing of a request
-	lastWords   = time.Second      // how long an answer may take that explains why sending failed
-	maxInterims = 16               // informational answers before the one that counts
+	lastWords   = time.Second // how long an answer may take that explains why sending failed
+	maxInterims = 16          // informational answers before the one that counts
 )
 
 // A Sink takes an answer. It is called on the goroutine that called Do, while
@@ -191,12 +190,12 @@ func (r *receiver) Begin() (wait bool, err error) {
 
 func (x *Exchange) sendSmall() error {
 	if len(x.Body) == 0 {
-		return x.c.s.Write(x.Head, sendStall)
+		return x.c.s.Write(x.Head, x.c.stall())
 	}
 	b := buf.Get(len(x.Head) + len(x.Body))
 	defer b.Free()
 	copy(b.B[copy(b.B, x.Head):], x.Body)
-	return x.c.s.Write(b.B, sendStall)
+	return x.c.s.Write(b.B, x.c.stall())
 }
 
 // write sends what is left of a large request while the Exchange's own
@@ -210,9 +209,9 @@ func (c *conn) write() {
 	case x.outlet != nil:
 		err = x.outlet.run()
 	case n < len(x.Head):
-		err = c.s.Write2(x.Head[n:], x.Body, sendStall)
+		err = c.s.Write2(x.Head[n:], x.Body, c.stall())
 	default:
-		err = c.s.Write(x.Body[n-len(x.Head):], sendStall)
+		err = c.s.Write(x.Body[n-len(x.Head):], c.stall())
 	}
 	switch {
 	case err == nil:

@@ -12,7 +12,7 @@ type Metrics struct {
 	Waited  *metric.Counter    `name:"sluice_upstream_connection_waits_total" help:"Requests that waited because a worker had as many connections as it may have."`
 	Slow    *metric.CounterVec `name:"sluice_upstream_timeouts_total" labels:"phase" max:"8" help:"Requests for which a worker was too slow, by what was waited for: wait (a connection that others have), dial, send, answer (its head), body."`
 	Lookups *metric.Counter    `name:"sluice_upstream_lookups_failed_total" help:"Lookups of workers' names that failed. While it is not said that a name is gone, where it led last is used for up to five minutes."`
-	Closed  *metric.CounterVec `name:"sluice_upstream_connections_closed_total" labels:"reason" max:"16" help:"Connections to workers that were closed: told (worker's word), hangup, idle, limit, unsolicited (worker sent what nobody asked for), error, ended (request given up), moved (address), shutdown."`
+	Closed  *metric.CounterVec `name:"sluice_upstream_connections_closed_total" labels:"reason" max:"16" help:"Connections to workers that were closed: told (worker's word), hangup, idle, limit, unsolicited (worker sent what nobody asked for), error, ended (request given up), moved (address), descriptors (another connection needed one), shutdown."`
 	Open    *metric.GaugeFunc  `name:"sluice_upstream_connections" help:"Connections to workers that are open, tunnels left out."`
 	Idle    *metric.GaugeFunc  `name:"sluice_upstream_connections_idle" help:"Connections to workers that are open and unused."`
 }
@@ -29,11 +29,12 @@ const (
 	failed                    // an exchange failed on it
 	ended                     // whoever waited for the answer gave up
 	moved                     // the worker's name does not lead there any more
+	descriptors               // another connection needed its descriptor
 	shutdown
 	reasons
 )
 
-var reasonNames = [reasons]string{"told", "hangup", "idle", "limit", "unsolicited", "error", "ended", "moved", "shutdown"}
+var reasonNames = [reasons]string{"told", "hangup", "idle", "limit", "unsolicited", "error", "ended", "moved", "descriptors", "shutdown"}
 
 // counters are the counters of a Client, bound once.
 type counters struct {

@@ -28,6 +28,9 @@ type conn struct {
 	uses         uint64        // how often it was given out
 }
 
+// stall is how long the worker may take nothing of a request.
+func (c *conn) stall() time.Duration { return c.h.client.opts.Config.SendTimeout }
+
 // HungUp implements sock.Watcher. Who uses a connection hears of it by itself.
 func (c *conn) HungUp(bool) {
 	h := c.h

@@ -88,7 +88,7 @@ func (o *outlet) Write(p []byte) (int, error) {
 		o.left -= int64(len(p))
 	}
 	if o.err = o.x.useless(); o.err == nil {
-		o.err = o.x.c.s.Write2(o.before, p, sendStall)
+		o.err = o.x.c.s.Write2(o.before, p, o.x.c.stall())
 	}
 	if o.err != nil {
 		return 0, o.err
@@ -109,7 +109,7 @@ func (o *outlet) end() error {
 		return io.ErrUnexpectedEOF
 	}
 	if len(o.before) > 0 {
-		o.err = o.x.c.s.Write(o.before, sendStall)
+		o.err = o.x.c.s.Write(o.before, o.x.c.stall())
 	}
 	return o.err
 }

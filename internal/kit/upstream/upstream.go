@@ -115,7 +115,7 @@ func (c *Client) Close() {
 // path of a socket. A path behind a host is not looked at: it belongs to the
 // requests. The caller Closes it when the worker leaves.
 func (c *Client) Host(base *url.URL) (*Host, error) {
-	h := &Host{client: c, dials: make(chan struct{}, maxDials)}
+	h := &Host{client: c, dials: make(chan struct{}, c.opts.Config.MaxDials)}
 	switch base.Scheme {
 	case "unix":
 		h.network, h.name = "unix", base.Path
