@@ -25,7 +25,7 @@ func onRequest(r Request) Action {
 	return Continue()
 }
 
-// onError is called when the request gets an error of the gateway's.
+// onError is called when the request fails, before its answer or in the middle of it.
 func onError(f Failure) {
 	Count("errors", 1)
 	SetState(text(append(State(), `,"error":`...), f.Code))

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -480,6 +481,112 @@ func TestHowARequestEnded(t *testing.T) {
 		if !has(got, want) {
 			t.Errorf("%s is missing in %v", want, got)
 		}
+	}
+}
+
+// TestEveryEndIsToldOnce holds that each request that a module takes part in ends
+// for it once, however it ends, and that it is told of every error once, also when
+// the client has got a part of the answer.
+func TestEveryEndIsToldOnce(t *testing.T) {
+	const sse = "text/event-stream"
+	broken := &infer.Error{Status: 502, Code: "call_upstream_body_error"}
+	after := func(kind string, err error, pieces ...string) infer.HandlerFunc { // an answer that ends with err
+		return func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			if werr := events(kind, pieces...)(ctx, r, w); werr != nil {
+				return werr
+			}
+			return err
+		}
+	}
+	tests := []struct {
+		name, query string
+		next        infer.HandlerFunc
+		change      func(*wasm.Spec)
+		want        string
+	}{
+		{"well", "", after(sse, nil, "data: 1\n\n"), nil, "end 200 0+0"},
+		{"a stream that breaks off", "", after(sse, broken, "data: 1\n\n"), nil, "error 502 call_upstream_body_error; end 200 0+0"},
+		{"in the middle of an event", "", after(sse, broken, "data: 1\n\nda"), nil, "error 502 call_upstream_body_error; end 200 0+0"},
+		{"after its first event is dropped", "chunk=drop", after(sse, broken, "data: 1\n\n"), nil, "error 502 call_upstream_body_error; end 200 0+0"},
+		{"a stream that passes", "", after(sse, broken, "data: 1\n\n"), func(s *wasm.Spec) { s.Attach = []wasm.Hook{wasm.OnRequest, wasm.OnError, wasm.OnEnd} }, "error 502 call_upstream_body_error; end 200 0+0"},
+		{"an answer that is kept", "", after("text/plain", broken, "half"), nil, "error 502 call_upstream_body_error; end 502 0+0"},
+		{"an answer that passes", "", after("text/plain", broken, "half"), func(s *wasm.Spec) { s.Attach = []wasm.Hook{wasm.OnRequest, wasm.OnError, wasm.OnEnd} }, "error 502 call_upstream_body_error; end 200 0+0"},
+		{"a stream that the module ends", "chunk=finish", after(sse, nil, "data: 1\n\n", "data: 2\n\n"), nil, "end 200 0+0"},
+		{"a module that fails in a stream", "chunk=trap", after(sse, nil, "data: 1\n\n"), func(s *wasm.Spec) { s.FailClosed = true }, "error 503 wasm_module_failed; end 200 0+0"},
+		{"refused by the module", "request=reject", after(sse, nil), nil, "end 403 0+0"},
+		{"a module that fails before", "request=trap", after(sse, nil), func(s *wasm.Spec) { s.FailClosed = true }, "error 503 wasm_module_failed; end 503 0+0"},
+		{"no worker", "", func(context.Context, *infer.Request, *infer.Reply) error {
+			return &infer.Error{Status: 503, Code: "no_workers"}
+		}, nil, "error 503 no_workers; end 503 0+0"},
+		{"a panic", "", func(context.Context, *infer.Request, *infer.Reply) error { panic("oh") }, nil, "error 500 internal_error; end 500 0+0"},
+		{"a panic in a stream", "", func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			_ = events(sse, "data: 1\n\n")(ctx, r, w)
+			panic("oh")
+		}, nil, "error 500 internal_error; end 200 0+0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHouse(t)
+			h.add(t, "m", tt.change)
+			func() {
+				defer func() { _ = recover() }()
+				_, _ = h.ask(newRequest(tt.query), tt.next)
+			}()
+			if got := h.told(); got != tt.want {
+				t.Errorf("told %q, want %q", got, tt.want)
+			}
+			h.whole(t)
+		})
+	}
+}
+
+var toldLine = regexp.MustCompile(`text="?((?:error|end) [^"\n]*)`)
+
+// told is what the module of the tests was told of errors and ends.
+func (h *house) told() string {
+	var all []string
+	for _, m := range toldLine.FindAllStringSubmatch(h.log.String(), -1) {
+		all = append(all, m[1])
+	}
+	return strings.Join(all, "; ")
+}
+
+// TestAClientThatLeavesInAStream: what is written goes nowhere, which is no fault
+// of the gateway's.
+func TestAClientThatLeavesInAStream(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", nil)
+	ctx, leave := context.WithCancel(context.Background())
+	err := h.gate(infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+		_ = events("text/event-stream", "data: 1\n\n")(ctx, r, w)
+		leave()
+		return errors.New("broken pipe")
+	})).Serve(ctx, newRequest(""), infer.NewReply(new(client)))
+	if got := h.told(); err == nil || got != "error 499 client_closed_request; end 200 0+0" {
+		t.Errorf("told %q, %v", got, err)
+	}
+}
+
+// TestABodyThatCannotBeRead: modules that look at errors and ends see those of
+// requests that no module could be shown.
+func TestABodyThatCannotBeRead(t *testing.T) {
+	for name, tt := range map[string]struct{ body, want string }{
+		"too long": {chat, "error 400 wasm_body_too_large; end 400 0+0"},
+		"no JSON":  {"{", "error 400 json_parse_error; end 400 0+0"},
+	} {
+		h := newHouse(t)
+		h.add(t, "m", func(s *wasm.Spec) { s.MaxBody = 10 })
+		r := &infer.Request{ID: "id", Method: "POST", Path: "/v1/chat/completions", Endpoint: infer.Chat, Received: time.Now()}
+		r.SetBody(infer.NewBody(strings.NewReader(tt.body), int64(len(tt.body))))
+		r.LeaveBody(1 << 20)
+		_, _ = h.ask(r, func(context.Context, *infer.Request, *infer.Reply) error {
+			t.Errorf("%s: it is served", name)
+			return nil
+		})
+		if got := h.told(); got != tt.want {
+			t.Errorf("%s: told %q, want %q", name, got, tt.want)
+		}
+		h.whole(t)
 	}
 }
 

@@ -7,6 +7,7 @@ package hook
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -133,14 +134,25 @@ func (g *gate) serve(ctx context.Context, next infer.Handler, r *infer.Request, 
 	v := visits.Get().(*visit)
 	defer v.end()
 	v.g, v.ctx, v.client, v.id = g, ctx, w, r.ID
-	err := v.pass(next, r)
-	if err != nil && !w.Committed() && v.wanted(wasm.OnError) {
+	err := errPanic // unless pass returns
+	defer func() { v.over(r, err) }()
+	err = v.pass(next, r)
+	return err
+}
+
+// errPanic is what came of a request whose handler has panicked; whoever stands
+// before the gate answers it.
+var errPanic = errors.New("the handler of the request has panicked")
+
+// over tells the modules how the request ended, be it well, with an error, or in
+// the middle of its answer.
+func (v *visit) over(r *infer.Request, err error) {
+	if err != nil && v.wanted(wasm.OnError) {
 		v.failed(err)
 	}
 	if v.wanted(wasm.OnEnd) {
 		v.ended(r, err)
 	}
-	return err
 }
 
 // pass serves the request between the modules.
@@ -148,6 +160,7 @@ func (v *visit) pass(next infer.Handler, r *infer.Request) error {
 	modules := *v.g.modules.Load()
 	if r.Left() {
 		if err := v.read(r, modules); err != nil {
+			v.gather(r) // those that look at errors and ends are told, of a request that has perhaps no model
 			return err
 		}
 	}
@@ -231,9 +244,20 @@ func (v *visit) wanted(h wasm.Hook) bool {
 	return false
 }
 
-// failed tells the modules that the request gets an error.
+// reason is err as the modules are told it. One that nobody has named is of a
+// client that has left, if it has.
+func (v *visit) reason(err error) *infer.Error {
+	if _, named := errors.AsType[*infer.Error](err); !named {
+		if e := infer.Ended(v.ctx, err); e != nil {
+			return e
+		}
+	}
+	return infer.AsError(err)
+}
+
+// failed tells the modules that the request has failed.
 func (v *visit) failed(err error) {
-	e := infer.AsError(err)
+	e := v.reason(err)
 	f := wasm.Failure{Status: e.Status, Code: e.Code, Message: e.Msg}
 	if e.Answer != nil {
 		f.Status = e.Answer.Status
@@ -255,7 +279,7 @@ func (v *visit) ended(r *infer.Request, err error) {
 		Header: w.Header(), Failed: err != nil,
 	}
 	if err != nil && !w.Committed() {
-		e := infer.AsError(err)
+		e := v.reason(err)
 		if s.Status = e.Status; e.Answer != nil {
 			s.Status = e.Answer.Status
 		}
