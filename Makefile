@@ -25,7 +25,7 @@ test: ## every test, with the built program and real SDKs
 check: fmt vet lint cross generated race ## everything that a change must pass
 
 fmt: ## fail if gofmt would change a file
-	@out=$$(gofmt -l cmd internal test); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+	@out=$$(gofmt -l cmd examples internal test tools); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
 
 vet: ## go vet
 	go vet ./...
