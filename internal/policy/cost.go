@@ -16,7 +16,7 @@ import (
 type CostConfig struct {
 	Duplicate  float64 `yaml:"duplicate_price" flag:"cost-duplicate-price" help:"what computing a token costs that another worker has in its cache, if a new token costs 1; 1 makes no difference between them"`
 	Popular    float64 `yaml:"popular_hits" flag:"cost-popular-hits" help:"requests within about two minutes that a part of a prompt may get for each worker that has it before having it on another worker becomes cheaper"`
-	Memory     int     `yaml:"index_memory_mib" flag:"cost-index-memory-mib" help:"most memory for what is remembered of prompts, of all models together, in MiB: 50 bytes for each 512 of a prompt"`
+	Memory     int     `yaml:"index_memory_mib" flag:"cost-index-memory-mib" help:"most memory for what is remembered of prompts, of all models together, in MiB: 50 bytes for each 512 of a prompt, fewer for long ones"`
 	KVTokens   int     `yaml:"kv_tokens" flag:"cost-kv-tokens" help:"tokens that a worker's KV cache is thought to hold if it does not say"`
 	KVFull     float64 `yaml:"kv_full" flag:"cost-kv-full" help:"used part of the KV cache from which a worker with waiting requests gets no more while others may; 0 for no limit"`
 	MaxWaiting int     `yaml:"max_waiting_requests" flag:"cost-max-waiting-requests" help:"waiting requests from which a worker gets no more while others may; 0 for no limit"`

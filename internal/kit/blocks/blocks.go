@@ -14,6 +14,7 @@ package blocks
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/zeebo/xxh3"
 )
@@ -32,12 +33,20 @@ func Seed(model string) uint64 { return xxh3.HashStringSeed(model, chainSeed) }
 // AppendKeys appends the keys of text's whole blocks to dst, of the first most
 // ones. What is left at the end of text has no key. No key is 0.
 func AppendKeys(dst []uint64, text []byte, seed uint64, most int) []uint64 {
-	for ; len(text) >= Size && most > 0; most-- {
-		if seed = chained(seed, xxh3.Hash(text[:Size])); seed == 0 {
-			seed = 1
+	most = min(most, len(text)/Size)
+	dst = slices.Grow(dst, max(most, 0))
+	for most > 0 {
+		// A goroutine in assembly cannot be stopped: so many take a microsecond.
+		n := min(most, 128)
+		own := dst[len(dst) : len(dst)+n]
+		hash(own, text)
+		for i, h := range own {
+			if seed = chained(seed, h); seed == 0 {
+				seed = 1
+			}
+			own[i] = seed
 		}
-		dst = append(dst, seed)
-		text = text[Size:]
+		dst, text, most = dst[:len(dst)+n], text[n*Size:], most-n
 	}
 	return dst
 }

@@ -145,8 +145,8 @@ func TestIndexesShareABudget(t *testing.T) {
 	fill := func(ix *Index) {
 		era := ix.Join(0, 1<<30)
 		var keys []uint64
-		for range 3000 {
-			keys = randomChain(r, keys[:0], 100)
+		for range 9000 {
+			keys = randomChain(r, keys[:0], 32)
 			ix.Insert(keys, 0, era, 1)
 		}
 	}
@@ -271,7 +271,7 @@ func TestABlockThatAllHold(t *testing.T) {
 
 // TestAnHourOfChurn holds the budget through as many prompts as 1,000 requests a
 // second bring in an hour, if SLUICE_CHURN is set, and through three minutes' if
-// not: of 64 workers with a million tokens each, which together want more than
+// not: of 64 workers with two million tokens each, which together want more than
 // there is, some restart and some leave and come back.
 func TestAnHourOfChurn(t *testing.T) {
 	if raced {
@@ -281,7 +281,7 @@ func TestAnHourOfChurn(t *testing.T) {
 	if os.Getenv("SLUICE_CHURN") != "" {
 		seconds = 3600
 	}
-	const mib, slots, capacity = 32, 64, 1_000_000 * 4 / Size
+	const mib, slots, capacity = 32, 64, 2_000_000 * 4 / Size
 	r := rand.New(rand.NewPCG(7, 7))
 	eras := make([]uint32, slots)
 	sessions := make([][]uint64, 3000) // each goes on with other blocks, until it is long and another begins

@@ -14,24 +14,26 @@ type group struct {
 	leaf         uint32 // the last block
 	newer, older uint32 // the groups beside it, 0 for none
 	n            uint32 // 0 for a group that is not in use
+	depth        int32  // of leaf: how many blocks of the chain end with it
 }
 
 type groupSlab [slabGroups]group
 
 const (
 	slabGroups     = 64
-	groupSlabBytes = 16 * slabGroups
+	groupSlabBytes = 20 * slabGroups
 	groupSlabCost  = groupSlabBytes + 2*pointerBytes // with its place in the list, which doubles
 )
 
 // A holder is a cache that blocks are in.
 type holder struct {
 	era  atomic.Uint32 // changes whenever it has lost everything; 0 before the first Join
-	held atomic.Int64  // blocks; written with mu held
+	held atomic.Int64  // blocks that are kept; written with mu held
 
 	mu       sync.Mutex
 	joined   bool         // guarded by mu
 	capacity int64        // guarded by mu
+	size     int64        // guarded by mu; of what is held, by weight
 	groups   []*groupSlab // guarded by mu; number k is [k/slabGroups][k%slabGroups], 0 is not used
 	unused   uint32       // guarded by mu; the first number that was never used
 	free     uint32       // guarded by mu; the first of those not in use, linked by older
@@ -39,6 +41,9 @@ type holder struct {
 	oldest   uint32       // guarded by mu
 	slab     uint32       // guarded by mu; the slab that its new blocks go to, 0 for none
 }
+
+// over reports whether h has more than it may. h.mu must be held.
+func (h *holder) over() bool { return max(h.size, h.held.Load()) > h.capacity }
 
 // place returns a free place for a block, 0 if there is no memory. h.mu must be
 // held.

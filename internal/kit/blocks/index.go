@@ -7,7 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// An Index remembers which holders have which blocks. Holders are small numbers,
+// An Index remembers which holders have which blocks, at the marks of a chain.
+// Holders are small numbers,
 // dense and less than 65,534, that the caller gives; for each there is as much
 // room as its Join says, and for all as much as the Budget has. What was not asked
 // for longest goes first, from a prompt's end to its beginning. So whoever holds a
@@ -81,7 +82,7 @@ func (ix *Index) Resize(slot, capacity int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.capacity = int64(capacity)
-	for h.held.Load() > h.capacity && ix.evict(h, slot) {
+	for h.over() && ix.evict(h, slot) {
 	}
 }
 
@@ -93,7 +94,7 @@ func (ix *Index) Era(slot int) uint32 {
 	return 0
 }
 
-// Held returns how many blocks slot holds.
+// Held returns how many blocks are kept of those that slot holds.
 func (ix *Index) Held(slot int) int {
 	if h := ix.holder(slot); h != nil {
 		return int(h.held.Load())
@@ -155,6 +156,15 @@ func (ix *Index) clear(h *holder, slot int) {
 	h.release(&ix.slabs)
 }
 
+// warmMarks is warm for the marks of keys from one on up to before another.
+func (ix *Index) warmMarks(keys []uint64, at marks, from, to int32) {
+	var some [warmed]uint64
+	for i := from; i < to; i++ {
+		some[i-from] = keys[at.depth(i+1)-1]
+	}
+	ix.warm(some[:to-from])
+}
+
 // warmBefore is warm for block id and those that lie before it, which are going to
 // be evicted.
 func (ix *Index) warmBefore(id uint32) {
@@ -189,20 +199,23 @@ func (ix *Index) evictLeaf(h *holder, slot int, k uint32) {
 		s.mu.Unlock()
 		panic("BUG: a block is not in the group that ends with it")
 	}
-	h.group(k).leaf = e.parent
+	g := h.group(k)
+	g.leaf = e.parent
 	s.dropGroup(ix.account, e, uint16(slot))
 	if s.count(e) == 0 {
 		s.remove(&ix.slabs, id)
 	}
 	s.mu.Unlock()
 	h.held.Add(-1)
+	h.size -= weight(g.depth)
+	g.depth = before(g.depth)
 	h.lose(k)
 }
 
 // A Put is what an Insert did, so that it can be undone.
 type Put struct {
 	N     int32 // blocks that the holder has of the chain now: its first ones
-	Fresh int32 // of those, the first that it did not have before; N if it had all
+	Fresh int32 // as many of those it had before
 	group uint32
 	era   uint32
 }
@@ -235,29 +248,32 @@ func (ix *Index) Insert(keys []uint64, slot int, era, now uint32) Put {
 		h.freeGroup(k)
 		return Put{}
 	}
+	at := marksOf(len(keys))
 	g := h.group(k)
-	g.n, g.leaf = uint32(n), leaf
+	g.n, g.leaf, g.depth = uint32(n), leaf, at.depth(n)
 	h.link(k)
-	return Put{N: int32(n), Fresh: int32(fresh), group: k, era: era}
+	return Put{N: g.depth, Fresh: at.depth(fresh), group: k, era: era}
 }
 
 // maxTries is how often room is made for one thing.
 const maxTries = 32
 
-// insert puts blocks of h into group k, which is not linked, and returns how many,
-// the first that h did not have, and the last. h.mu must be held.
-func (ix *Index) insert(h *holder, keys []uint64, slot int, k, now uint32) (n, fresh int, leaf uint32) {
+// insert puts the marks of keys into group k of h, which is not linked, and
+// returns how many, how many of those h had, and the last. h.mu must be held.
+func (ix *Index) insert(h *holder, keys []uint64, slot int, k, now uint32) (n, fresh int32, leaf uint32) {
+	at := marksOf(len(keys))
 	fresh = -1
-	warm := 0 // keys before this one are
-	for i, key := range keys {
+	warm := int32(0) // marks before this one are
+	for i := range at.n {
 		if fresh >= 0 && i >= warm { // none of the rest is in a row
-			warm = min(i+warmed, len(keys))
-			ix.warm(keys[i:warm])
-			if h.held.Load()+warmed > h.capacity && h.oldest != 0 {
+			warm = min(i+warmed, at.n)
+			ix.warmMarks(keys, at, i, warm)
+			if h.size+warmed > h.capacity && h.oldest != 0 {
 				ix.warmBefore(h.group(h.oldest).leaf)
 			}
 		}
-		g := gift{key: key, parent: leaf, slot: uint16(slot), group: k, now: now}
+		depth := at.depth(i + 1)
+		g := gift{key: keys[depth-1], parent: leaf, slot: uint16(slot), group: k, now: now}
 		end := ix.give(h, &g)
 		for tries := 0; end == full && tries < maxTries && ix.makeRoom(h, slot); tries++ {
 			end = ix.give(h, &g)
@@ -265,8 +281,8 @@ func (ix *Index) insert(h *holder, keys []uint64, slot int, k, now uint32) (n, f
 		if end != given {
 			break
 		}
-		if n, leaf = i+1, g.id; g.found && len(keys)-i > 4 {
-			ix.slabs.warm(leaf, len(keys)-i)
+		if n, leaf = i+1, g.id; g.found && at.n-i > 4 {
+			ix.slabs.warm(leaf, int(at.n-i))
 		}
 		if g.old != 0 {
 			h.lose(g.old)
@@ -275,8 +291,8 @@ func (ix *Index) insert(h *holder, keys []uint64, slot int, k, now uint32) (n, f
 		if fresh < 0 {
 			fresh = i
 		}
-		if h.held.Add(1) > h.capacity {
-			ix.evict(h, slot)
+		h.held.Add(1)
+		for h.size += weight(depth); h.over() && ix.evict(h, slot); {
 		}
 	}
 	if fresh < 0 {
@@ -358,7 +374,7 @@ func (ix *Index) Undo(keys []uint64, slot int, p Put) {
 	}
 	// Another chain may be in the group by now; then it ends otherwise.
 	g := h.group(p.group)
-	for i := int(p.N) - 1; i >= int(p.Fresh) && g.n > 0 && ix.slabs.key(g.leaf) == keys[i]; i-- {
+	for d := p.N; d > p.Fresh && g.n > 0 && ix.slabs.key(g.leaf) == keys[d-1]; d = before(d) {
 		ix.evictLeaf(h, slot, p.group)
 	}
 }

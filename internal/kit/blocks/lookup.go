@@ -65,6 +65,7 @@ type sight struct {
 type search struct {
 	ix    *Index
 	keys  []uint64
+	at    marks // of keys; blocks are counted in these
 	now   uint32
 	want  int
 	start uint32
@@ -74,17 +75,19 @@ type search struct {
 
 // Lookup finds who holds how much of the chain of keys at now, in seconds, at
 // most want of them. Among more of equal depth, start, a random number, says whom.
-// It looks at as many blocks as there are changes along the chain, times the
+// It looks at as many marks as there are changes along the chain, times the
 // logarithm of its length: a block is held by all who hold one after it, so what
-// is equal at two blocks is so between them.
+// is equal at two marks is so between them. What two chains have in common behind
+// their last mark in common is not found.
 func (ix *Index) Lookup(keys []uint64, now uint32, want int, start uint32, m *Match) {
 	m.parts, m.holders, m.seen = 0, 0, [64]uint64{}
 	if len(keys) == 0 {
 		return
 	}
-	m.search = search{ix: ix, keys: keys, now: now, want: min(want, MaxHeld), start: start, end: int32(len(keys))}
+	at := marksOf(len(keys))
+	m.search = search{ix: ix, keys: keys, at: at, now: now, want: min(want, MaxHeld), start: start, end: at.n}
 	if first := m.look(0); first.holders > 0 {
-		if last := int32(len(keys) - 1); last > 0 {
+		if last := at.n - 1; last > 0 {
 			m.between(0, last, first, m.look(last))
 		}
 		m.found(0, first)
@@ -92,9 +95,9 @@ func (ix *Index) Lookup(keys []uint64, now uint32, want int, start uint32, m *Ma
 	m.search = search{}
 }
 
-// look returns what is to be seen of block i.
+// look returns what is to be seen of mark i.
 func (m *Match) look(i int32) sight {
-	key := m.keys[i]
+	key := m.keys[m.at.depth(i+1)-1]
 	sh := m.ix.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -105,7 +108,7 @@ func (m *Match) look(i int32) sight {
 	return sight{int32(sh.count(e)), e.seen, e.hits}
 }
 
-// between finds the segments that begin after block i and not after block j,
+// between finds the segments that begin after mark i and not after mark j,
 // whose sights are a and b.
 func (m *Match) between(i, j int32, a, b sight) {
 	if m.alike(a, b) {
@@ -132,7 +135,7 @@ func (m *Match) alike(a, b sight) bool {
 	return a.holders == b.holders || m.holders >= m.want
 }
 
-// found notes the segment that begins with block i and ends where the one after
+// found notes the segment that begins with mark i and ends where the one after
 // it begins.
 func (m *Match) found(i int32, x sight) {
 	end := m.end
@@ -141,7 +144,7 @@ func (m *Match) found(i int32, x sight) {
 		return
 	}
 	e := body{seen: x.seen, hits: x.hits}
-	m.segments[m.parts] = Segment{End: end, Holders: x.holders, Hits: e.hitsAt(m.now)}
+	m.segments[m.parts] = Segment{End: m.at.depth(end), Holders: x.holders, Hits: e.hitsAt(m.now)}
 	if x.holders > m.named && m.holders < m.want {
 		m.name(end)
 		m.named = x.holders
@@ -149,9 +152,10 @@ func (m *Match) found(i int32, x sight) {
 	m.parts++
 }
 
-// name adds those to the holders who hold the block before end, and are not there.
+// name adds those to the holders who hold the mark before end, and are not there.
 func (m *Match) name(end int32) {
-	key := m.keys[end-1]
+	depth := m.at.depth(end)
+	key := m.keys[depth-1]
 	sh := m.ix.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -162,7 +166,7 @@ func (m *Match) name(end int32) {
 		cells := sh.sets[e.group[0]].cells
 		for i := range cells {
 			if c := cells[(i+int(m.start))&(len(cells)-1)]; c != 0 {
-				m.add(cellHolder(c), end)
+				m.add(cellHolder(c), depth)
 				if m.holders == m.want {
 					return
 				}
@@ -171,7 +175,7 @@ func (m *Match) name(end int32) {
 	default:
 		for _, h := range e.holder {
 			if h != nobody && m.holders < m.want {
-				m.add(h, end)
+				m.add(h, depth)
 			}
 		}
 	}

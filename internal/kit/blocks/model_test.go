@@ -15,38 +15,86 @@ import (
 // the order in which they will go.
 type cache struct {
 	capacity int
-	order    []uint64 // the next to go first
+	order    []kept // the next to go first
 }
 
-func (c *cache) has(key uint64) bool { return slices.Contains(c.order, key) }
+// A kept block is one at a mark.
+type kept struct {
+	key    uint64
+	weight int
+}
 
-// insert returns the first block that was new.
+// plainMarks returns the depths of a chain's marks, and what each stands for.
+func plainMarks(length int) (depths, weights []int) {
+	last := 0
+	for d := 1; d <= length; d++ {
+		if step := min(max(1, 1<<bits.Len(uint(d-1)/32)), 8); d%step == 0 {
+			depths, weights, last = append(depths, d), append(weights, step), d
+		}
+	}
+	for d := last + 1; d <= length; d++ {
+		depths, weights = append(depths, d), append(weights, 0)
+	}
+	return depths, weights
+}
+
+func (c *cache) has(key uint64) bool {
+	return slices.ContainsFunc(c.order, func(k kept) bool { return k.key == key })
+}
+
+func (c *cache) drop(key uint64) bool {
+	n := len(c.order)
+	c.order = slices.DeleteFunc(c.order, func(k kept) bool { return k.key == key })
+	return len(c.order) < n
+}
+
+// shrink lets the oldest go until it fits beside others of that size and number.
+func (c *cache) shrink(size, n int) {
+	for _, k := range c.order {
+		size, n = size+k.weight, n+1
+	}
+	for len(c.order) > 0 && (size > c.capacity || n > c.capacity) {
+		size, n = size-c.order[0].weight, n-1
+		c.order = c.order[1:]
+	}
+}
+
+// insert returns how deep the chain is there now, and was before.
 func (c *cache) insert(keys []uint64) (n, fresh int) {
-	keys = keys[:min(len(keys), c.capacity)]
-	fresh = len(keys)
-	for i, k := range keys {
-		if j := slices.Index(c.order, k); j >= 0 {
-			c.order = slices.Delete(c.order, j, j+1)
+	depths, weights := plainMarks(min(len(keys), c.capacity))
+	had, size := true, 0
+	var now []kept
+	for i, d := range depths {
+		k := kept{keys[d-1], weights[i]}
+		now, size = append(now, k), size+k.weight
+		if c.drop(k.key) {
+			fresh = d
 			continue
 		}
-		fresh = min(fresh, i)
-		if len(c.order)+i+1 > c.capacity {
-			c.order = c.order[1:]
-		}
+		had = false
+		c.shrink(size, len(now))
 	}
-	for _, k := range slices.Backward(keys) { // roots live longest
-		c.order = append(c.order, k)
+	slices.Reverse(now) // roots live longest
+	c.order = append(c.order, now...)
+	if len(depths) == 0 {
+		return 0, 0
 	}
-	return len(keys), fresh
+	n = depths[len(depths)-1]
+	if had {
+		fresh = n
+	}
+	return n, fresh
 }
 
-func (c *cache) depth(keys []uint64) int {
-	for i, k := range keys {
-		if !c.has(k) {
-			return i
+func (c *cache) depth(keys []uint64) (depth int) {
+	depths, _ := plainMarks(len(keys))
+	for _, d := range depths {
+		if !c.has(keys[d-1]) {
+			break
 		}
+		depth = d
 	}
-	return len(keys)
+	return depth
 }
 
 // chainOf returns the keys of a path in a tree: what two paths begin with alike
@@ -60,6 +108,17 @@ func chainOf(path []int) []uint64 {
 		keys = append(keys, h)
 	}
 	return keys
+}
+
+// longChainOf is chainOf for a path on which each step is n blocks.
+func longChainOf(path []int, n int) []uint64 {
+	var long []int
+	for _, p := range path {
+		for range n {
+			long = append(long, p)
+		}
+	}
+	return chainOf(long)
 }
 
 // check holds what must hold between two calls, and returns how many blocks there
@@ -94,9 +153,16 @@ func (ix *Index) check() error {
 		if h == nil {
 			continue
 		}
-		sum := int64(0)
+		sum, size := int64(0), int64(0)
 		for k := h.oldest; k != 0; k = h.group(k).newer {
-			sum += int64(h.group(k).n)
+			g := h.group(k)
+			sum += int64(g.n)
+			for d, n := g.depth, g.n; n > 0; d, n = before(d), n-1 {
+				size += weight(d)
+			}
+		}
+		if size != h.size || size > h.capacity {
+			return fmt.Errorf("holder %d has blocks for %d, %d in groups, room for %d", slot, h.size, size, h.capacity)
 		}
 		if sum != h.held.Load() || held[slot] != sum || sum > h.capacity {
 			return fmt.Errorf("holder %d has %d blocks, %d in groups, %d in the index, room for %d", slot, h.held.Load(), sum, held[slot], h.capacity)
@@ -169,8 +235,20 @@ func (s *shard) holdersOf(e *body) (hs []int) {
 	return hs
 }
 
-func paths(t *rapid.T) []int {
-	return rapid.SliceOfN(rapid.IntRange(0, 2), 0, 14).Draw(t, "path")
+// chain draws one. What two have in common may end anywhere, before and behind
+// where an Index begins to leave blocks out.
+func chain(t *rapid.T) []uint64 {
+	path := rapid.SliceOfN(rapid.IntRange(0, 2), 0, 14).Draw(t, "path")
+	keys := longChainOf(path, rapid.SampledFrom([]int{1, 1, 29}).Draw(t, "blocks a step"))
+	return keys[:len(keys)-rapid.IntRange(0, min(len(keys), 10)).Draw(t, "cut")]
+}
+
+// room draws how many blocks a holder may have.
+func room(t *rapid.T) int {
+	if rapid.Bool().Draw(t, "large") {
+		return rapid.IntRange(1, 900).Draw(t, "capacity")
+	}
+	return rapid.IntRange(1, 40).Draw(t, "capacity")
 }
 
 // TestIndexIsAsItsModel plays what a gateway does with an Index, and compares
@@ -189,7 +267,6 @@ func againstModel(t *rapid.T) {
 	type put struct {
 		slot int
 		keys []uint64
-		was  []uint64 // the model's order before
 		n    int
 		p    Put
 	}
@@ -198,7 +275,7 @@ func againstModel(t *rapid.T) {
 	t.Repeat(map[string]func(*rapid.T){
 		"join": func(t *rapid.T) {
 			k := slot.Draw(t, "slot")
-			c := rapid.IntRange(1, 40).Draw(t, "capacity")
+			c := room(t)
 			if era := ix.Join(k, c); era == eras[k] {
 				t.Fatalf("era %d came twice", era)
 			}
@@ -212,14 +289,14 @@ func againstModel(t *rapid.T) {
 		"resize": func(t *rapid.T) {
 			k := slot.Draw(t, "slot")
 			if c := model[k]; c != nil {
-				c.capacity = rapid.IntRange(1, 40).Draw(t, "capacity")
+				c.capacity = room(t)
 				ix.Resize(k, c.capacity)
-				c.order = c.order[max(0, len(c.order)-c.capacity):]
+				c.shrink(0, 0)
 				last = nil
 			}
 		},
 		"insert": func(t *rapid.T) {
-			k, keys := slot.Draw(t, "slot"), chainOf(paths(t))
+			k, keys := slot.Draw(t, "slot"), chain(t)
 			now += uint32(rapid.IntRange(0, 30).Draw(t, "seconds"))
 			p := ix.Insert(keys, k, eras[k], now)
 			c := model[k]
@@ -229,18 +306,25 @@ func againstModel(t *rapid.T) {
 				}
 				return
 			}
-			was := slices.Clone(c.order)
+			was := len(c.order)
+			kept, _ := plainMarks(min(len(keys), c.capacity))
 			n, fresh := c.insert(keys)
 			if int(p.N) != n || int(p.Fresh) != fresh {
 				t.Fatalf("%d blocks, new from %d on; want %d, %d", p.N, p.Fresh, n, fresh)
 			}
-			if last = nil; len(was)+n-fresh <= c.capacity { // nothing had to go
-				last = &put{k, keys, was, n, p}
+			news := 0
+			for _, d := range kept {
+				if d > fresh {
+					news++
+				}
+			}
+			if last = nil; len(c.order) == was+news { // nothing had to go
+				last = &put{k, keys, n, p}
 			}
 		},
 		"an old era": func(t *rapid.T) {
 			k := slot.Draw(t, "slot")
-			if p := ix.Insert(chainOf(paths(t)), k, eras[k]-1, now); p != (Put{}) {
+			if p := ix.Insert(chain(t), k, eras[k]-1, now); p != (Put{}) {
 				t.Fatalf("an earlier era was given %+v", p)
 			}
 		},
@@ -251,7 +335,7 @@ func againstModel(t *rapid.T) {
 			ix.Undo(last.keys, last.slot, last.p)
 			c := model[last.slot]
 			for _, k := range last.keys[last.p.Fresh:last.n] {
-				c.order = slices.DeleteFunc(c.order, func(o uint64) bool { return o == k })
+				c.drop(k)
 			}
 			last = nil
 		},
@@ -259,7 +343,7 @@ func againstModel(t *rapid.T) {
 			if err := ix.check(); err != nil {
 				t.Fatal(err)
 			}
-			keys := chainOf(paths(t))
+			keys := chain(t)
 			var m Match
 			ix.Lookup(keys, now, MaxHeld, rapid.Uint32().Draw(t, "start"), &m)
 			compareMatch(t, keys, model, &m)
@@ -292,17 +376,61 @@ func compareMatch(t *rapid.T, keys []uint64, model []*cache, m *Match) {
 	}
 	segs := slices.Clone(m.Segments())
 	slices.Reverse(segs)
+	depths, _ := plainMarks(len(keys))
 	i := 0
 	for _, s := range segs {
-		for ; i < int(s.End); i++ {
+		for ; i < len(depths) && depths[i] <= int(s.End); i++ {
 			n := int32(0)
 			for _, c := range model {
-				if c != nil && c.has(keys[i]) {
+				if c != nil && c.has(keys[depths[i]-1]) {
 					n++
 				}
 			}
 			if n != s.Holders {
-				t.Fatalf("block %d has %d holders, want %d", i, s.Holders, n)
+				t.Fatalf("block %d has %d holders, want %d", depths[i], n, s.Holders)
+			}
+		}
+	}
+}
+
+// TestMarks holds that marks are where the plain rule puts them.
+func TestMarks(t *testing.T) {
+	for length := range 5000 {
+		depths, weights := plainMarks(length)
+		at := marksOf(length)
+		if int(at.n) != len(depths) {
+			t.Fatalf("%d blocks have %d marks, want %d", length, at.n, len(depths))
+		}
+		for i, d := range depths {
+			last := 0
+			if i > 0 {
+				last = depths[i-1]
+			}
+			if got := at.depth(int32(i + 1)); int(got) != d || before(got) != int32(last) || weight(got) != int64(weights[i]) {
+				t.Fatalf("of %d blocks, mark %d is at %d, of weight %d, after %d; want %d, %d, %d", length, i, got, weight(got), before(got), d, weights[i], last)
+			}
+		}
+	}
+}
+
+// TestWhatIsFoundOfLongPrompts holds how exactly the index knows where a prompt
+// leaves another: not at all too far, and too short by less than a sixteenth. A
+// prompt that comes again is found whole.
+func TestWhatIsFoundOfLongPrompts(t *testing.T) {
+	ix := NewIndex(NewBudget(64 << 20))
+	era := ix.Join(0, 1<<20)
+	var m Match
+	for i, n := range []int{1, 31, 32, 33, 63, 64, 65, 127, 130, 400, 1023, 4096} {
+		old := longChainOf([]int{i, 1}, n)[:2*n]
+		ix.Insert(old, 0, era, 1)
+		for _, same := range []int{1, n / 2, n - 1, n, n + 1, 2*n - 1, 2 * n} {
+			keys := append(old[:same:same], longChainOf([]int{100, i, 5}, n)...)
+			if same == 2*n {
+				keys = old
+			}
+			ix.Lookup(keys, 1, MaxHeld, 0, &m)
+			if d := m.Depth(); d > same || d < same-same/16 || keys[len(keys)-1] == old[2*n-1] && d != same {
+				t.Errorf("of %d blocks in common %d are found", same, d)
 			}
 		}
 	}
