@@ -2,7 +2,7 @@ package peek
 
 import "golang.org/x/sys/cpu"
 
-// What skip and unescapeSimple are made of. They change in tests only.
+// What reads strings here. They change in tests only.
 var (
 	hasAVX2   = cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2 && cpu.X86.HasPOPCNT
 	hasAVX512 = hasAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VBMI
@@ -54,18 +54,14 @@ func skipAVX2(b []byte, i int) int
 //go:noescape
 func skipAVX512(b []byte, i int) int
 
-// unescapeSimple writes text of src, the inside of a checked string, to dst. It
-// returns how much it wrote and how much of src that was. What is behind that
-// may be any escape, and more text. dst must be as long as src; what it holds
-// behind the text is undefined.
-func unescapeSimple(dst, src []byte) (nd, ns int) {
-	if !hasVBMI2 {
-		return copyPlain(dst, src)
-	}
-	return unescapeAVX512(dst, src[:min(len(src), skipStep)])
-}
+// hasText reports whether textAVX512 can be called.
+func hasText() bool { return hasVBMI2 }
 
-// unescapeAVX512 is unescapeSimple without steps.
+// textAVX512 writes the text of src, the inside of a string, to dst, up to the end
+// of src, a quote or a control character, or an escape that it cannot read: those
+// that are wrong, and \u. It returns how much it wrote and how much of src that
+// was, which is not within an escape. dst must be as long as src; what it holds
+// behind the text is undefined.
 //
 //go:noescape
-func unescapeAVX512(dst, src []byte) (nd, ns int)
+func textAVX512(dst, src []byte) (nd, ns int)

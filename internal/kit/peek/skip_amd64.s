@@ -386,21 +386,25 @@ DATA stands<>+0x78(SB)/8, $0
 GLOBL stands<>(SB), RODATA|NOPTR, $128
 
 DATA marks<>+0(SB)/1, $0x5c // backslash
-DATA marks<>+1(SB)/1, $0x75 // u
-GLOBL marks<>(SB), RODATA|NOPTR, $2
+DATA marks<>+1(SB)/1, $0x7f
+DATA marks<>+2(SB)/1, $0x02
+DATA marks<>+3(SB)/1, $0x20
+GLOBL marks<>(SB), RODATA|NOPTR, $4
 
-// func unescapeAVX512(dst, src []byte) (nd, ns int)
+// func textAVX512(dst, src []byte) (nd, ns int)
 //
 // Each block begins between characters. Of a block, the bytes before the first
-// escape that must be left to another block or to the caller are read: before a
-// \u, and before a backslash at the block's end that escapes what is behind.
+// are read that must be left to another block or to the caller: a stop, the
+// backslash of an escape that stands for more or less than one byte, and a
+// backslash at the block's end that escapes what is behind.
 //
 //	SI  the block           Z8   stands, the first half
 //	DI  where its text is   Z9   stands, the second half
 //	    written             Z10  backslashes
-//	R9  the end of src      Z11  u
-//	R10 the odd bits
-TEXT ·unescapeAVX512(SB), NOSPLIT, $0-64
+//	R9  the end of src      Z11  0x7f in each byte
+//	R10 the odd bits        Z12  0x02
+//	                        Z13  0x20
+TEXT ·textAVX512(SB), NOSPLIT, $0-64
 	MOVQ dst_base+0(FP), DI
 	MOVQ src_base+24(FP), SI
 	MOVQ src_len+32(FP), R9
@@ -410,6 +414,8 @@ TEXT ·unescapeAVX512(SB), NOSPLIT, $0-64
 	VMOVDQU64    stands<>+64(SB), Z9
 	VPBROADCASTB marks<>+0(SB), Z10
 	VPBROADCASTB marks<>+1(SB), Z11
+	VPBROADCASTB marks<>+2(SB), Z12
+	VPBROADCASTB marks<>+3(SB), Z13
 
 block:
 	// R8: the block's length, 64 but for the last.
@@ -423,10 +429,12 @@ block:
 
 masks:
 	// R12: backslashes. BX: escaped bytes. R13: the backslashes that escape.
-	// ESCAPED says why, above.
+	// ESCAPED says why, above. R11: stops, as skipAVX2 finds them.
+	VPXORQ   Z12, Z0, Z1
 	VPCMPEQB Z10, Z0, K1
-	VPCMPEQB Z11, Z0, K2
+	VPCMPUB  $2, Z13, Z1, K2
 	KMOVQ    K1, R12
+	KMOVQ    K2, R11
 	LEAQ     (R12)(R12*1), R13
 	ORQ      R10, R13
 	SUBQ     R12, R13
@@ -434,16 +442,24 @@ masks:
 	MOVQ     R12, BX
 	XORQ     R13, BX
 	ANDQ     R12, R13
+	ANDNQ    R11, BX, R11
 
-	// R11: u that are escaped. DX: the backslashes where reading must end.
-	KMOVQ K2, R11
-	ANDQ  BX, R11
-	MOVQ  R11, AX
+	// What the escaped stand for, 0 if that is not one byte. Those that are not
+	// ASCII have become 0x7f, which stands for nothing.
+	KMOVQ     BX, K3
+	VPMINUB   Z11, Z0, Z1
+	VPERMI2B  Z9, Z8, Z1
+	VPTESTNMB Z1, Z1, K3, K2
+	VMOVDQU8  Z1, K3, Z0
+
+	// R11: also the backslashes before those. DX: where reading must end.
+	KMOVQ K2, AX
 	SHRQ  $1, AX
+	ORQ   AX, R11
 	LEAQ  -1(R8), CX
 	SHRXQ CX, R13, DX
 	SHLXQ CX, DX, DX
-	ORQ   AX, DX
+	ORQ   R11, DX
 
 	// CX: how many bytes are read. Mostly all: that is better guessed than
 	// waited for, since the next block's place depends on it.
@@ -453,10 +469,8 @@ masks:
 	TZCNTQ DX, CX
 
 write:
-	// The escaped become what they stand for, the backslashes before them are
-	// left out, and what stays moves together.
-	KMOVQ         BX, K3
-	VPERMI2B      Z9, Z8, K3, Z0
+	// The backslashes before the escaped are left out, and what stays moves
+	// together.
 	NOTQ          R13
 	BZHIQ         CX, R13, R13
 	KMOVQ         R13, K4
@@ -473,6 +487,8 @@ write:
 	JEQ       block
 	JMP       done
 
+	// The bytes behind the end of src are not read. They are 0 here, so the end
+	// is a stop.
 last:
 	MOVQ  AX, R8
 	MOVQ  $-1, BX

@@ -81,6 +81,7 @@ func TestStringsAtEveryBorder(t *testing.T) {
 					end = max(end, len(text)-8-before%64)
 				}
 				sameString(t, modes, []byte(text[:end]), 0)
+				sameEnd(t, modes, []byte(text[:end]))
 			}
 		}
 	}
@@ -94,7 +95,9 @@ func TestEveryByte(t *testing.T) {
 		for at := 0; at < 64; at += 3 {
 			for _, f := range []string{"%s%c", `%s\%c`, `%s\u%c000`, `%s\u000%c`, `%s\\%c`} {
 				text := bytes.ReplaceAll(fmt.Appendf(nil, f, strings.Repeat("x", at), '#'), []byte("#"), []byte{byte(c)})
-				sameString(t, modes, append(text, strings.Repeat("y", 70)+`"`...), 0)
+				text = append(text, strings.Repeat("y", 70)+`"`...)
+				sameString(t, modes, text, 0)
+				sameEnd(t, modes, text)
 			}
 		}
 	}
@@ -107,6 +110,7 @@ func TestRunsOfBackslashes(t *testing.T) {
 		for run := range 200 {
 			text := strings.Repeat("x", before) + strings.Repeat(`\`, run) + `"` + strings.Repeat("y", 70) + `"`
 			sameString(t, modes, []byte(text), 0)
+			sameEnd(t, modes, []byte(text))
 		}
 	}
 }
@@ -134,6 +138,7 @@ func TestStringsOfPieces(t *testing.T) {
 				continue
 			}
 			sameString(t, modes, text[:len(text)-r.IntN(4)], i)
+			sameEnd(t, modes, text[i:len(text)-r.IntN(4)])
 		}
 	}
 }
@@ -175,6 +180,10 @@ func TestNothingBesideTheBodyIsRead(t *testing.T) {
 				sameText(t, modes, last)
 				sameText(t, modes, first)
 				appendUnescaped(last[:0:n], bytes.Clone(first)) // up to the guard
+				if hasText() {
+					textAVX512(last, bytes.Clone(first))
+					textAVX512(bytes.Clone(first), last)
+				}
 			}
 		}
 	}
@@ -204,8 +213,9 @@ func TestLongStringsAreReadInSteps(t *testing.T) {
 	}
 }
 
-// sameText holds that in each mode the inside of a checked string reads as it
-// does an escape at a time, and that nothing else is written.
+// sameText holds that in each mode the inside of a sound string reads as it does
+// an escape at a time, with room for it and without, and that nothing else is
+// written.
 func sameText(t *testing.T, modes []mode, raw []byte) {
 	t.Helper()
 	var want []byte
@@ -221,14 +231,37 @@ func sameText(t *testing.T, modes []mode, raw []byte) {
 	}
 	for _, m := range append(modes, mode{name: "no vectors"}) {
 		reset := m.set()
-		room := bytes.Repeat([]byte("#"), 2+len(raw)+80)
-		got := appendUnescaped(room[:2:2+len(raw)], raw)
-		reset()
-		if string(got) != "##"+string(want) {
-			t.Fatalf("%s: %q reads %q, want %q", m.name, raw, got[2:], want)
+		for _, body := range [][]byte{append(bytes.Clone(raw), '"'), append(bytes.Clone(raw), `","name":"read"`...)} {
+			room := bytes.Repeat([]byte("#"), 2+len(body)+80)
+			s := scanner{b: body}
+			got, end := s.appendStr(room[:2:2+len(body)], 0)
+			small, smallEnd := s.appendStr(nil, 0)
+			if string(got) != "##"+string(want) || end != len(raw)+1 || string(small) != string(want) || smallEnd != end {
+				t.Fatalf("%s: %q reads %q up to %d, and %q up to %d; want %q, %d", m.name, body, got[2:], end, small, smallEnd, want, len(raw)+1)
+			}
+			if rest := room[2+len(body):]; string(rest) != strings.Repeat("#", 80) {
+				t.Fatalf("%s: %q: written behind the room for it: %q", m.name, body, rest)
+			}
 		}
-		if rest := room[2+len(raw):]; string(rest) != strings.Repeat("#", 80) {
-			t.Fatalf("%s: %q: written behind the room for it: %q", m.name, raw, rest)
+		reset()
+	}
+}
+
+// sameEnd holds that in each mode what is appended of a string that may be
+// unsound is what the plain way appends.
+func sameEnd(t *testing.T, modes []mode, b []byte) {
+	t.Helper()
+	reset := mode{}.set()
+	want := scanner{b: b}
+	wantText, wantEnd := want.appendStr(nil, 0)
+	reset()
+	for _, m := range modes {
+		reset := m.set()
+		got := scanner{b: b}
+		text, end := got.appendStr(nil, 0)
+		reset()
+		if string(text) != string(wantText) || end != wantEnd || got.off != want.off || got.where != want.where {
+			t.Fatalf("%s: %q reads %q up to %d (%d, %q), want %q, %d (%d, %q)", m.name, b, text, end, got.off, got.where, wantText, wantEnd, want.off, want.where)
 		}
 	}
 }

@@ -6,4 +6,6 @@ func skips() bool { return false }
 
 func skip(_ []byte, i int) int { return i }
 
-func unescapeSimple(dst, src []byte) (nd, ns int) { return copyPlain(dst, src) }
+func hasText() bool { return false }
+
+func textAVX512(_, _ []byte) (nd, ns int) { panic("BUG: there is no AVX-512") }

@@ -323,6 +323,20 @@ func appendUnspaced(dst, list []byte) []byte {
 // at i. It returns the index behind the string, or -1 after having appended what
 // stands before the error.
 func (s *scanner) appendStr(dst []byte, i int) ([]byte, int) {
+	if b := s.b; len(b)-i >= 16 {
+		// As in str: roles and names, mostly, end here.
+		w := b[i : i+16 : i+16]
+		x, end := stops(binary.LittleEndian.Uint64(w)), i
+		if x == 0 {
+			x, end = stops(binary.LittleEndian.Uint64(w[8:])), i+8
+		}
+		if end += bits.TrailingZeros64(x) / 8; x != 0 && b[end] == '"' {
+			return append(dst, b[i:end]...), end + 1
+		}
+	}
+	if hasText() {
+		return s.appendText(dst, i)
+	}
 	if skips() { // reading twice is worth it
 		if end := s.str(i); end >= 0 {
 			return appendUnescaped(dst, s.b[i:end-1]), end
@@ -331,18 +345,60 @@ func (s *scanner) appendStr(dst []byte, i int) ([]byte, int) {
 	for {
 		end := stop(s.b, i)
 		dst = append(dst, s.b[i:end]...)
-		if end < len(s.b) && s.b[end] == '"' {
-			return dst, end + 1
+		if end == len(s.b) {
+			return dst, s.fail(end, "")
 		}
-		if end == len(s.b) || s.b[end] < ' ' {
-			return dst, s.fail(end, "in a string")
+		if dst, i = s.appendStop(dst, end); i < 0 || s.b[end] == '"' {
+			return dst, i
 		}
-		if s.escape(end+1) < 0 {
-			return dst, -1
+	}
+}
+
+// appendStop reads what is at i, where plain text of a string ends. If that is an
+// escape, it appends its text.
+func (s *scanner) appendStop(dst []byte, i int) ([]byte, int) {
+	switch c := s.b[i]; {
+	case c == '"':
+		return dst, i + 1
+	case c != '\\':
+		return dst, s.fail(i, "in a string")
+	case s.escape(i+1) < 0:
+		return dst, -1
+	}
+	r, n := unescape(s.b[i:])
+	return utf8.AppendRune(dst, r), i + n
+}
+
+const (
+	leastRoom = 512     // in which text is written by vectors
+	mostRoom  = 1 << 19 // at a time: see skipStep
+)
+
+// appendText is appendStr with one look at each byte.
+func (s *scanner) appendText(dst []byte, i int) ([]byte, int) {
+	for {
+		// How long the string is shows when it has been read. Where there may be
+		// no room for it there soon is for as much again.
+		left := len(s.b) - i
+		if free := cap(dst) - len(dst); free < min(left, leastRoom) {
+			dst = slices.Grow(dst, min(left, max(leastRoom, len(dst))))
 		}
-		r, n := unescape(s.b[end:])
-		dst = utf8.AppendRune(dst, r)
-		i = end + n
+		room := min(left, cap(dst)-len(dst), mostRoom)
+		nd, ns := textAVX512(dst[len(dst):len(dst)+room], s.b[i:i+room])
+		dst = dst[:len(dst)+nd]
+		i += ns
+		switch {
+		case i == len(s.b):
+			return dst, s.fail(i, "")
+		case ns > 0 && (ns == room || ns == room-1 && s.b[i] == '\\'):
+			continue // the string does
+		}
+		for more := true; more; more = i < len(s.b) && s.b[i] == '\\' {
+			at := i
+			if dst, i = s.appendStop(dst, at); i < 0 || s.b[at] == '"' {
+				return dst, i
+			}
+		}
 	}
 }
 
@@ -354,7 +410,7 @@ func appendUnescaped(dst, raw []byte) []byte {
 	n, i := len(dst), 0
 	dst = slices.Grow(dst, len(raw))[:n+len(raw)] // no text is longer than its escapes
 	for i < len(raw) {
-		nd, ns := unescapeSimple(dst[n:], raw[i:])
+		nd, ns := copyPlain(dst[n:], raw[i:])
 		n, i = n+nd, i+ns
 		for i < len(raw) && raw[i] == '\\' {
 			if c := simple[raw[i+1]]; c != 0 {
