@@ -13,10 +13,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/secret"
 	"sluice/internal/wasm"
 )
 
@@ -173,6 +175,9 @@ func (a *Admin) addModules(ctx context.Context, r *infer.Request, w *infer.Reply
 	for i := range in.Modules {
 		d := &in.Modules[i]
 		id, err := a.addFile(ctx, d)
+		if d.Config != nil {
+			d.Config = new(secret.Mask)
+		}
 		if err != nil {
 			status = http.StatusBadRequest
 			d.AddResult = result("Error", err.Error())
@@ -186,6 +191,9 @@ func (a *Admin) addModules(ctx context.Context, r *infer.Request, w *infer.Reply
 // strictly reads JSON into v and refuses keys that v does not have: a misspelled
 // fail_closed would leave a door open.
 func strictly(b []byte, v any) error {
+	if !utf8.Valid(b) {
+		return errors.New("it is not UTF-8") // what is not would be put in its place
+	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
@@ -202,7 +210,7 @@ func strictly(b []byte, v any) error {
 func queried(query string) (d descriptor, err error) {
 	q, err := url.ParseQuery(query)
 	if err != nil {
-		return d, fmt.Errorf("the query cannot be read: %w", err)
+		return d, fmt.Errorf("the query cannot be read: %w; within a value, %%3B is a ;, %%26 a & and %%25 a %%", err)
 	}
 	all := make(map[string]any)
 	for key, values := range q {
@@ -210,6 +218,8 @@ func queried(query string) (d descriptor, err error) {
 		switch {
 		case len(values) > 1:
 			return d, fmt.Errorf("%.64q is there %d times", key, len(values))
+		case !utf8.ValidString(key) || !utf8.ValidString(v):
+			return d, fmt.Errorf("%.64q is not UTF-8", key)
 		case key == "name" || key == "isolation" || key == "config":
 			all[key] = v
 		case key == "paths" || key == "models" || key == "tenants":

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -234,6 +235,67 @@ func TestModulesThatAreRefused(t *testing.T) {
 	}
 	if n := len(r.Set().All); n != 0 {
 		t.Errorf("%d modules are there", n)
+	}
+}
+
+// TestConfigurations holds that what a module is given as its configuration is what
+// was sent, or is refused; and that no answer shows it.
+func TestConfigurations(t *testing.T) {
+	a, r, dir := newModules(t)
+	guest, err := os.ReadFile("../wasm/httpwasm/testdata/guest.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := byte(0)
+	version := func() []byte {
+		next++
+		return append(slices.Clone(guest), 0, 3, 1, 'n', next)
+	}
+	last := func() string {
+		all := r.Set().All
+		if len(all) == 0 {
+			return "no module"
+		}
+		return all[len(all)-1].Settings.Config
+	}
+	for _, want := range []string{`{"key":"hunter2; & + % =\n","n":["ä"]}`, ";;", " hunter2 ", "\x00\x01"} {
+		status, text := sent(t, a, "POST", "/wasm?name=q&config="+url.QueryEscape(want), "application/wasm", version())
+		if status != 200 || last() != want {
+			t.Errorf("%q in the query: %d %s, got %q", want, status, text, last())
+		}
+		path := filepath.Join(dir, "m.wasm")
+		if err := os.WriteFile(path, version(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		body, err := json.Marshal(map[string]any{"modules": []any{map[string]any{"name": "f", "file_path": path, "config": want}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, text = posted(t, a, string(body))
+		if status != 200 || last() != want || strings.Contains(text, "hunter2") || !strings.Contains(text, `"config":"****"`) {
+			t.Errorf("%q in JSON: %d %s, got %q", want, status, text, last())
+		}
+	}
+	if _, text := sent(t, a, "GET", "/wasm", "", nil); strings.Contains(text, "hunter2") {
+		t.Errorf("the list shows a configuration: %s", text)
+	}
+	before := len(r.Set().All)
+	for query, want := range map[string]string{
+		"config=a;b": "%3B is a ;", "config=a&b": `b is ""; want a number`, "config=%zz": "%25 a %", "config=%ff": `"config" is not UTF-8`,
+		"config=" + strings.Repeat("x", 65537): "a configuration of 65537 bytes; at most 65536 are allowed",
+	} {
+		if status, text := sent(t, a, "POST", "/wasm?name=x&"+query, "application/wasm", version()); status != 400 || !strings.Contains(text, want) {
+			t.Errorf("%.20s: %d %s, want %s", query, status, text, want)
+		}
+	}
+	if status, text := posted(t, a, `{"modules":[{"name":"m","config":"`+"\xff"+`"}]}`); status != 400 || !strings.Contains(text, "it is not UTF-8") {
+		t.Errorf("JSON that is not UTF-8: %d %s", status, text)
+	}
+	if status, text := sent(t, a, "POST", "/wasm?name=x&config=a", "application/wasm", module(t, 1)); status != 400 || !strings.Contains(text, "which only http-wasm modules can ask for") {
+		t.Errorf("of a component: %d %s", status, text)
+	}
+	if got := len(r.Set().All); got != before {
+		t.Errorf("%d modules more are there", got-before)
 	}
 }
 

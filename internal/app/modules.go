@@ -77,14 +77,14 @@ func (a *App) loadModules(ctx context.Context) error {
 	for _, text := range a.cfg.Wasm.Modules {
 		s, err := wasm.ParseSpec(text)
 		if err != nil {
-			return fmt.Errorf("wasm-module %q: %w", wasm.SpecFile(text), err)
+			return fmt.Errorf("wasm-module %s: %w", wasm.SpecFile(text), err)
 		}
 		b, err := wasm.ReadFile(s.Path)
 		if err == nil {
 			_, err = a.modules.Add(ctx, s, b)
 		}
 		if err != nil {
-			return fmt.Errorf("wasm-module %q: %w", wasm.SpecFile(text), err)
+			return fmt.Errorf("wasm-module %s: %w", wasm.SpecFile(text), err)
 		}
 	}
 	if err := a.modules.Restore(ctx); err != nil { // after those of the configuration, which wins

@@ -323,8 +323,12 @@ func (f *field) value(c *Config) any {
 		return redact(v)
 	case []string:
 		l := make([]string, 0, len(v))
+		show := redact
+		if m, ok := reflect.ValueOf(c).Elem().FieldByIndex(f.index[:1]).Interface().(masker); ok {
+			show = m.Mask
+		}
 		for _, s := range v {
-			l = append(l, redact(s))
+			l = append(l, show(s))
 		}
 		return l
 	case []float64:
@@ -373,6 +377,10 @@ func shown(s string) string {
 	}
 	return strconv.Quote(s)
 }
+
+// A masker is a section whose lists of texts hold secrets within: Mask returns what
+// may be shown of one.
+type masker interface{ Mask(text string) string }
 
 // redact masks what stands before the @ of a URL, or of user:password@host.
 func redact(s string) string {

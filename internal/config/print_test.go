@@ -73,6 +73,21 @@ type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 
+// TestConfigurationsOfModulesAreMasked: what a module is given may be a key.
+func TestConfigurationsOfModulesAreMasked(t *testing.T) {
+	c := Default()
+	c.Wasm.Modules = []string{"m=/m.wasm;order=3;config=hunter2;fail_closed=true"}
+	for _, asJSON := range []bool{false, true} {
+		var b strings.Builder
+		if err := Print(&b, c, new(Origins), asJSON); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.String(); strings.Contains(got, "hunter2") || !strings.Contains(got, "m=/m.wasm;order=3;config=****;fail_closed=true") {
+			t.Errorf("JSON %t: %s", asJSON, got)
+		}
+	}
+}
+
 func TestPrintTellsOfFailure(t *testing.T) {
 	for _, asJSON := range []bool{false, true} {
 		if err := Print(full{}, Default(), &Origins{}, asJSON); !errors.Is(err, io.ErrShortWrite) {

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sluice/internal/kit/secret"
 )
 
 // Config says whether modules are run, and which there are from the start.
@@ -33,7 +35,7 @@ func (c Config) Validate() error {
 		s, err := ParseSpec(m)
 		switch {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("wasm-module %q: %w", SpecFile(m), err))
+			errs = append(errs, fmt.Errorf("wasm-module %s: %w", SpecFile(m), err))
 		case seen[s.Name]:
 			errs = append(errs, fmt.Errorf("wasm-module: two modules are called %q", s.Name))
 		}
@@ -42,24 +44,29 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// ParseSpec reads a module as --wasm-module has it.
+// ParseSpec reads a module as --wasm-module has it. A ; within a value is written
+// twice.
 func ParseSpec(text string) (Spec, error) {
 	s := Spec{Settings: DefaultSettings(), FromConfig: true}
 	head, rest, more := strings.Cut(text, ";")
 	name, path, ok := strings.Cut(head, "=")
 	if !ok {
-		return s, errors.New("want name=/path/to/file.wasm")
+		return s, errors.New("want name=/path/to/file.wasm; in a variable, commas part modules")
 	}
 	s.Name, s.Path = strings.TrimSpace(name), strings.TrimSpace(path)
+	if !filepath.IsAbs(s.Path) { // it may be half of a secret
+		return s, errors.New("the path of its file is not absolute; in a variable, commas part modules")
+	}
 	if err := checkPath(s.Path); err != nil {
 		return s, err
 	}
-	for n := 1; more; n++ {
-		var part string
-		part, rest, more = strings.Cut(rest, ";")
-		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+	if !more {
+		return s, s.check()
+	}
+	for n, part := range further(rest) {
+		key, value, ok := keyValue(part)
 		if !ok {
-			return s, fmt.Errorf("setting %d is not key=value; a value cannot hold a ;", n) // it may be half of a secret
+			return s, fmt.Errorf("setting %d is not key=value; a ; within a value is written ;;", n+1) // it may be half of a secret
 		}
 		if err := s.option(key, value); err != nil {
 			return s, err
@@ -68,11 +75,66 @@ func ParseSpec(text string) (Spec, error) {
 	return s, s.check()
 }
 
-// SpecFile is what may be told of a module as --wasm-module has it: its name and
-// its file. Its configuration may hold secrets.
+// further takes further settings apart at each ; that stands alone; ;; is one
+// within a value.
+func further(text string) (parts []string) {
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		switch {
+		case text[i] != ';':
+			b.WriteByte(text[i])
+		case strings.HasPrefix(text[i:], ";;"):
+			b.WriteByte(';')
+			i++
+		default:
+			parts = append(parts, b.String())
+			b.Reset()
+		}
+	}
+	return append(parts, b.String())
+}
+
+// keyValue reads one further setting. A configuration keeps the blanks that it
+// begins and ends with.
+func keyValue(part string) (key, value string, ok bool) {
+	key, value, ok = strings.Cut(part, "=")
+	if key = strings.TrimSpace(key); key != configKey {
+		value = strings.TrimSpace(value)
+	}
+	return key, value, ok
+}
+
+// configKey is the setting that may be a secret.
+const configKey = "config"
+
+// SpecFile is what may be told of a module as --wasm-module has it, quoted: its
+// name and its file. Its configuration may hold secrets, and so may a text that is
+// no module: half of one that a comma has cut.
 func SpecFile(text string) string {
 	head, _, _ := strings.Cut(text, ";")
-	return head
+	if _, path, ok := strings.Cut(head, "="); !ok || !filepath.IsAbs(strings.TrimSpace(path)) {
+		return strconv.Quote(secret.Mask)
+	}
+	return strconv.Quote(head)
+}
+
+// Mask is one of c.Modules with **** in the place of its configuration.
+func (c Config) Mask(text string) string {
+	head, rest, more := strings.Cut(text, ";")
+	if !more {
+		return head
+	}
+	all := []string{head}
+	for _, part := range further(rest) {
+		switch key, _, ok := keyValue(part); {
+		case !ok:
+			part = secret.Mask
+		case key == configKey:
+			part = configKey + "=" + secret.Mask
+		}
+		all = append(all, strings.ReplaceAll(part, ";", ";;"))
+	}
+	return strings.Join(all, ";")
 }
 
 // option sets one further setting.
@@ -114,7 +176,7 @@ func (s *Spec) option(key, value string) (err error) {
 		s.Settings.Limits.Stack = uint32(number(32))
 	case "max_instances":
 		s.Settings.Instances = int(number(31))
-	case "config":
+	case configKey:
 		s.Settings.Config = value
 	case "max_body_size":
 		s.MaxBody = int64(number(63))

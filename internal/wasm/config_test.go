@@ -23,7 +23,10 @@ func TestParseSpec(t *testing.T) {
 		"m=rel.wasm":                        "is not absolute",
 		"=/m.wasm":                          "needs a name",
 		"m=/m.wasm;":                        "setting 1 is not key=value",
-		"m=/m.wasm;order=1;config=a;b":      "setting 3 is not key=value",
+		"m=/m.wasm;order=1;config=a;b":      "setting 3 is not key=value; a ; within a value is written ;;",
+		"m=/m.wasm;;order=1":                "setting 1 is not key=value",
+		"m=/m.wasm;config=a;;":              "",
+		"m=/m.wasm;config=\xff":             "a configuration that is not UTF-8",
 		"m=/m.wasm;fail_close=true":         `unknown setting "fail_close"`,
 		"m=/m.wasm;fail_closed=maybe":       `fail_closed is "maybe"; want true or false`,
 		"m=/m.wasm;order=x":                 `order is "x"; want a whole number`,
@@ -35,7 +38,11 @@ func TestParseSpec(t *testing.T) {
 		"m=/m.wasm;max_memory_pages=-1":     `max_memory_pages is "-1"; want a whole number`,
 		"m=/m.wasm;max_body_size=999999999": "between 0 and 104857600",
 	} {
-		if _, err := ParseSpec(text); err == nil || !strings.Contains(err.Error(), want) {
+		_, err := ParseSpec(text)
+		if want == "" && err == nil {
+			continue
+		}
+		if err == nil || want == "" || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", text, err, want)
 		}
 	}
@@ -44,10 +51,47 @@ func TestParseSpec(t *testing.T) {
 // TestSecretsOfModulesAreNotTold: what a module is given as its configuration may
 // be a key.
 func TestSecretsOfModulesAreNotTold(t *testing.T) {
-	for _, text := range []string{"m=/m.wasm;config=k=hunter2;order=x", "m=/m.wasm;config=k;hunter2", "m=/m.txt;config=hunter2"} {
+	for text, want := range map[string]string{
+		"m=/m.wasm;config=k=hunter2;order=x": `wasm-module "m=/m.wasm"`, "m=/m.wasm;config=k;hunter2": `wasm-module "m=/m.wasm"`, "m=/m.txt;config=hunter2": `wasm-module "m=/m.txt"`,
+		"hunter2": `wasm-module "****": want name=`, "k=hunter2": `wasm-module "****"`, // what a variable's comma has cut
+	} {
 		err := Config{Enable: true, Modules: []string{text}}.Validate()
-		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), `wasm-module "m=/m.`) {
-			t.Errorf("got %v", err)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", text, err)
+		}
+	}
+}
+
+// TestConfigurationsOfModules holds that what a module is given as its
+// configuration is what was written, whatever it consists of.
+func TestConfigurationsOfModules(t *testing.T) {
+	for written, want := range map[string]string{
+		"config=":                                   "",
+		"config=a=b&c":                              "a=b&c",
+		"config=a;;b;order=7":                       "a;b",
+		"config=;;;order=7":                         ";",
+		"order=7;config=;;;;":                       ";;",
+		"order=7; config= two\n lines \n":           " two\n lines \n",
+		`order=7;config={"key":"ä, \"b\"","n":[1]}`: `{"key":"ä, \"b\"","n":[1]}`,
+	} {
+		s, err := ParseSpec("m=/m.wasm;" + written)
+		if err != nil || s.Settings.Config != want || strings.Contains(written, "order") && s.Order != 7 {
+			t.Errorf("%q: %q and order %d, %v; want %q", written, s.Settings.Config, s.Order, err, want)
+		}
+	}
+}
+
+func TestMask(t *testing.T) {
+	for text, want := range map[string]string{
+		"m=/m.wasm":                             "m=/m.wasm",
+		"m=/m.wasm;order=1":                     "m=/m.wasm;order=1",
+		"m=/m.wasm;config=hunter2;order=1":      "m=/m.wasm;config=****;order=1",
+		"m=/m.wasm; config = hunter2;;hunter3":  "m=/m.wasm;config=****",
+		"m=/m.wasm;order=1;config=hunter2;half": "m=/m.wasm;order=1;config=****;****",
+		"m=/m.wasm;paths=/a;;b":                 "m=/m.wasm;paths=/a;;b",
+	} {
+		if got := (Config{}).Mask(text); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -285,6 +286,8 @@ func (s *Settings) check() error {
 		return fmt.Errorf("a time limit of %s is not between 1ms and 300s", s.Time)
 	case len(s.Config) > maxConfig:
 		return fmt.Errorf("a configuration of %d bytes; at most %d are allowed", len(s.Config), maxConfig)
+	case !utf8.ValidString(s.Config):
+		return errors.New("a configuration that is not UTF-8")
 	case s.Instances < 0 || s.Instances > 4096:
 		return fmt.Errorf("%d instances are not between 1 and 4096", s.Instances)
 	}
