@@ -187,6 +187,36 @@ func TestBenchComparesIsolations(t *testing.T) {
 	}
 }
 
+// TestBenchTimesExchanges holds that of an http-wasm module a request and its answer
+// are one call, that it is said what was timed, and that the answer is part of it.
+func TestBenchTimesExchanges(t *testing.T) {
+	guest := "../wasm/httpwasm/testdata/guest.wasm"
+	for path, want := range map[string]string{ // the last letter says what the guest does
+		"/a": "handle_request and handle_response as one call",
+		"/v": "handle_request and handle_response as one call", // it has the answer before it is sent
+		"/b": "handle_request, which answers this request itself",
+	} {
+		request := filepath.Join(t.TempDir(), "r.http")
+		if err := os.WriteFile(request, []byte("POST "+path+" HTTP/1.1\n\n{}\n###\nHTTP/1.1 200 OK\n\n{}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, out, errText := run("wasm", "bench", guest, "--request", request, "--duration", "20ms")
+		if code != exitOK || !strings.Contains(out, "guest.wasm, "+want+"\n") || strings.Contains(out, "failed") {
+			t.Errorf("%s: exit code %d:\n%s%s\nwant %s", path, code, out, errText, want)
+		}
+	}
+	trap := filepath.Join(t.TempDir(), "trap.http")
+	if err := os.WriteFile(trap, []byte("POST /C HTTP/1.1\n\n{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ := run("wasm", "bench", guest, "--request", trap, "--duration", "20ms"); code != exitOK || !strings.Contains(out, "calls failed, the first with trap") {
+		t.Errorf("an answer that traps: exit code %d:\n%s", code, out)
+	}
+	if code, _, err := run("wasm", "bench", guest, "--hook", "on-response"); code != exitFailed || !strings.Contains(err, "timed as one call; want no --hook") {
+		t.Errorf("a hook: exit code %d: %s", code, err)
+	}
+}
+
 func TestBodiesAreCutToWhatDiffers(t *testing.T) {
 	f := func(old, now string, want ...string) {
 		t.Helper()

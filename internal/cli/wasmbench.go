@@ -27,7 +27,8 @@ what earlier ones left).
 Without --request it is called with 12 header lines and a body of --body-bytes.
 The time is of the whole call: giving the request, the module, reading its answer,
 and putting it back. µs/call is the median; where the mean is far above it, the
-machine had other things to do.
+machine had other things to do. Of an http-wasm module a call is a request and its
+answer: handle_request, and handle_response unless it has answered itself.
 `
 
 // timeOptions are the flags of "sluice wasm bench".
@@ -205,6 +206,12 @@ func timeMode(ctx context.Context, e *wasm.Engine, opt timeOptions, module []byt
 
 // callOf returns the hook to be called, and what calls it.
 func callOf(m *wasm.Module, name string, with *input) (string, func(context.Context) error, error) {
+	if m.Whole() {
+		if name != "" {
+			return "", nil, fmt.Errorf("it is an http-wasm module, of which a request and its answer are timed as one call; want no --hook, got %s", name)
+		}
+		return callExchange(m, with)
+	}
 	h := wasm.NumHooks
 	for k := range wasm.NumHooks {
 		if m.Has(k) && h == wasm.NumHooks && (name == "" || hookName(k) == name) {
@@ -217,7 +224,6 @@ func callOf(m *wasm.Module, name string, with *input) (string, func(context.Cont
 	c := &wasm.Call{Model: with.model, Store: wasm.NewStore()}
 	a, ca := new(wasm.Action), new(wasm.ChunkAction)
 	return hookName(h), func(ctx context.Context) error {
-		defer c.Release() // an http-wasm module's instance is the request's
 		switch h {
 		case wasm.OnRequest:
 			return m.OnRequest(ctx, c, &with.request, a)
@@ -229,6 +235,33 @@ func callOf(m *wasm.Module, name string, with *input) (string, func(context.Cont
 			return m.OnError(ctx, c, &wasm.Failure{Status: 502, Code: "call_upstream_connection_failed", Message: "The worker cannot be reached."})
 		}
 		return m.OnEnd(ctx, c, &wasm.Summary{Status: 200, Duration: time.Second, Input: 100, Output: 50})
+	}, nil
+}
+
+// callExchange returns what calls an http-wasm module for a request and its answer,
+// which share an instance.
+func callExchange(m *wasm.Module, with *input) (string, func(context.Context) error, error) {
+	c, a := &wasm.Call{Model: with.model, Store: wasm.NewStore()}, new(wasm.Action)
+	call := func(ctx context.Context) (both bool, err error) {
+		defer c.Release()
+		if err := m.OnRequest(ctx, c, &with.request, a); err != nil {
+			return false, err
+		}
+		switch {
+		case m.Wants(wasm.OnResponse, c):
+			return true, m.OnResponse(ctx, c, &with.response, a)
+		case m.Wants(wasm.OnEnd, c):
+			return true, m.OnEnd(ctx, c, &wasm.Summary{Status: with.response.Status, Header: with.response.Header, Duration: time.Second})
+		}
+		return false, nil
+	}
+	what := "handle_request and handle_response as one call"
+	if both, err := call(context.Background()); err == nil && !both {
+		what = "handle_request, which answers this request itself"
+	}
+	return what, func(ctx context.Context) error {
+		_, err := call(ctx)
+		return err
 	}, nil
 }
 
