@@ -63,7 +63,7 @@ func gatesMain(ctx context.Context, args []string) error {
 	}
 	defer p.close()
 	var all []gate
-	for _, part := range []func(*place) ([]gate, error){callGates, allocGates, memoryGate} {
+	for _, part := range []func(*place) ([]gate, error){callGates, allocGates, guestGates, memoryGate} {
 		g, err := part(p)
 		if err != nil {
 			return err
@@ -182,6 +182,43 @@ func allocGates(p *place) ([]gate, error) {
 		{"allocations of a request", request, maxRequestAllocs, ""},
 		{"allocations of a chunk of a stream", chunk, maxChunkAllocs, ""},
 	}, nil
+}
+
+// guestGates hold that a request through a module allocates no more than one
+// that no module is for.
+func guestGates(p *place) (all []gate, err error) {
+	for _, g := range []guest{{name: "C", file: cAuth}, {name: "Rust", file: rustAuth}} {
+		flags, err := wasmFlags("guest=" + g.file + ";fail_closed=true;attach_points=OnRequest")
+		if err != nil {
+			return nil, err
+		}
+		x, err := sluiceWith(p, "sluice", p.binary, guestKey, flags...)
+		if err != nil {
+			return nil, err
+		}
+		n, err := throughGuest(p, x)
+		x.stop()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, gate{"allocations of a request through a module in " + g.name, n, maxRequestAllocs, ""})
+	}
+	return all, nil
+}
+
+func throughGuest(p *place, x *proxy) (float64, error) {
+	if err := x.start("", len(p.workers)); err != nil {
+		return 0, err
+	}
+	const requests = 20000
+	n, err := allocs(p, x, false, append([]string{"-n", "16", "-N", fmt.Sprint(requests)}, guestFields...)...)
+	if err != nil {
+		return 0, err
+	}
+	if calls, failed, err := x.guestCalls(); err != nil || calls < requests || failed > 0 {
+		return 0, fmt.Errorf("%d requests made %g calls of the module, of which %g failed: %w", requests, calls, failed, err)
+	}
+	return n, nil
 }
 
 // allocs returns the allocations for each request, or each chunk.

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -198,4 +201,80 @@ func TestNames(t *testing.T) {
 	f(false, "uni", "sluice")
 	f(false, "unary", "envoy")
 	f(false, "unary", "old=/no/such/file")
+}
+
+func TestGuestTable(t *testing.T) {
+	var samples []sample
+	add := func(proxy string, us ...float64) {
+		for round, v := range us {
+			samples = append(samples, sample{Cores: 1, Work: "wasm", Round: round, Proxy: proxy, Figures: map[string]float64{"cpu_us": v}})
+		}
+	}
+	add(without, 20, 40, 21) // a round in which all was slow says what the others say
+	add("c", 23, 44, 25)
+	add("mine", 30, 50, 31)
+	var out bytes.Buffer
+	guestTable(&out, result{Options: options{Only: []string{"wasm", "wasm-sse"}, Modules: []string{"mine=/a/file", "quickjs=/b"}}, Samples: samples})
+	for _, want := range []string{
+		"| c | CPU µs/request | 21.0 | 25.0 | 4.0 | ≤ 5 |\n",
+		"| mine | CPU µs/request | 21.0 | 31.0 | 10.0 |  |\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, out.String())
+		}
+	}
+	if n := strings.Count(out.String(), "\n| 1 |"); n != 2 {
+		t.Errorf("%d rows, want those two that were measured:\n%s", n, out.String())
+	}
+}
+
+func TestAloneTable(t *testing.T) {
+	s := func(cores int, name string, f map[string]float64) sample {
+		return sample{Cores: cores, Work: "hostile", Proxy: name, Figures: f}
+	}
+	var out bytes.Buffer
+	aloneTable(&out, result{Options: options{Only: []string{"hostile"}, Cores: []int{1, 2}}, Samples: []sample{
+		s(1, "spin", map[string]float64{"p50": 300, "p99": 900, "longest": 1000, "hostile": 80, "stopped50": 52000, "stopped99": 58000}),
+		s(2, "none", map[string]float64{"p50": 200, "p99": 800, "longest": 850}),
+	}})
+	for _, want := range []string{"| 1 | spin | 300 | 900 | 1000 | 80 | 52000 | 58000 |\n", "| 2 | none | 200 | 800 | 850 |  |  |  |\n", "spin ≤ 60000"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, out.String())
+		}
+	}
+}
+
+func TestGuestCalls(t *testing.T) {
+	const metrics = `# TYPE sluice_wasm_calls_total counter
+sluice_wasm_calls_total{action="continue",hook="OnRequest",module="good"} 1.5e+06
+sluice_wasm_calls_total{action="error",hook="OnRequest",module="bad"} 7
+sluice_wasm_errors_total{hook="OnRequest",kind="trap",module="bad"} 7
+`
+	if calls, failed := sumOf(guestCalls, metrics), sumOf(guestErrors, metrics); calls != 1500007 || failed != 7 {
+		t.Errorf("%g calls, %g failed; want 1500007 and 7", calls, failed)
+	}
+}
+
+func TestWasmFlags(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "m.wasm")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := wasmFlags("a=" + file + ";order=1;paths=/v1/*")
+	if want := []string{"--enable-wasm", "--wasm-module", "a=" + file + ";order=1;paths=/v1/*"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+	if _, err := wasmFlags("a=/no/such/file.wasm;order=1"); err == nil {
+		t.Error("a file that is not there is taken")
+	}
+}
+
+// TestGuestsAreThere holds that the modules that are measured are where they are
+// looked for, from the repository's root.
+func TestGuestsAreThere(t *testing.T) {
+	for _, g := range append(slices.Clone(askers), watchers...) {
+		if _, err := os.Stat(filepath.Join("..", "..", g.file)); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -103,6 +103,7 @@ type loadResult struct {
 	Waited    float64 `json:"load_waited"` // part of the time that it had to wait for a core
 	P50       float64 `json:"p50"`
 	P99       float64 `json:"p99"`
+	Longest   float64 `json:"longest"`
 	Transit50 float64 `json:"transit50"`
 	Transit99 float64 `json:"transit99"`
 }

@@ -115,7 +115,9 @@ func floor(p *place, cores int) (*proxy, error) {
 }
 
 // sluice does more than the others: access log to a file, metrics, a key.
-func sluice(p *place, name, binary string) (*proxy, error) {
+func sluice(p *place, name, binary string) (*proxy, error) { return sluiceWith(p, name, binary, "k") }
+
+func sluiceWith(p *place, name, binary, key string, flags ...string) (*proxy, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -128,8 +130,8 @@ func sluice(p *place, name, binary string) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(binary, "serve", "--host", "127.0.0.1", "--port", fmt.Sprint(port), "--prometheus-port", fmt.Sprint(metrics),
-		"--api-key", "k", "--worker-urls")
+	cmd := exec.Command(binary, "serve", "--host", "127.0.0.1", "--port", fmt.Sprint(port), "--prometheus-port", fmt.Sprint(metrics), "--api-key", key)
+	cmd.Args = append(append(cmd.Args, flags...), "--worker-urls")
 	for _, w := range p.workers {
 		cmd.Args = append(cmd.Args, fmt.Sprintf("http://127.0.0.1:%d", w))
 	}

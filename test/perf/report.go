@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -35,18 +36,23 @@ func table(w io.Writer, r result) {
 	if p := waits(r.Samples); p > 0.05 {
 		fmt.Fprintf(w, " The machine was busy with other things: with a core of their own the proxies had to wait for it %.0f %% of the time.", 100*p)
 	}
-	fmt.Fprintf(w, "\n\n| cores | work | | %s | sluice ÷ haproxy | sluice ÷ floor | bar |\n|---|---|---|%s\n",
-		strings.Join(names, " | "), strings.Repeat("---:|", len(names)+2)+"---|")
+	fmt.Fprintln(w)
+	var rows bytes.Buffer
 	for _, cores := range r.Options.Cores {
 		for _, wk := range works {
 			for _, l := range wk.lines {
 				if wk.memory {
 					wk.title = fmt.Sprintf("%d open streams, an event a second", r.Options.Streams)
 				}
-				row(w, r.Samples, cores, wk, l, names)
+				row(&rows, r.Samples, cores, wk, l, names)
 			}
 		}
 	}
+	if rows.Len() == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n| cores | work | | %s | sluice ÷ haproxy | sluice ÷ floor | bar |\n|---|---|---|%s\n%s",
+		strings.Join(names, " | "), strings.Repeat("---:|", len(names)+2)+"---|", &rows)
 }
 
 func columns(proxies []string) []string {

@@ -60,35 +60,58 @@ func runOn(ctx context.Context, o options, cores int, files uint64) ([]sample, e
 		return nil, err
 	}
 	defer p.close()
-	started, err := startAll(p, o.Proxies, cores)
-	defer func() {
-		for _, x := range started {
-			x.stop()
-		}
-	}()
+	var names []string
+	if slices.ContainsFunc(works, func(w work) bool { return w.shared() && slices.Contains(o.Only, w.name) }) {
+		names = o.Proxies
+	}
+	started, err := startAll(p, names, cores)
+	defer stopAll(started)
 	if err != nil {
 		return nil, err
 	}
 	var all []sample
 	for _, w := range works {
-		if !slices.Contains(o.Only, w.name) {
+		if !slices.Contains(o.Only, w.name) || w.guests != nil && cores > 1 {
 			continue
 		}
-		for round := range o.Rounds {
-			if w.memory && round > 0 {
-				break // it is a count, and takes long
-			}
-			s, err := runRound(p, o, w, cores, started)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", w.name, err)
-			}
-			for i := range s {
-				s[i].Cores, s[i].Work, s[i].Round = cores, w.name, round
-			}
-			all = append(all, s...)
+		s, err := runWork(p, o, w, cores, started)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", w.name, err)
 		}
+		all = append(all, s...)
 	}
 	return all, nil
+}
+
+// runWork measures all rounds of w.
+func runWork(p *place, o options, w work, cores int, started []*proxy) (all []sample, err error) {
+	if w.guests != nil {
+		started, err = startGuests(p, o, w, cores)
+		defer stopAll(started)
+		if err != nil {
+			return nil, err
+		}
+	}
+	for round := range o.Rounds {
+		if w.memory && round > 0 {
+			break // it is a count, and takes long
+		}
+		s, err := runRound(p, o, w, cores, started)
+		if err != nil {
+			return nil, err
+		}
+		for i := range s {
+			s[i].Cores, s[i].Work, s[i].Round = cores, w.name, round
+		}
+		all = append(all, s...)
+	}
+	return all, nil
+}
+
+func stopAll(started []*proxy) {
+	for _, x := range started {
+		x.stop()
+	}
 }
 
 func startAll(p *place, names []string, cores int) (started []*proxy, err error) {
@@ -120,6 +143,9 @@ func runRound(p *place, o options, w work, cores int, started []*proxy) ([]sampl
 		}
 		return all, nil
 	}
+	if w.alone != nil {
+		return w.alone(p, o, w, cores)
+	}
 	if w.direct {
 		f, err := measure(p, o, w, &proxy{name: direct, port: p.workers[0]})
 		if err != nil {
@@ -128,8 +154,12 @@ func runRound(p *place, o options, w work, cores int, started []*proxy) ([]sampl
 		all = append(all, sample{Proxy: direct, Figures: f})
 		say(cores, w.name, direct, f)
 	}
+	how := measure
+	if w.guests != nil {
+		how = measureGuest
+	}
 	for _, x := range shuffled(started) {
-		f, err := measure(p, o, w, x)
+		f, err := how(p, o, w, x)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", x.name, err)
 		}
@@ -147,8 +177,8 @@ func shuffled[T any](s []T) []T {
 
 // say tells on standard error how it goes on.
 func say(cores int, work, proxy string, f map[string]float64) {
-	fmt.Fprintf(os.Stderr, "%d %-7s %-8s", cores, work, proxy)
-	for _, name := range []string{"cpu_us", "per_second", "p50", "p99", "transit50", "transit99", "kib_per_stream", "waited", "load_waited"} {
+	fmt.Fprintf(os.Stderr, "%d %-9s %-16s", cores, work, proxy)
+	for _, name := range []string{"cpu_us", "per_second", "p50", "p99", "transit50", "transit99", "kib_per_stream", "register_ms", "stopped50", "stopped99", "hostile", "waited", "load_waited"} {
 		if v, ok := f[name]; ok {
 			fmt.Fprintf(os.Stderr, "  %s %.4g", name, v)
 		}
@@ -172,7 +202,7 @@ func loadArgs(p *place, o options, w work, port int) ([]string, error) {
 	if w.openings > 0 {
 		args = append(args, "-o", fmt.Sprint(w.openings))
 	}
-	return args, nil
+	return append(args, w.args...), nil
 }
 
 // measure runs the load of w against x.
@@ -201,7 +231,7 @@ func measure(p *place, o options, w work, x *proxy) (map[string]float64, error) 
 		done = r.Chunks
 		f["transit50"], f["transit99"] = r.Transit50, r.Transit99
 	} else {
-		f["p50"], f["p99"] = r.P50, r.P99
+		f["p50"], f["p99"], f["longest"] = r.P50, r.P99, r.Longest
 	}
 	if done == 0 {
 		return nil, fmt.Errorf("nothing was answered in %.1f s", r.Seconds)

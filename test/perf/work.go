@@ -17,14 +17,21 @@ type work struct {
 	body        int  // bytes of the request's body, at least
 	stream      bool // held streams without end; otherwise unary requests
 	conns       int
-	rate        int     // requests a second; 0 is a closed loop
-	delay       int     // milliseconds between two events of a stream
-	warm        float64 // seconds
-	openings    int     // streams opened a second; 0 is all at once
-	direct      bool    // measured without a proxy as well
-	memory      bool    // on a fresh process; the number of connections is -streams
+	rate        int                                                // requests a second; 0 is a closed loop
+	delay       int                                                // milliseconds between two events of a stream
+	warm        float64                                            // seconds
+	openings    int                                                // streams opened a second; 0 is all at once
+	direct      bool                                               // measured without a proxy as well
+	memory      bool                                               // on a fresh process; the number of connections is -streams
+	guests      []guest                                            // measured with these modules, and without any, on one core
+	alone       func(*place, options, work, int) ([]sample, error) // how it is measured, if in a way of its own
+	args        []string                                           // further arguments of the load
 	lines       []line
 }
+
+// shared reports whether w is measured on the proxies that are started for all
+// works.
+func (w work) shared() bool { return !w.memory && w.guests == nil && w.alone == nil }
 
 // A line is a row of the table: one figure of a work.
 type line struct {
@@ -58,6 +65,15 @@ var works = []work{
 		{what: "KiB/stream", figure: "kib_per_stream", digits: 1, bar: "≤ 14"},
 		{what: "MiB idle", figure: "idle_mib", digits: 1},
 	}},
+	{name: "wasm", title: "2 KiB request, 12 header fields, 64 connections, saturated", body: 2 << 10, conns: 64, warm: 0.4, guests: askers, args: guestFields, lines: cpuLine("CPU µs/request", 1)},
+	{name: "wasm-200k", title: "200 KB prompt, 16 connections, saturated", body: 200_000, conns: 16, warm: 0.3, guests: askers, args: guestFields, lines: cpuLine("CPU µs/request", 0)},
+	{name: "wasm-sse", title: "200 streams, an event every 10 ms", body: 2 << 10, stream: true, conns: 200, delay: 10, warm: 0.3, guests: watchers, args: guestFields, lines: cpuLine("CPU µs/event", 2)},
+	{name: "hostile", title: "1,000 requests/s beside modules that misbehave", body: 2 << 10, conns: 64, rate: 1000, warm: 0.3, alone: hostileRound, args: guestFields, lines: hostileLines},
+	{name: "register", title: "1,000 requests/s beside a module that is registered", body: 2 << 10, conns: 64, rate: 1000, warm: 0.3, alone: registerRound, args: guestFields, lines: registerLines},
+}
+
+func cpuLine(what string, digits int) []line {
+	return []line{{what: what, figure: "cpu_us", digits: digits}}
 }
 
 func streamLines(bar string) []line {

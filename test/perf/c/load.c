@@ -1,7 +1,7 @@
 // load: asks over many connections from one thread, and measures.
 //
 //   load -p PORT -f BODYFILE [-n CONNECTIONS] [-k KEY] [-w SECONDS] [-t SECONDS]
-//        [-r RATE | -s] [-N REQUESTS] [-o OPENINGS] [-i]
+//        [-r RATE | -s] [-N REQUESTS] [-o OPENINGS] [-u TARGET] [-x HEADER]... [-a STATUS] [-i]
 //
 // It warms up for -w seconds, then writes the line "begin", measures for -t
 // seconds (or -N requests), writes "end", and a line of JSON. Whoever runs it
@@ -14,7 +14,9 @@
 //   -s            held streams: each connection asks once, for a stream that has
 //                 no end. Opened at -o a second.
 //
-// -i waits after "begin" for a line of standard input.
+// -u is what is asked for, -x a further header field, -a the status that
+// answers have to have (200), 0 for any. -i waits after "begin" for a line of
+// standard input.
 #include "net.h"
 
 #include <inttypes.h>
@@ -46,6 +48,7 @@ static void record(struct histogram *h, uint64_t v) {
 
 static double percentile_us(const struct histogram *h, double p) {
   uint64_t want = (uint64_t)((double)h->count * p), seen = 0;
+  if (want >= h->count) want = h->count - 1;
   for (unsigned b = 0; h->count && b < sizeof h->bucket / sizeof *h->bucket; b++)
     if ((seen += h->bucket[b]) > want) return value_of(b) / 1000;
   return 0;
@@ -91,6 +94,7 @@ static int conn_count = 1, opened, idle_count, busy_count, streams_begun;
 static long asked, ask_limit = 0;  // since "begin"; 0: no limit
 static double rate = 0, openings = 0;
 static bool hold, asking = true;
+static int status = 200;
 
 static void write_on(struct conn *c) {
   while (c->written < request_len) {
@@ -200,9 +204,9 @@ static ssize_t take_head(struct conn *c, const char *b, size_t n) {
   char *end = strstr(c->head, "\r\n\r\n");
   if (!end) return take == room ? -1 : (ssize_t)take;
   *end = 0;
-  if (strncmp(c->head, "HTTP/1.1 200 ", 13) != 0) {
+  if (strncmp(c->head, "HTTP/1.1 ", 9) != 0 || (status && atoi(c->head + 9) != status)) {
     c->head[strcspn(c->head, "\r")] = 0;
-    fault("an answer is not 200", c->head);
+    fault("an answer has another status", c->head);
   }
   char *length = strcasestr(c->head, "\r\ncontent-length:");
   c->framing = length ? by_length : by_chunks;
@@ -305,19 +309,19 @@ static void readable(struct conn *c) {
 
 // ---- the run
 
-static void read_request(const char *file, const char *key) {
+static void read_request(const char *file, const char *key, const char *target, const char *fields) {
   FILE *f = fopen(file, "rb");
   if (!f) die(file);
   fseek(f, 0, SEEK_END);
   long n = ftell(f);
   rewind(f);
-  request = must_alloc(1, (size_t)n + 2048);
+  request = must_alloc(1, (size_t)n + 2048 + strlen(target) + strlen(fields));
   request_len = (size_t)sprintf(request,
-                                "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway.local:8080\r\nAccept: application/json\r\n"
+                                "POST %s HTTP/1.1\r\nHost: gateway.local:8080\r\nAccept: application/json\r\n"
                                 "Accept-Encoding: gzip, deflate\r\nContent-Type: application/json\r\nUser-Agent: OpenAI/Python 1.50.0\r\n"
-                                "X-Stainless-Lang: python\r\nX-Stainless-Runtime: CPython\r\nAuthorization: Bearer %s\r\n"
+                                "X-Stainless-Lang: python\r\nX-Stainless-Runtime: CPython\r\nAuthorization: Bearer %s\r\n%s"
                                 "Content-Length: %ld\r\n\r\n",
-                                key, n);
+                                target, key, fields, n);
   if (fread(request + request_len, 1, (size_t)n, f) != (size_t)n) die(file);
   request_len += (size_t)n;
   fclose(f);
@@ -451,17 +455,19 @@ static void measure(double seconds, bool wait_for_input) {
   own_time(&cpu_end, &waited_end);
   say("end");
   printf("{\"seconds\":%.4f,\"requests\":%ld,\"chunks\":%ld,\"bytes\":%ld,\"errors\":%ld,\"open\":%d,\"load_cpu\":%.3f,"
-         "\"load_waited\":%.3f,\"p50\":%.1f,\"p99\":%.1f,\"first50\":%.1f,\"first99\":%.1f,\"transit50\":%.1f,\"transit99\":%.1f}\n",
+         "\"load_waited\":%.3f,\"p50\":%.1f,\"p99\":%.1f,\"longest\":%.1f,\"first50\":%.1f,\"first99\":%.1f,\"transit50\":%.1f,\"transit99\":%.1f}\n",
          took, requests, chunks, bytes, errors, opened, (cpu_end - cpu) / took, (waited_end - waited) / took,
-         percentile_us(&latency, .5), percentile_us(&latency, .99), percentile_us(&first_byte, .5), percentile_us(&first_byte, .99),
+         percentile_us(&latency, .5), percentile_us(&latency, .99), percentile_us(&latency, 1), percentile_us(&first_byte, .5), percentile_us(&first_byte, .99),
          percentile_us(&transit, .5), percentile_us(&transit, .99));
 }
 
 int main(int argc, char **argv) {
-  const char *body = NULL, *key = "k";
+  const char *body = NULL, *key = "k", *target = "/v1/chat/completions";
+  char fields[1024] = "";
+  size_t used = 0;
   double warm = 0.5, seconds = 2;
   bool wait_for_input = false;
-  for (int o; (o = getopt(argc, argv, "p:f:n:k:w:t:r:N:o:si")) != -1;) {
+  for (int o; (o = getopt(argc, argv, "p:f:n:k:w:t:r:N:o:u:x:a:si")) != -1;) {
     switch (o) {
       case 'p': port = atoi(optarg); break;
       case 'f': body = optarg; break;
@@ -472,19 +478,29 @@ int main(int argc, char **argv) {
       case 'r': rate = atof(optarg); break;
       case 'N': ask_limit = atol(optarg); break;
       case 'o': openings = atof(optarg); break;
+      case 'u': target = optarg; break;
+      case 'x':
+        used += (size_t)snprintf(fields + used, sizeof fields - used, "%s\r\n", optarg);
+        if (used >= sizeof fields) {
+          fprintf(stderr, "load: header fields of %zu bytes, want fewer than %zu\n", used, sizeof fields);
+          return 2;
+        }
+        break;
+      case 'a': status = atoi(optarg); break;
       case 's': hold = true; break;
       case 'i': wait_for_input = true; break;
       default: return 2;
     }
   }
   if (!port || !body || conn_count < 1) {
-    fprintf(stderr, "usage: load -p PORT -f BODYFILE [-n CONNECTIONS] [-w S] [-t S] [-r RATE | -s] [-N REQUESTS] [-o OPENINGS] [-i]\n");
+    fprintf(stderr, "usage: load -p PORT -f BODYFILE [-n CONNECTIONS] [-w S] [-t S] [-r RATE | -s] [-N REQUESTS] [-o OPENINGS]"
+                    " [-u TARGET] [-x HEADER]... [-a STATUS] [-i]\n");
     return 2;
   }
   prctl(PR_SET_TIMERSLACK, 1);  // requests begin on time, not up to 50 µs later
   long limit = ask_limit;
   ask_limit = 0;  // counts from "begin"
-  read_request(body, key);
+  read_request(body, key, target, fields);
   conns = must_alloc((size_t)conn_count, sizeof *conns);
   idle = must_alloc((size_t)conn_count, sizeof *idle);
   ep = epoll_create1(EPOLL_CLOEXEC);

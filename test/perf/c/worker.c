@@ -79,7 +79,10 @@ static void make_answers(void) {
               "data: {\"id\":\"chatcmpl-0123456789\",\"object\":\"chat.completion.chunk\",\"t\":\"0000000000000000000\","
               "\"model\":\"m-1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"");
   static const char fin[] = "\"},\"finish_reason\":null}]}\n\n";
-  while (n + (int)sizeof fin - 1 < 200) payload[n++] = 'x';
+  while (n + (int)sizeof fin - 1 < 200) {
+    payload[n] = n % 6 ? (char)('a' + n % 26) : ' ';  // words: a module may wait for the end of one
+    n++;
+  }
   sprintf(payload + n, "%s", fin);
   event_len = (size_t)sprintf(event, "c8\r\n%s\r\n", payload);
   stamp_at = (size_t)(strstr(event, "\"t\":\"") + 5 - event);
