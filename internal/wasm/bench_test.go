@@ -77,8 +77,10 @@ func BenchmarkOnRequest(b *testing.B) {
 	}
 }
 
-// chunkers are modules that look at events: one in C, one in Rust.
-var chunkers = []string{"testdata/every.wasm", "../../examples/wasm/redact/redact.wasm"}
+// chunkers are modules that look at events: one in C, which asks the host for what
+// it is to do; one in Rust that looks at the event and passes it; one in Rust that
+// takes texts apart.
+var chunkers = []string{"testdata/every.wasm", "testdata/look.wasm", "../../examples/wasm/redact/redact.wasm"}
 
 func BenchmarkOnChunk(b *testing.B) {
 	event := []byte(`data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" hello"},"finish_reason":null}]}` + "\n\n")

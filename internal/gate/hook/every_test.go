@@ -55,6 +55,12 @@ func (n *notes) String() string {
 	return n.b.String()
 }
 
+func (n *notes) reset() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.b.Reset()
+}
+
 func newHouse(t testing.TB) *house {
 	t.Helper()
 	h := &house{metrics: metric.NewRegistry([]float64{0.001, 1}), log: new(notes)}
@@ -585,6 +591,68 @@ func TestABodyThatCannotBeRead(t *testing.T) {
 		})
 		if got := h.told(); got != tt.want {
 			t.Errorf("%s: told %q, want %q", name, got, tt.want)
+		}
+		h.whole(t)
+	}
+}
+
+// TestAModuleInRust holds that each hook of our own world works in Rust, as the
+// bindings that sluice wasm new writes have them (internal/wasm/testdata/hooks.rs).
+func TestAModuleInRust(t *testing.T) {
+	b, err := os.ReadFile("../../wasm/testdata/hooks.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHouse(t)
+	m, err := h.modules.Add(t.Context(), wasm.Spec{Name: "rust", Settings: wasm.DefaultSettings()}, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for hook := range wasm.NumHooks {
+		if !m.Attaches(hook) {
+			t.Errorf("it has no %s", hook)
+		}
+	}
+	if is, why := m.Module.Isolation(); is != wasm.Snapshot {
+		t.Errorf("it runs as %s because %s", is, why)
+	}
+	broken := &infer.Error{Status: 502, Code: "call_upstream_body_error"}
+	tests := []struct {
+		name, query string
+		next        infer.HandlerFunc
+		want        string // that the client gets
+		told        string // of errors and ends
+	}{
+		{"it is passed", "", worker("text/plain", "ok"), "200 ok", "end 200 0+0"},
+		{"rejected", "request=reject", worker("text/plain", "ok"), "403 ", "end 403 0+0"},
+		{"what it sees", "request=tell", func(_ context.Context, r *infer.Request, w *infer.Reply) error {
+			return w.Send(200, "text/plain", []byte(seen(r)))
+		}, "200 m " + chat + " x-set=POST /v1/chat/completions m old 3 x-more=1", "end 200 0+0"},
+		{"another body", "request=body", func(_ context.Context, r *infer.Request, w *infer.Reply) error {
+			return w.Send(200, "text/plain", []byte(r.Model))
+		}, "200 other", "end 200 0+0"},
+		{"another status", "response=status", worker("text/plain", "ok"), "201 ok", "end 201 0+0"},
+		{"another answer", "response=body", worker("text/plain", "ok"), "200 [ok]", "end 200 0+0"},
+		{"a stream", "", events("text/event-stream", "data: 1\n\n", "data: 2\n\n"), "200 data: 1\n\ndata: 2\n\n", "end 200 0+0"},
+		{"events replaced", "chunk=replace", events("text/event-stream", "data: 1\n\n", "data: 2\n\n"), "200 [data: 1\n\n][data: 2\n\n]", "end 200 0+0"},
+		{"events dropped", "chunk=drop", events("text/event-stream", "data: 1\n\n"), "200 ", "end 200 0+0"},
+		{"a stream ended", "chunk=finish", events("text/event-stream", "data: 1\n\n", "data: 2\n\n"), "200 data: the end\n\n", "end 200 0+0"},
+		{"a stream that breaks off", "chunk=replace", func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			_ = events("text/event-stream", "data: 1\n\n")(ctx, r, w)
+			return broken
+		}, "200 [data: 1\n\n]", "error 502 call_upstream_body_error; end 200 0+0"},
+		{"no worker", "", func(context.Context, *infer.Request, *infer.Reply) error { return broken }, "502 call_upstream_body_error", "error 502 call_upstream_body_error; end 502 0+0"},
+		{"a panic at every hook", "request=panic&response=panic&end=panic", worker("text/plain", "ok"), "200 ok", ""},
+		{"and after it", "response=body", worker("text/plain", "ok"), "200 [ok]", "end 200 0+0"},
+	}
+	for _, tt := range tests {
+		h.log.reset()
+		c, _ := h.ask(newRequest(tt.query), tt.next)
+		if got := c.got(); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+		if got := h.told(); got != tt.told {
+			t.Errorf("%s: told %q, want %q", tt.name, got, tt.told)
 		}
 		h.whole(t)
 	}
