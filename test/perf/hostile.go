@@ -174,7 +174,9 @@ func register(p *place, o options, w work, g guest, cores int) (map[string]float
 	}
 	done := make(chan error, 1)
 	var took time.Duration
+	sent := false
 	r, err := p.load(func() error {
+		sent = true
 		go func() {
 			begin := time.Now()
 			err := x.post("/wasm?name=guest&attach_points=OnRequest", "application/wasm", binary)
@@ -183,10 +185,12 @@ func register(p *place, o options, w work, g guest, cores int) (map[string]float
 		}()
 		return nil
 	}, func() error { return nil }, args...)
-	if err != nil {
-		return nil, err
+	if sent {
+		if failed := <-done; err == nil {
+			err = failed
+		}
 	}
-	if err := <-done; err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return map[string]float64{
