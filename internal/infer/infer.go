@@ -92,6 +92,15 @@ type Request struct {
 // A Span is a part of a Body, from Start to before End.
 type Span struct{ Start, End int }
 
+// Now returns the time, by the clock that saw r come: one question to the
+// system, where time.Now asks two.
+func (r *Request) Now() time.Time {
+	if r.Received.IsZero() {
+		return time.Now()
+	}
+	return r.Received.Add(time.Since(r.Received))
+}
+
 // Respell replaces Body by one in which the value of "model" is written in
 // another way and every other byte is the same.
 func (r *Request) Respell(body []byte) {

@@ -40,7 +40,7 @@ func (d *deadline) Err() error {
 	if err := d.parent.Err(); err != nil {
 		return err
 	}
-	if time.Now().Before(d.at) {
+	if time.Until(d.at) > 0 {
 		return nil
 	}
 	// From here on it must stay with this answer, also if its parent ends.

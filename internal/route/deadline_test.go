@@ -44,21 +44,21 @@ func TestADeadlineIsLikeAnyContext(t *testing.T) {
 			return ctx, cancel
 		}},
 		{"ours", func(p context.Context, at time.Time) (context.Context, func()) {
-			d := begin(p, at)
+			d := begin(p, time.Now(), time.Until(at))
 			return d, d.end
 		}},
 		{"ours, asked for Done", func(p context.Context, at time.Time) (context.Context, func()) {
-			d := begin(p, at)
+			d := begin(p, time.Now(), time.Until(at))
 			d.Done()
 			return d, d.end
 		}},
 		{"derived from ours", func(p context.Context, at time.Time) (context.Context, func()) {
-			d := begin(p, at)
+			d := begin(p, time.Now(), time.Until(at))
 			ctx, cancel := context.WithCancel(d)
 			return ctx, func() { cancel(); d.end() }
 		}},
 		{"ours, with a value", func(p context.Context, at time.Time) (context.Context, func()) {
-			d := begin(p, at)
+			d := begin(p, time.Now(), time.Until(at))
 			return context.WithValue(d, keyOf("other"), 1), d.end
 		}},
 	}
@@ -126,7 +126,7 @@ func TestTheSoonerDeadlineHolds(t *testing.T) {
 		soon := time.Now().Add(time.Second)
 		parent, cancel := context.WithDeadline(t.Context(), soon)
 		defer cancel()
-		d := begin(parent, soon.Add(time.Second))
+		d := begin(parent, soon, time.Second)
 		defer d.end()
 		if at, _ := d.Deadline(); !at.Equal(soon) {
 			t.Errorf("Deadline() = %v, want the parent's, %v", at, soon)
@@ -139,7 +139,7 @@ func TestTheSoonerDeadlineHolds(t *testing.T) {
 func TestManyWaitForOneDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for range 20 {
-			d := begin(t.Context(), time.Now().Add(time.Second))
+			d := begin(t.Context(), time.Now(), time.Second)
 			begin := time.Now()
 			var wg sync.WaitGroup
 			for range 8 {
@@ -157,10 +157,10 @@ func TestManyWaitForOneDeadline(t *testing.T) {
 			wg.Wait()
 			d.end()
 		}
-		d := begin(t.Context(), time.Now().Add(time.Hour))
+		d := begin(t.Context(), time.Now(), time.Hour)
 		done := d.Done()
 		d.end()
-		other := begin(t.Context(), time.Now().Add(time.Hour))
+		other := begin(t.Context(), time.Now(), time.Hour)
 		defer other.end()
 		<-done
 		if err := d.Err(); !errors.Is(err, context.Canceled) || other.Err() != nil {

@@ -141,8 +141,8 @@ func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) e
 		r.Respell(peek.Splice(r.Body, r.ModelAt, r.ModelEnd, route.Model))
 	}
 	r.Model = route.name(r)
-	now := time.Now()
-	t := begin(ctx, now.Add(rt.cfg.Timeout))
+	now := r.Now()
+	t := begin(ctx, now, rt.cfg.Timeout)
 	defer t.end()
 	t.records = rt.recording != nil
 	way := route.draw(r)
@@ -289,7 +289,7 @@ func (rt *Router) attempt(t *trip, route *Route, way *way, r *infer.Request, w *
 	if o == breaker.Failure && lost(err) && lead.Breaker().Failures() > fails {
 		o = breaker.Neutral
 	}
-	now = time.Now()
+	now = t.now()
 	t.arrive(w, o, err, now)
 	rt.metrics.answered(way, w, err)
 	return now, err

@@ -16,7 +16,6 @@ import (
 
 	"sluice/internal/infer"
 	"sluice/internal/kit/buf"
-	"sluice/internal/kit/cores"
 	"sluice/internal/kit/h1"
 	"sluice/internal/kit/sock"
 )
@@ -617,7 +616,6 @@ var (
 // send writes what has to go to the client, a and then b, and where the answer
 // stands then.
 func (c *conn) send(a, b []byte, then standing) error {
-	cores.Yield()
 	err := c.write(a, b, then)
 	if err == nil && c.sock.HungUp() {
 		// It may have hung up while c.mu was held, and then nobody has looked.

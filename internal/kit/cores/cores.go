@@ -41,9 +41,6 @@ func (l load) spare(n int) bool {
 	return l.busy <= 0.5*float64(n-1) && (l.late < 2 || l.late*share < l.ready)
 }
 
-// crowds reports whether n cores have hardly a pause under l.
-func (l load) crowds(n int) bool { return l.busy >= 0.85*float64(n) }
-
 // A sizer decides how many cores there should be.
 type sizer struct {
 	most, now int
@@ -84,7 +81,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return nil
 	}
 	defer kept.Store(false)
-	defer crowded.Store(false)
 	before := runtime.GOMAXPROCS(k.most)
 	defer runtime.GOMAXPROCS(before)
 	k.keep(ctx, p)
@@ -107,7 +103,6 @@ func (k *Keeper) keep(ctx context.Context, p *probe) {
 		if n := s.next(l, d); n != before {
 			runtime.GOMAXPROCS(n) // a stop of the world: some tens of microseconds
 		}
-		crowded.Store(l.crowds(s.now))
 		pace := look
 		if l.busy < 0.02 {
 			pace = doze
@@ -116,17 +111,6 @@ func (k *Keeper) keep(ctx context.Context, p *probe) {
 			every = pace
 			t.Reset(every)
 		}
-	}
-}
-
-var crowded atomic.Bool
-
-// Yield lets others that are ready go first, if there is a Keeper and its cores
-// hardly pause. Who is about to wake another process calls it: when many do so
-// one right after the other, that process is woken once for all of them.
-func Yield() {
-	if crowded.Load() {
-		runtime.Gosched()
 	}
 }
 

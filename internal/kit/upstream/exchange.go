@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"sluice/internal/kit/buf"
-	"sluice/internal/kit/cores"
 	"sluice/internal/kit/h1"
 	"sluice/internal/kit/sock"
 )
@@ -161,7 +160,6 @@ func (r *receiver) Begin() (wait bool, err error) {
 		go x.c.writer()
 		return false, nil
 	case len(x.Body) <= oneWrite:
-		cores.Yield()
 		x.clock(x.FirstByte)
 		x.sendErr = x.sendSmall()
 	default:

@@ -103,8 +103,12 @@ func (w *wrapper) findHooks() error {
 			}
 			continue
 		}
-		if want := s.Type.Core(false); e.Kind != core.Func || !same(e.Type, want) {
+		want := s.Type.Core(false)
+		if e.Kind != core.Func || !same(e.Type, want) {
 			return fmt.Errorf("its export %q is not a function of the type %s", e.Name, s.Type)
+		}
+		if p := w.export(postPrefix + e.Name); p != nil && (p.Kind != core.Func || !same(p.Type, &core.FuncType{Params: want.Results})) {
+			return fmt.Errorf("its export %q is not a function that takes what the hook returns, and returns nothing", p.Name)
 		}
 		if len(w.hooks) > 0 && w.hooks[0].Package != s.Package {
 			return fmt.Errorf("it exports hooks of both %s and %s; want those of one", w.hooks[0].Package, s.Package)

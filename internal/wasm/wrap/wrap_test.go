@@ -112,6 +112,8 @@ func TestWhatCannotBeWrapped(t *testing.T) {
 		{"no hook", build(nil, join(memory, realloc), 0, 2), "it exports no hook"},
 		{"a hook of another version", build(nil, join(memory, realloc, export("sluice:gateway/on-end@0.9.0#on-end", core.Func, 1)), 0, 3), "it exports no hook"},
 		{"a hook of another type", build(nil, join(memory, realloc, export(end, core.Func, 2)), 0, 3), "is not a function of the type"},
+		{"something else after a hook", build(nil, join(memory, realloc, hook, export("cabi_post_"+end, core.Func, 1)), 0, 4), "takes what the hook returns"},
+		{"a memory after a hook", build(nil, join(memory, realloc, hook, export("cabi_post_"+end, core.Memory, 0)), 0, 4), "takes what the hook returns"},
 		{"no memory", build(nil, join(realloc, hook), 0, 2), `no memory named "memory"`},
 		{"no allocator", build(nil, join(memory, hook), 0, 2), `no function "cabi_realloc"`},
 		{"an import that nobody has", build(imported("env", "f", 2), join(one...), 1, 3), `imports "f" of "env"`},
@@ -125,6 +127,9 @@ func TestWhatCannotBeWrapped(t *testing.T) {
 	}
 	if _, err := Component(build(nil, join(memory, realloc, hook), 0, 3)); err != nil {
 		t.Errorf("the module that has it all: %v", err)
+	}
+	if _, err := Component(build(nil, join(memory, realloc, hook, export("cabi_post_"+end, core.Func, 2)), 0, 4)); err != nil {
+		t.Errorf("one that cleans up after a hook: %v", err)
 	}
 }
 
