@@ -282,11 +282,15 @@ struct Single<T>(UnsafeCell<T>);
 unsafe impl<T> Sync for Single<T> {} // a module has one thread
 
 struct Arena {
-    chunks: Vec<Vec<u64>>,
+    more: Vec<Vec<u64>>, // chunks behind FIRST
     used: (usize, usize), // chunks before the one in use; bytes of that
 }
 
-static ARENA: Single<Arena> = Single(UnsafeCell::new(Arena { chunks: Vec::new(), used: (0, 0) }));
+static ARENA: Single<Arena> = Single(UnsafeCell::new(Arena { more: Vec::new(), used: (0, 0) }));
+
+/// The first chunk is there from the start, so that most calls ask the allocator
+/// for nothing: it would have to grow the memory anew in each.
+static FIRST: Single<[u64; Arena::CHUNK / 8]> = Single(UnsafeCell::new([0; Arena::CHUNK / 8]));
 
 fn arena() -> &'static mut Arena {
     unsafe { &mut *ARENA.0.get() }
@@ -298,10 +302,10 @@ impl Arena {
     fn room(&mut self, n: usize) -> *mut u8 {
         loop {
             let (i, at) = self.used;
-            if i == self.chunks.len() {
-                self.chunks.push(vec![0; (n.max(Self::CHUNK) + 7) / 8]);
+            if i > self.more.len() {
+                self.more.push(vec![0; (n.max(Self::CHUNK) + 7) / 8]);
             }
-            let c = &mut self.chunks[i];
+            let c = if i == 0 { unsafe { &mut (*FIRST.0.get())[..] } } else { &mut self.more[i - 1][..] };
             if at + n <= 8 * c.len() {
                 self.used = (i, (at + n + 7) & !7);
                 return unsafe { (c.as_mut_ptr() as *mut u8).add(at) };
@@ -312,7 +316,7 @@ impl Arena {
 
     fn back(&mut self, mark: (usize, usize)) {
         self.used = mark;
-        self.chunks.truncate(mark.0 + 1);
+        self.more.truncate(mark.0);
     }
 
     fn copy(&mut self, b: &[u8]) -> Raw {
