@@ -128,9 +128,10 @@ func Run(t testing.TB, args ...string) (stdout, stderr string, code int) {
 // RunWithin is Run of what takes as long as lasts when all is well.
 func RunWithin(t testing.TB, lasts time.Duration, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
+	binary := Binary(t) // which may have to be built: that is no part of the time
 	ctx, cancel := context.WithTimeout(t.Context(), lasts+patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, Binary(t), args...)
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = environ()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
