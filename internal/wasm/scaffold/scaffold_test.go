@@ -24,6 +24,24 @@ func TestTheWorldIsOurs(t *testing.T) {
 	}
 }
 
+// TestTinyGoModulesAreGo holds that what TinyGo is to compile is what Go compiles
+// for WebAssembly, whose types are checked by that.
+func TestTinyGoModulesAreGo(t *testing.T) {
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("go is missing")
+	}
+	dir := filepath.Join(t.TempDir(), "my-module")
+	if _, err := Write(Module{Name: "my-module", Lang: "tinygo", Hooks: Hooks()}, dir); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), "go", "vet", "-unsafeptr=false", ".")
+	c.Dir = dir
+	c.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOWORK=off", "GOFLAGS=-mod=mod")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestEveryLanguageBegins: whatever hooks there are, the source names them and
 // nothing of the templates is left in it.
 func TestEveryLanguageBegins(t *testing.T) {
