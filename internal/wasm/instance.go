@@ -50,8 +50,9 @@ type instance struct {
 	callers  []guest        // by builtin
 	handles  handleTable
 
-	word atomic.Int64 // of its call, see begin
-	last int64        // the tick at which it was last given back
+	watch watch        // of what its calls write
+	word  atomic.Int64 // of its call, see begin
+	last  int64        // the tick at which it was last given back
 
 	patience atomic.Int64 // ticks that it has at least, while it starts; 0 afterwards
 

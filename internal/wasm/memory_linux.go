@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -25,6 +24,11 @@ type memory struct {
 	image *image        // nil until it is adopted
 	grew  bool          // since the last reset
 	back  bool          // Reallocate is to return the image's length
+	owner *instance     // whose it is; nil until it is adopted
+	small bool          // its pages may only be made one by one
+
+	own   []pageRegion // the process's own instead of the image's file's: all that are, if known
+	known bool
 }
 
 // Reallocate implements experimental.LinearMemory. It only opens more of what is
@@ -48,7 +52,7 @@ func (m *memory) Reallocate(size uint64) []byte {
 	}
 	m.size, m.grew = size, true
 	if m.image != nil && size > m.image.size+keepTail {
-		runtime.Gosched() // filling it takes time that is not its slice's, but the system's
+		m.owner.watch.giveWay() // filling it takes time that is not its slice's, but the system's
 	}
 	return m.base[:size:size]
 }
@@ -79,9 +83,16 @@ func (a *allocator) Allocate(_, most uint64) experimental.LinearMemory {
 		a.err = fmt.Errorf("reserving memory: %w", err)
 		panic(a.err)
 	}
-	m := &memory{base: b, limit: limit}
+	m := &memory{base: b, limit: limit, small: forbidHuge(b)}
 	a.made = append(a.made, m)
 	return m
+}
+
+// forbidHuge keeps the system from making huge pages of b, and reports whether
+// there will be none. A kernel that has none does not know the advice.
+func forbidHuge(b []byte) bool {
+	err := unix.Madvise(b, unix.MADV_NOHUGEPAGE)
+	return err == nil || errors.Is(err, unix.EINVAL)
 }
 
 // An image is what a memory holds in the snapshot. All instances share it.
@@ -172,6 +183,7 @@ func zero(p []byte) bool {
 // adopt makes im the beginning of m.
 func (m *memory) adopt(im *image) error {
 	m.image, m.grew = im, m.size != im.size
+	m.own, m.known = m.own[:0], false
 	if im.size == 0 {
 		return nil
 	}
@@ -182,7 +194,23 @@ func (m *memory) adopt(im *image) error {
 	if err != nil {
 		return fmt.Errorf("mapping an image: %w", err)
 	}
+	m.small = m.small && forbidHuge(m.base[:im.size])
 	return nil
+}
+
+// copyAlways is what copying may cost for a memory to be put back as a whole,
+// whatever is known of it: asking how many faults there were costs as much.
+const copyAlways = 40 << 10
+
+// watches has in watched if that is of use.
+func (in *instance) watches() {
+	in.watch.on = false
+	for _, m := range in.memories {
+		m.owner = in
+		if m.image.cost > copyAlways && m.small && unwatched() == nil && pagemap() != nil {
+			in.watch.on = true
+		}
+	}
 }
 
 // copyUpTo is what copying may cost for a memory to be put back as a whole; of a
@@ -199,8 +227,9 @@ const keepTail = 512 << 10
 func (m *memory) shrink() { m.back = true }
 func (m *memory) shrunk() { m.back, m.grew = false, false }
 
-// reset makes m hold what its image holds. Its length is the image's.
-func (m *memory) reset() error {
+// reset makes m hold what its image holds. Its length is the image's. quiet says
+// that no page has become the process's own since the last reset.
+func (m *memory) reset(quiet bool) error {
 	dirty := max(m.size, m.image.size)
 	m.size = m.image.size
 	if most := m.image.size + keepTail; dirty > most {
@@ -210,11 +239,23 @@ func (m *memory) reset() error {
 		dirty = most
 		m.high.Store(most)
 	}
-	if m.image.cost+(dirty-m.image.size)/2 <= copyUpTo {
+	cost := m.image.cost + (dirty-m.image.size)/2
+	switch {
+	case cost <= copyAlways:
+		m.putBack(dirty)
+		return nil
+	case quiet && m.known && m.small:
+		for _, r := range m.own {
+			m.copyBack(r.start, r.end)
+		}
+		return nil
+	case cost <= copyUpTo && !(m.owner.watch.on && m.small):
 		m.putBack(dirty)
 		return nil
 	}
-	return m.restore(dirty)
+	// All that it may have written since it has its image: what is the process's
+	// own stays that, and has to be known also while the memory is shorter.
+	return m.restore(max(min(m.high.Load(), m.image.size+keepTail), m.image.size))
 }
 
 // putBack puts back the first n bytes, at least as many as the image has.
@@ -264,8 +305,10 @@ var pagemap = sync.OnceValue(func() *os.File {
 })
 
 // restore puts back the pages of the first n bytes that were written to: those
-// that are the process's own instead of the image's file's.
+// that are the process's own instead of the image's file's. It notes which they
+// are.
 func (m *memory) restore(n uint64) error {
+	m.own, m.known = m.own[:0], false
 	f := pagemap()
 	if f == nil {
 		m.putBack(n)
@@ -277,6 +320,7 @@ func (m *memory) restore(n uint64) error {
 	if !noScan {
 		err := m.scan(s, fd, n)
 		if err == nil {
+			m.known = len(m.own) < maxOwn
 			return nil
 		}
 		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTTY) {
@@ -284,6 +328,19 @@ func (m *memory) restore(n uint64) error {
 		}
 	}
 	return m.readPagemap(s, f, n)
+}
+
+// maxOwn is of how many pieces of a memory it is noted that they are the
+// process's own. Who writes here and there has what it wrote looked for.
+const maxOwn = 512
+
+// found puts back what is between two addresses, and notes it as the process's
+// own.
+func (m *memory) found(from, to uint64) {
+	m.copyBack(from, to)
+	if len(m.own) < maxOwn {
+		m.own = append(m.own, pageRegion{start: from, end: to})
+	}
 }
 
 // copyBack puts back what is between two addresses.
@@ -314,7 +371,7 @@ func (m *memory) scan(s *scanner, fd int, n uint64) error {
 			return e
 		}
 		for _, r := range s.vec[:k] {
-			m.copyBack(r.start-base, r.end-base)
+			m.found(r.start-base, r.end-base)
 		}
 		start = s.arg.walkEnd
 	}
@@ -337,8 +394,9 @@ func (m *memory) readPagemap(s *scanner, f *os.File, n uint64) error {
 	}
 	for i, e := range buf {
 		if e>>62 != 0 && e&(1<<61) == 0 {
-			m.copyBack(uint64(i*osPage), min(uint64((i+1)*osPage), n))
+			m.found(uint64(i*osPage), min(uint64((i+1)*osPage), n))
 		}
 	}
+	m.known = len(m.own) < maxOwn
 	return nil
 }

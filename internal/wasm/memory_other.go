@@ -83,7 +83,7 @@ func (m *memory) shrink() { m.back = true }
 func (m *memory) shrunk() { m.back, m.grew = false, false }
 
 // reset makes m hold what its image holds.
-func (m *memory) reset() error {
+func (m *memory) reset(bool) error {
 	n := copy(m.base, m.image.view)
 	clear(m.base[n:])
 	m.size = m.image.size

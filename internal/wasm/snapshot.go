@@ -60,6 +60,7 @@ func (in *instance) adopt(s *snapshot) error {
 			return err
 		}
 	}
+	in.watches()
 	return in.reset()
 }
 
@@ -70,13 +71,14 @@ func (in *instance) reset() error {
 	}
 	in.handles.restore(&in.snap.handles)
 	in.out.reset()
+	quiet := in.watch.take()
 	for i, m := range in.memories {
 		if m.grew {
 			m.shrink()
 			in.grow[i].Grow(1)
 			m.shrunk()
 		}
-		if err := m.reset(); err != nil {
+		if err := m.reset(quiet); err != nil {
 			return err
 		}
 	}

@@ -47,6 +47,9 @@ func NewEngine(dir string, log *slog.Logger) (e *Engine, err error) {
 	if e.unsafe != "" {
 		log.Warn("modules get a new instance for each call, which is slow: instances cannot be put back here", "because", e.unsafe)
 	}
+	if err := unwatched(); err != nil {
+		log.Info("what modules write is looked for after each call, which takes some microseconds: their memory cannot be watched here", "because", err)
+	}
 	return e, nil
 }
 
@@ -132,12 +135,17 @@ const (
 	stateOf  = 3
 )
 
-// begin notes that a call begins at a tick.
-func (in *instance) begin(now int64) { in.word.Store(now<<2 | running) }
+// begin notes that a call begins at a tick. end must follow, in the same
+// goroutine.
+func (in *instance) begin(now int64) {
+	in.watch.begin()
+	in.word.Store(now<<2 | running)
+}
 
 // end notes that the call is over, and reports whether it was stopped. It
 // returns when the sweeper has its hands off the instance.
 func (in *instance) end() bool {
+	in.watch.end()
 	w := in.word.Load()
 	if w&stateOf == running && in.word.CompareAndSwap(w, 0) {
 		return false

@@ -2,7 +2,6 @@ package wasm
 
 import (
 	"context"
-	"runtime"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -43,8 +42,8 @@ func (i lookAt) NewFunctionListener(f api.FunctionDefinition) experimental.Funct
 // givesWay implements experimental.FunctionListener.
 type givesWay struct{}
 
-func (givesWay) Before(context.Context, api.Module, api.FunctionDefinition, []uint64, experimental.StackIterator) {
-	runtime.Gosched()
+func (givesWay) Before(ctx context.Context, _ api.Module, _ api.FunctionDefinition, _ []uint64, _ experimental.StackIterator) {
+	ctx.Value(instanceKey{}).(*instance).watch.giveWay()
 }
 
 func (givesWay) After(context.Context, api.Module, api.FunctionDefinition, []uint64) {}
