@@ -46,7 +46,7 @@ func (a *App) muxes(router *route.Router, adm *admin.Admin) (api, health *server
 	modules := a.hook()
 	work := infer.Chain(router,
 		// From here on a request has a model, or all models are one.
-		server.Body(a.cfg.Server.MaxBody, a.cfg.Server.StreamAbove, router.Blind),
+		server.Body(a.cfg.Server.MaxBody, a.cfg.Server.StreamAbove, router.Blind, router.TakesText),
 		modules, // they may change the body here
 	)
 	routes := []server.Route{

@@ -136,6 +136,20 @@ func (r *Request) Text() []byte {
 	return *r.text
 }
 
+// LendText returns memory, empty, for a Text that is made while Body is read. What
+// is appended to it becomes the Text with SetText.
+func (r *Request) LendText() []byte {
+	if r.text == nil {
+		r.text = texts.Get().(*[]byte)
+	}
+	*r.text = (*r.text)[:0]
+	return *r.text
+}
+
+// SetText makes text, which was appended to what LendText returned, the Text. It
+// must be what Text would make of TextAt and Extract.
+func (r *Request) SetText(text []byte) { *r.text = text }
+
 // appendText puts a line feed between the texts of two values.
 func (r *Request) appendText(dst []byte) []byte {
 	if r.TextAt == [3]Span{} {

@@ -125,6 +125,9 @@ func newCost(s *Settings) *cost {
 // and who is full is passed over.
 func (p *cost) PricesLoad() bool { return true }
 
+// TakesText implements TextTaker.
+func (p *cost) TakesText() bool { return true }
+
 // NewPrefixes returns the memory for what all policies that are made with c
 // remember of prompts.
 func NewPrefixes(c CostConfig) *blocks.Budget { return blocks.NewBudget(int64(c.Memory) << 20) }

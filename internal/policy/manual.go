@@ -71,6 +71,9 @@ func newSticky(s *Settings, under Policy) *sticky {
 // NeedsText implements TextReader.
 func (p *sticky) NeedsText() bool { return p.under != nil && NeedsText(p.under) }
 
+// TakesText implements TextTaker.
+func (p *sticky) TakesText() bool { return p.under != nil && TakesText(p.under) }
+
 // PricesLoad implements LoadPricer.
 func (p *sticky) PricesLoad() bool { return p.under != nil && pricesLoad(p.under) }
 

@@ -64,6 +64,19 @@ func NeedsText(p Policy) bool {
 	return ok && t.NeedsText()
 }
 
+// A TextTaker is a Policy whose Pickers look at the Text of a request whose body
+// has come, and do without where it has not.
+type TextTaker interface {
+	TakesText() bool
+}
+
+// TakesText reports whether p's Pickers look at the Text of bodies that have come:
+// all that need it do.
+func TakesText(p Policy) bool {
+	t, ok := p.(TextTaker)
+	return ok && t.TakesText() || NeedsText(p)
+}
+
 // A LoadPricer is a Policy that reckons with how much workers have to do, finely.
 type LoadPricer interface {
 	PricesLoad() bool

@@ -25,6 +25,9 @@ type minTokens struct{ Policy }
 // NeedsText implements TextReader.
 func (p minTokens) NeedsText() bool { return NeedsText(p.Policy) }
 
+// TakesText implements TextTaker.
+func (p minTokens) TakesText() bool { return TakesText(p.Policy) }
+
 // PricesLoad implements LoadPricer.
 func (p minTokens) PricesLoad() bool { return pricesLoad(p.Policy) }
 

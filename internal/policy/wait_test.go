@@ -208,9 +208,9 @@ func TestWrappedPoliciesAreWhatTheyAre(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if Minds(p) != Minds(plain) || NeedsText(p) != NeedsText(plain) {
-				t.Errorf("%s, ranks %v, keys %v: minds %q and wants text: %v; by itself %q and %v",
-					name, s.Ranks.MinTokens, s.RoutingKey.Override, Minds(p), NeedsText(p), Minds(plain), NeedsText(plain))
+			if Minds(p) != Minds(plain) || NeedsText(p) != NeedsText(plain) || TakesText(p) != TakesText(plain) {
+				t.Errorf("%s, ranks %v, keys %v: minds %q, needs text: %v, takes it: %v; by itself %q, %v, %v",
+					name, s.Ranks.MinTokens, s.RoutingKey.Override, Minds(p), NeedsText(p), TakesText(p), Minds(plain), NeedsText(plain), TakesText(plain))
 			}
 		}
 	}

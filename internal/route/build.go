@@ -51,7 +51,7 @@ func (rt *Router) build(snap *fleet.Snapshot) *Table {
 	if len(t.models) != len(t.own) {
 		t.names = slices.Sorted(maps.Keys(t.models))
 	}
-	t.blind = t.isBlind()
+	t.blind, t.takes = t.isBlind(), t.takesText()
 	for name, m := range rt.models {
 		if m.round != rt.round {
 			m.metrics.forget()

@@ -66,6 +66,9 @@ func TestWhenBodiesNeedNotBeRead(t *testing.T) {
 			if got := rt.Blind(); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
+			if got := rt.TakesText(); got != tt.reads {
+				t.Errorf("texts are looked at: %v, want %v", got, tt.reads)
+			}
 		})
 	}
 }

@@ -127,6 +127,10 @@ func (rt *Router) Table() *Table { return rt.table.Load() }
 // body.
 func (rt *Router) Blind() bool { return rt.table.Load().Blind() }
 
+// TakesText reports whether the text of a request whose body has come is looked
+// at, as far as is known before the model is.
+func (rt *Router) TakesText() bool { return rt.table.Load().TakesText() }
+
 // Serve implements infer.Handler. It tries workers until one has answered, the
 // client has been sent something, or the tries are spent. The context that a
 // Backend gets is good until it returns, unless it has asked for Done.

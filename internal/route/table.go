@@ -19,6 +19,7 @@ type Table struct {
 	own    []string          // what workers call their models, sorted
 	names  []string          // every name in models, sorted
 	joined int               // workers whose models are known
+	takes  bool              // some policy looks at texts
 	blind  bool              // every request has the same Route, and is sent there as it is
 	sole   *Route            // in models by its own name, where workers have no other; asked for nearly always
 
@@ -95,6 +96,36 @@ func (t *Table) unnamed() (*Route, error) {
 // bodies: whatever model is named, the Route is the same, the name is not
 // replaced, and the policy does not ask what the prompt is.
 func (t *Table) Blind() bool { return t.blind }
+
+// TakesText reports whether requests' texts are looked at: by some policy, which
+// may be not that of the next request.
+func (t *Table) TakesText() bool { return t.takes }
+
+// takesText works out TakesText.
+func (t *Table) takesText() bool {
+	if t.wild != nil && t.wild.takesText() {
+		return true
+	}
+	for _, rt := range t.models {
+		if rt.takesText() {
+			return true
+		}
+	}
+	return false
+}
+
+// takesText reports whether one of rt's policies looks at texts.
+func (rt *Route) takesText() bool {
+	for i := range rt.ways {
+		w := &rt.ways[i]
+		for _, side := range []*side{w.lead, w.prefill} {
+			if side != nil && side.part != nil && policy.TakesText(side.policy) { // a side without workers may have no part
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // isBlind works out Blind.
 func (t *Table) isBlind() bool {

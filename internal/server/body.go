@@ -27,7 +27,8 @@ const (
 // A shape is what is looked for in the bodies of one endpoint.
 type shape struct {
 	keys   *peek.Keys
-	prompt []int // keys, by index, whose values make the prompt, in the order in which engines read them
+	prompt []int  // keys, by index, whose values make the prompt, in the order in which engines read them
+	texts  uint32 // the same, a bit each
 }
 
 // mostKeys bounds the keys of a shape.
@@ -45,6 +46,7 @@ func newShape(keys ...string) shape {
 			names = append(names, key)
 		}
 		s.prompt = append(s.prompt, i)
+		s.texts |= 1 << i
 	}
 	s.keys = peek.NewKeys(names...)
 	return s
@@ -69,8 +71,9 @@ var shapes = [infer.NumEndpoints]shape{
 //
 // A body of more than above bytes is left with the client, if blind says that
 // requests can be routed unread now; nobody looks into it then. above 0 is no
-// such body.
-func Body(limit, above int64, blind func() bool) infer.Gate {
+// such body. If texts says that requests' texts are looked at, one is made while
+// the body is read; nil is no.
+func Body(limit, above int64, blind, texts func() bool) infer.Gate {
 	if above <= 0 || above > limit {
 		above = limit
 	}
@@ -101,7 +104,7 @@ func Body(limit, above int64, blind func() bool) infer.Gate {
 				return err
 			}
 			if !left {
-				if err := look(r); err != nil {
+				if err := look(r, texts != nil && texts()); err != nil {
 					return err
 				}
 			}
@@ -183,11 +186,16 @@ func equalFold(b []byte, s string) bool {
 }
 
 // look sets what routing needs of r's body, and refuses what no worker could
-// answer.
-func look(r *infer.Request) error {
+// answer. With text it makes the text, too.
+func look(r *infer.Request, text bool) error {
 	form := &shapes[r.Endpoint]
 	var got [mostKeys]peek.Value
-	if err := peek.Object(r.Body, form.keys, got[:]); err != nil {
+	if text && len(form.prompt) > 0 {
+		if err := readText(r, form, &got); err != nil {
+			r.DropText()
+			return badBody(err)
+		}
+	} else if err := peek.Object(r.Body, form.keys, got[:]); err != nil {
 		return badBody(err)
 	}
 	raw := func(k int) []byte { return r.Body[got[k].Start:got[k].End] }
@@ -206,7 +214,9 @@ func look(r *infer.Request) error {
 	default:
 		return wrongType("stream", "true or false")
 	}
-	notePrompt(r, form, &got)
+	if r.Extract == nil {
+		notePrompt(r, form, &got)
+	}
 	switch r.Endpoint {
 	case infer.Generate, infer.Rerank:
 		return nil // the fleet's one model will do
@@ -230,6 +240,62 @@ func look(r *infer.Request) error {
 		return temperature(string(raw(keyTemperature)))
 	}
 	return nil
+}
+
+// readText finds in r's body what form is of, as peek.Object does, and makes its
+// text.
+func readText(r *infer.Request, form *shape, got *[mostKeys]peek.Value) error {
+	var parts [mostKeys]peek.Part
+	dst, err := peek.ObjectText(r.Body, form.keys, got[:], form.texts, r.LendText(), parts[:])
+	if err != nil {
+		return err
+	}
+	if notePrompt(r, form, got); r.Extract == nil {
+		r.DropText()
+		return nil
+	}
+	r.SetText(inOrder(r, form, got, &parts, dst))
+	return nil
+}
+
+// inOrder makes of the parts of text, which are in the order in which they came,
+// the text of those that r's prompt is made of, in the order in which engines read
+// them.
+func inOrder(r *infer.Request, form *shape, got *[mostKeys]peek.Value, parts *[mostKeys]peek.Part, text []byte) []byte {
+	var chosen [len(r.TextAt)]peek.Part
+	n, prompts, next, done := 0, 1, 0, true
+	for _, k := range form.prompt {
+		if got[k].Kind >= peek.String && prompts < len(r.TextAt) {
+			prompts++
+			if p := parts[k]; p.End > p.Start {
+				done = done && p.Start == next
+				chosen[n], next = p, p.End+1
+				n++
+			}
+		}
+	}
+	if begin := len(text); !done || next != begin+1 {
+		for _, p := range chosen[:n] {
+			if len(text) > begin {
+				text = append(text, '\n')
+			}
+			text = append(text, text[p.Start:p.End]...)
+		}
+		text = text[:copy(text, text[begin:])]
+	}
+	at := r.TextAt[0]
+	if at.End == 0 {
+		return text
+	}
+	// The tools come first, as they are written.
+	tools, had := r.Body[at.Start:at.End], len(text)
+	if had == 0 {
+		return append(text, tools...)
+	}
+	text = slices.Grow(text, len(tools)+1)[:had+len(tools)+1]
+	copy(text[len(tools)+1:], text[:had])
+	text[copy(text, tools)] = '\n'
+	return text
 }
 
 // notePrompt sets where r's prompt is: what prefix policies compare.

@@ -11,7 +11,7 @@ func Look(r *infer.Request) error {
 	if !looked(r.Endpoint) {
 		return nil
 	}
-	return look(r)
+	return look(r, false)
 }
 
 // looked reports whether requests of e have a body that is looked into.

@@ -14,12 +14,21 @@ import (
 	"sluice/internal/kit/peek"
 )
 
-// textOf returns the routing text of a body, and what refuses it.
-func textOf(e infer.Endpoint, body []byte) (string, error) {
-	r := infer.Request{Endpoint: e, Body: body}
+// textOf returns the routing text of a body, and what refuses it: the same whether
+// the text is made with the first look or when it is asked for.
+func textOf(t testing.TB, e infer.Endpoint, body []byte) (string, error) {
+	r, early := infer.Request{Endpoint: e, Body: body}, infer.Request{Endpoint: e, Body: body}
 	defer r.Reset()
-	if err := look(&r); err != nil {
+	defer early.Reset()
+	err, errEarly := look(&r, false), look(&early, true)
+	if fmt.Sprint(err) != fmt.Sprint(errEarly) {
+		t.Fatalf("%s %s: %v; with the text, %v", e.Label(), body, err, errEarly)
+	}
+	if err != nil {
 		return "", err
+	}
+	if !bytes.Equal(r.Text(), early.Text()) || r.TextAt != early.TextAt || r.Model != early.Model || r.Stream != early.Stream {
+		t.Fatalf("%s %s: the text is %q of %+v, made at once %q of %+v", e.Label(), body, r.Text(), r.TextAt, early.Text(), early.TextAt)
 	}
 	return string(r.Text()), nil
 }
@@ -27,7 +36,7 @@ func textOf(e infer.Endpoint, body []byte) (string, error) {
 func TestRoutingTextOfEveryEndpoint(t *testing.T) {
 	f := func(e infer.Endpoint, body, want string) {
 		t.Helper()
-		switch got, err := textOf(e, []byte(body)); {
+		switch got, err := textOf(t, e, []byte(body)); {
 		case err != nil:
 			t.Errorf("%s %s: %v", e.Label(), body, err)
 		case got != want:
@@ -55,19 +64,27 @@ func TestRoutingTextOfEveryEndpoint(t *testing.T) {
 	f(infer.Classify, `{"model":"m","input":"a"}`, "a")
 	f(infer.Rerank, `{"model":"m","documents":["no"],"query":"Q"}`, "Q")
 	f(infer.Realtime, `{"model":"m","messages":["no"],"input":"no"}`, "")
+	f(infer.Messages, `{"messages":[{"content":null}],"system":"S","model":"m"}`, "S")
+	f(infer.Messages, `{"system":"","messages":[{"content":"Q"}],"model":"m","tools":[1]}`, "[1]\nQ")
+	f(infer.Messages, `{"messages":[{"content":"Q"}],"tools":[1],"model":"m","system":"S"}`, "[1]\nS\nQ")
+	f(infer.Generate, `{"prompt":"third","input_ids":[1],"text":"first"}`, "first\n1")
+	f(infer.Generate, `{"text":"first","prompt":"third","input_ids":[1]}`, "first\n1")
+	f(infer.Generate, `{"input_ids":[1],"prompt":"third","text":3}`, "1\nthird")
+	f(infer.Classify, `{"model":"m","text":"third","messages":[],"input":""}`, "")
+	f(infer.Completions, `{"model":"m","tools":[1],"prompt":""}`, "[1]")
 }
 
 func TestOddTexts(t *testing.T) {
 	part := `{"type":"text","text":"word"}`
 	body := `{"model":"m","messages":[{"role":"user","content":[` + strings.Repeat(part+",", 9999) + part + `]}]}`
-	if got, err := textOf(infer.Chat, []byte(body)); err != nil || got != "user"+strings.Repeat("\nword", 10000) {
+	if got, err := textOf(t, infer.Chat, []byte(body)); err != nil || got != "user"+strings.Repeat("\nword", 10000) {
 		t.Errorf("of 10,000 parts: %d bytes, %v", len(got), err)
 	}
-	if got, err := textOf(infer.Completions, []byte("{\"model\":\"m\",\"prompt\":\"a\xff\xc3b\\ud800\\n\"}")); err != nil || got != "a\xff\xc3b\uFFFD\n" {
+	if got, err := textOf(t, infer.Completions, []byte("{\"model\":\"m\",\"prompt\":\"a\xff\xc3b\\ud800\\n\"}")); err != nil || got != "a\xff\xc3b\uFFFD\n" {
 		t.Errorf("of bytes that are not UTF-8: %q, %v", got, err)
 	}
 	ids := strings.Repeat("123456,", 100_000) + "7"
-	if got, err := textOf(infer.Generate, []byte(`{"input_ids":[`+ids+`]}`)); err != nil || got != ids {
+	if got, err := textOf(t, infer.Generate, []byte(`{"input_ids":[`+ids+`]}`)); err != nil || got != ids {
 		t.Errorf("of many ids: %d bytes, want %d; %v", len(got), len(ids), err)
 	}
 }
@@ -82,7 +99,7 @@ func TestAliasLeavesTheText(t *testing.T) {
 	} {
 		for _, model := range []string{"m", "a-much-longer-name", "alias"} {
 			r := infer.Request{Endpoint: infer.Chat, Body: []byte(body)}
-			if err := look(&r); err != nil {
+			if err := look(&r, len(model) == 1); err != nil {
 				t.Fatal(err)
 			}
 			r.Respell(peek.Splice(r.Body, r.ModelAt, r.ModelEnd, model))
@@ -103,7 +120,7 @@ func TestAnotherBodyHasAnotherText(t *testing.T) {
 		`{"model":"n","messages":[{}],"documents":3}`: "",
 	} {
 		r := infer.Request{Endpoint: infer.Chat, Body: []byte(long)}
-		if err := look(&r); err != nil {
+		if err := look(&r, true); err != nil {
 			t.Fatal(err)
 		}
 		r.SetBytes([]byte(body))
@@ -208,7 +225,7 @@ func TestNextTurnBeginsWithTheLast(t *testing.T) {
 				infer.Messages:  fmt.Sprintf(`{"model":"m","messages":[%s],"system":"S","tools":%s}`, strings.Join(chat, ","), tools),
 				infer.Responses: fmt.Sprintf(`{"model":"m","input":[%s],"tools":%s}`, strings.Join(items, ","), tools),
 			} {
-				text, err := textOf(e, []byte(body))
+				text, err := textOf(t, e, []byte(body))
 				if err != nil {
 					t.Fatalf("session %d: %v", s, err)
 				}
@@ -243,7 +260,7 @@ func FuzzRoutingText(f *testing.F) {
 	full := []byte(`{"model":"m","tools":[{"name":"f"}],"documents":["d"],"messages":[{"role":"user","content":"Q"}],"input":"i","text":"t","query":"q","prompt":"p","input_ids":[1],"instructions":"n","system":"s"}`)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, e := range infer.Endpoints() {
-			got, err := textOf(e, body)
+			got, err := textOf(t, e, body)
 			if err != nil {
 				continue
 			}
@@ -283,7 +300,7 @@ func FuzzRoutingText(f *testing.F) {
 			// A request that had another body before, and whose model is then
 			// spelled in another way, has the same text.
 			r := infer.Request{Endpoint: e, Body: full}
-			if err := look(&r); err != nil {
+			if err := look(&r, true); err != nil {
 				t.Fatal(err)
 			}
 			r.SetBytes(body)
@@ -324,21 +341,23 @@ func BenchmarkRoutingText(b *testing.B) {
 		{"parts-10000", infer.Chat, `{"model":"m","messages":[{"role":"user","content":[` + strings.Repeat(`{"type":"text","text":"word"},`, 9999) + `{}]}]}`},
 		{"ids-512KiB", infer.Generate, `{"input_ids":[` + strings.Repeat("12345,", 1<<19/6) + `7]}`},
 	} {
-		b.Run(bench.name, func(b *testing.B) {
-			body := []byte(bench.body)
-			b.SetBytes(int64(len(body)))
-			b.ReportAllocs()
-			var r infer.Request
-			for b.Loop() {
-				r.Endpoint, r.Body = bench.e, body
-				if err := look(&r); err != nil {
-					b.Fatal(err)
+		for _, early := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/at-once=%v", bench.name, early), func(b *testing.B) {
+				body := []byte(bench.body)
+				b.SetBytes(int64(len(body)))
+				b.ReportAllocs()
+				var r infer.Request
+				for b.Loop() {
+					r.Endpoint, r.Body = bench.e, body
+					if err := look(&r, early); err != nil {
+						b.Fatal(err)
+					}
+					if len(r.Text()) == 0 {
+						b.Fatal("no text")
+					}
+					r.Reset()
 				}
-				if len(r.Text()) == 0 {
-					b.Fatal("no text")
-				}
-				r.Reset()
-			}
-		})
+			})
+		}
 	}
 }

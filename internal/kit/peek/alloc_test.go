@@ -27,6 +27,11 @@ func TestTextIsAppendedInPlace(t *testing.T) {
 	if len(dst) == 0 {
 		t.Error("there was no text")
 	}
+	var got [3]Value
+	var parts [3]Part
+	if n := testing.AllocsPerRun(10, func() { _, _ = ObjectText(body, routing, got[:], 1<<2, dst[:0], parts[:]) }); n != 0 || parts[2] != (Part{0, len(dst)}) {
+		t.Errorf("ObjectText: %v allocations with room in dst, want 0; %+v", n, parts)
+	}
 	raw := []byte(`"meta-llama/Llama-3.1-8B-Instruct"`)
 	if n := testing.AllocsPerRun(10, func() { StringValue(raw) }); n > 1 {
 		t.Errorf("StringValue: %v allocations, want the result's", n)

@@ -134,7 +134,7 @@ func (e *DuplicateError) Error() string { return "duplicate key " + strconv.Quot
 func Object(b []byte, want *Keys, got []Value) error {
 	clear(got)
 	s := scanner{b: b}
-	kind, dup, ok := s.root(want, got)
+	kind, dup, ok := s.root(want, got, nil)
 	switch {
 	case !ok:
 		clear(got)
@@ -148,9 +148,9 @@ func Object(b []byte, want *Keys, got []Value) error {
 	return nil
 }
 
-// root reads the whole text. It returns the kind of the one value, and the
+// root reads the whole text. If s is t's, t has the text of members. It returns the kind of the one value, and the
 // index of a wanted key that stands twice, or -1.
-func (s *scanner) root(want *Keys, got []Value) (kind Kind, dup int, ok bool) {
+func (s *scanner) root(want *Keys, got []Value, t *text) (kind Kind, dup int, ok bool) {
 	dup = -1
 	i := s.space(0)
 	if i < 0 {
@@ -158,7 +158,7 @@ func (s *scanner) root(want *Keys, got []Value) (kind Kind, dup int, ok bool) {
 	}
 	kind = kindOf(s.b[i])
 	if kind == ObjectKind {
-		i, dup = s.members(i, want, got)
+		i, dup = s.members(i, want, got, t)
 	} else {
 		i = s.value(i, 0)
 	}
@@ -176,7 +176,7 @@ func (s *scanner) root(want *Keys, got []Value) (kind Kind, dup int, ok bool) {
 
 // members reads the root object, which opens at i, and returns where it ends
 // and what stands twice.
-func (s *scanner) members(i int, want *Keys, got []Value) (end, dup int) {
+func (s *scanner) members(i int, want *Keys, got []Value, t *text) (end, dup int) {
 	dup = -1
 	if i = s.space(i + 1); i < 0 {
 		return -1, dup
@@ -195,7 +195,12 @@ func (s *scanner) members(i int, want *Keys, got []Value) (end, dup int) {
 			return -1, dup
 		}
 		start = i
-		if i = s.value(i, 1); i < 0 {
+		if t.wants(k) {
+			i = t.rootMember(k, i)
+		} else {
+			i = s.value(i, 1)
+		}
+		if i < 0 {
 			return -1, dup
 		}
 		if k >= 0 {

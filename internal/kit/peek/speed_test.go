@@ -137,3 +137,25 @@ func BenchmarkAppendText(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkObjectText(b *testing.B) {
+	for _, kind := range kinds {
+		for _, size := range sizes {
+			body := kind.make(size.n)
+			b.Run(kind.name+"/"+size.name, func(b *testing.B) {
+				keys := NewKeys("model", "messages", "prompt")
+				var got [3]Value
+				var parts [3]Part
+				var dst []byte
+				b.SetBytes(int64(len(body)))
+				b.ReportAllocs()
+				for b.Loop() {
+					var err error
+					if dst, err = ObjectText(body, keys, got[:], 0b110, dst[:0], parts[:]); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}

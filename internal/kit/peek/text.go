@@ -93,11 +93,58 @@ func AppendText(dst, raw []byte) []byte {
 	return t.dst
 }
 
+// A Part is where the text of one value is.
+type Part struct{ Start, End int }
+
+// ObjectText is Object, and appends the routing text of some values to dst, as
+// AppendText does: of those in the set of bits texts, where bit i stands for want's
+// i-th name. A line feed is put between two texts that are not empty. It sets
+// parts[i] to where in what it returns the text is, and must have a place for each
+// name; no text is an empty Part. Reading both at once costs little more than
+// reading either.
+//
+// After an error there is no text.
+func ObjectText(b []byte, want *Keys, got []Value, texts uint32, dst []byte, parts []Part) ([]byte, error) {
+	clear(got)
+	clear(parts)
+	t := text{scanner: scanner{b: b}, dst: dst, begun: len(dst), texts: texts, parts: parts}
+	if kind, dup, ok := t.root(want, got, &t); ok && kind == ObjectKind && dup < 0 {
+		return t.dst, nil
+	}
+	// Which error it is, and where, Object says better.
+	clear(parts)
+	return dst, Object(b, want, got)
+}
+
+// wants reports whether t is to have the text of the value of want's k-th name.
+func (t *text) wants(k int) bool { return t != nil && k >= 0 && t.texts>>k&1 != 0 }
+
+// rootMember reads the value at i of want's k-th name.
+func (t *text) rootMember(k, i int) int {
+	end := len(t.dst)
+	if end > t.begun {
+		t.dst = append(t.dst, '\n')
+	}
+	begin := len(t.dst)
+	t.moves = movesFree + movesPer*(len(t.b)-i)
+	if i = t.any(i, 0); len(t.dst) == begin {
+		t.dst = t.dst[:end]
+		return i
+	}
+	t.parts[k] = Part{begin, len(t.dst)}
+	return i
+}
+
 // A text collects routing text. Its methods are a scanner's.
 type text struct {
 	scanner
 	dst   []byte
 	moves int // how many bytes may still be moved to put members in order
+
+	// For ObjectText.
+	begun int    // where in dst its text begins
+	texts uint32 // of which values
+	parts []Part
 }
 
 // Members mostly come in order, or role comes last and moves before content.
@@ -126,6 +173,8 @@ const (
 	numTextKeys  = 16
 )
 
+// any reads the value at i, that depth objects and arrays are around, without the
+// root.
 func (t *text) any(i, depth int) int {
 	switch c := t.b[i]; {
 	case c == '"':
@@ -136,7 +185,7 @@ func (t *text) any(i, depth int) int {
 	case c == '{' && depth < maxTextDepth:
 		return t.object(i, depth+1)
 	}
-	return t.value(i, depth)
+	return t.value(i, depth+1)
 }
 
 func (t *text) array(i, depth int) int {
@@ -213,7 +262,7 @@ func (t *text) object(i, depth int) int {
 			return -1
 		}
 		if key < 0 || o.size[key] > 0 {
-			i = t.value(i, depth)
+			i = t.value(i, depth+1)
 		} else {
 			i = t.member(&o, key, i, depth)
 		}
@@ -246,9 +295,9 @@ func (t *text) member(o *members, key, i, depth int) int {
 	case c == '"':
 		t.dst, i = t.appendStr(t.dst, i+1)
 	case key <= nameKey || c != '{' && c != '[':
-		i = t.value(i, depth)
+		i = t.value(i, depth+1)
 	case key == argumentsKey || key == inputKey:
-		end := t.value(i, depth)
+		end := t.value(i, depth+1)
 		if end >= 0 {
 			t.dst = append(t.dst, t.b[i:end]...)
 		}

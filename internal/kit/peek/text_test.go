@@ -3,6 +3,8 @@ package peek
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -182,6 +184,47 @@ func FuzzAppendText(f *testing.F) {
 			if want := plainText(raw, 0); string(got) != want {
 				t.Fatalf("%s made\n%q, want\n%q", raw, got, want)
 			}
+		}
+	})
+}
+
+// FuzzObjectText holds that ObjectText finds and refuses what Object does, and has
+// the text that AppendText has.
+func FuzzObjectText(f *testing.F) {
+	for _, kind := range kinds {
+		f.Add(kind.make(700))
+	}
+	for _, s := range []string{
+		`{"model":"m","stream":["a",1,{"text":"t","role":"\u0061"}],"messages":[{"content":"Q\n"}]}`, `{"model":"","stream":"","messages":"x"}`, `{"messages":"a","messages":"b"}`,
+		`{"messages":[1,]}`, `{"messages":["a" "b"]}`, `{"messages":{"content":"\x"}}`, `{"messages":[{"content":"a"`, `{"model":` + strings.Repeat(`[`, 511) + strings.Repeat(`]`, 511) + `}`,
+		`{"stream":` + strings.Repeat(`[`, 512) + strings.Repeat(`]`, 512) + `}`, `{"model":{"tool_calls":` + strings.Repeat(`[`, 510) + strings.Repeat(`]`, 510) + `}}`, `[{"messages":"a"}]`, `{"model":"a"} x`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var want, got [3]Value
+		var parts [3]Part
+		wantErr := Object(b, routing, want[:])
+		text, err := ObjectText(b, routing, got[:], 1|1<<1|1<<2, []byte("> "), parts[:])
+		if fmt.Sprintf("%T %[1]v", err) != fmt.Sprintf("%T %[1]v", wantErr) || got != want {
+			t.Fatalf("%q: %v, %v, want %v, %v", b, got, err, want, wantErr)
+		}
+		var pieces []string
+		for i, v := range want {
+			w := AppendText(nil, b[v.Start:v.End])
+			if string(text[parts[i].Start:parts[i].End]) != string(w) && len(b) < movesFree {
+				t.Fatalf("%q: of value %d the text is %q, want %q", b, i, text[parts[i].Start:parts[i].End], w)
+			}
+		}
+		inOrder := slices.Clone(parts[:])
+		slices.SortFunc(inOrder, func(a, b Part) int { return a.Start - b.Start })
+		for _, p := range inOrder {
+			if p.End > p.Start {
+				pieces = append(pieces, string(text[p.Start:p.End]))
+			}
+		}
+		if all := "> " + strings.Join(pieces, "\n"); string(text) != all {
+			t.Fatalf("%q: all is %q, of parts %q", b, text, all)
 		}
 	})
 }
