@@ -15,6 +15,7 @@ type Config struct {
 	Port              int           `yaml:"port" flag:"port" help:"port of the API; 0 for any free one"`
 	HealthPort        int           `yaml:"health_check_port" flag:"health-check-port" help:"further port that answers /liveness, /readiness and /health only; 0 for none"`
 	MaxBody           int64         `yaml:"max_payload_size" flag:"max-payload-size" help:"largest request body in bytes; larger ones get 413"`
+	MaxBuffered       int64         `yaml:"max_buffered_bodies" flag:"max-buffered-bodies" help:"bytes of memory that request bodies of more than 64 KiB may have at once, those left out that pass as they come; further long ones get 503, but one alone may be as long as any. 0 for any number"`
 	StreamAbove       int64         `yaml:"stream_body_above" flag:"stream-body-above" help:"bytes of a request body above which it goes to a worker as it comes, instead of being read first, if there is only one model to choose and no alias for it; nobody looks into it then and it is sent once, without retries. 0 for never"`
 	HeaderReadTimeout time.Duration `yaml:"header_read_timeout_secs" flag:"header-read-timeout-secs" unit:"s" help:"how long a client may take to send a request's header"`
 	HandshakeTimeout  time.Duration `yaml:"tls_handshake_timeout_secs" flag:"tls-handshake-timeout-secs" unit:"s" help:"how long a client may take for the TLS handshake"`
@@ -40,7 +41,7 @@ type Config struct {
 // DefaultConfig returns the contract's defaults.
 func DefaultConfig() Config {
 	return Config{
-		Host: "0.0.0.0", Port: 30000, MaxBody: 512 << 20, StreamAbove: 8 << 20,
+		Host: "0.0.0.0", Port: 30000, MaxBody: 512 << 20, MaxBuffered: 1 << 30, StreamAbove: 8 << 20,
 		HeaderReadTimeout: 30 * time.Second, HandshakeTimeout: 10 * time.Second, IdleTimeout: 90 * time.Second, Grace: 180 * time.Second,
 		BodyTimeout: 60 * time.Second, BodyRate: 1 << 10, WriteTimeout: 300 * time.Second, Linger: 5 * time.Second,
 		TunnelIdle: time.Hour, TunnelHalf: 10 * time.Second,
@@ -82,8 +83,8 @@ func (c Config) Validate() error {
 	if c.MaxBody < 1 || c.MaxBody > maxMaxBody {
 		bad("max-payload-size %d is not between 1 and %d", c.MaxBody, int64(maxMaxBody))
 	}
-	if c.StreamAbove < 0 {
-		bad("stream-body-above must not be negative")
+	if c.StreamAbove < 0 || c.MaxBuffered < 0 {
+		bad("stream-body-above and max-buffered-bodies must not be negative")
 	}
 	if c.HeaderReadTimeout <= 0 || c.HandshakeTimeout <= 0 || c.IdleTimeout <= 0 {
 		bad("header-read-timeout-secs, tls-handshake-timeout-secs and idle-connection-timeout-secs must be at least 1")

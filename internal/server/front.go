@@ -35,6 +35,8 @@ type Metrics struct {
 	Open     *metric.Gauge      `name:"sluice_client_connections" help:"client connections that are open"`
 	Accepted *metric.Counter    `name:"sluice_client_connections_total" help:"client connections accepted"`
 	Tunnels  *metric.Gauge      `name:"sluice_client_tunnels" help:"client connections that are WebSockets, passed through to workers"`
+	Bodies   *metric.GaugeFunc  `name:"sluice_request_body_bytes" help:"memory that request bodies of more than 64 KiB have which were read and not sent on yet"`
+	NoRoom   *metric.Counter    `name:"sluice_request_bodies_refused_total" help:"request bodies that were refused because others had --max-buffered-bodies"`
 	Ended    *metric.CounterVec `name:"sluice_client_connections_refused_total" labels:"reason" help:"client connections that a limit refused or ended; reason is connections, address, header_timeout, body_timeout, stalled, idle, requests or pipelined"`
 }
 
@@ -58,7 +60,8 @@ type Front struct {
 	end  context.CancelCauseFunc
 
 	draining atomic.Bool
-	lent     atomic.Int64   // memory that bodies were given before they came
+	lent     atomic.Int64 // memory that bodies were given before they came
+	bodies   bodies
 	running  sync.WaitGroup // connections
 
 	mu        sync.Mutex // guards what follows
@@ -92,8 +95,13 @@ func NewFront(o Options) *Front {
 			bodyTime: m.Ended.With("body_timeout"), stalled: m.Ended.With("stalled"), idle: m.Ended.With("idle"), tooManyRequests: m.Ended.With("requests"), pipelined: m.Ended.With("pipelined"),
 		}
 	}
+	f.bodies.most = o.Config.MaxBuffered
+	if m := o.Metrics; m != nil {
+		f.bodies.refused = m.NoRoom
+		m.Bodies.Set(func() float64 { return float64(f.bodies.held.Load()) })
+	}
 	f.h2 = &http.Server{
-		Handler:           &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, lingers: o.Config.Linger, late: f.count.bodyTime, stalled: f.count.stalled},
+		Handler:           &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, lingers: o.Config.Linger, bodies: &f.bodies, late: f.count.bodyTime, stalled: f.count.stalled},
 		ReadHeaderTimeout: o.Config.HeaderReadTimeout,
 		IdleTimeout:       o.Config.IdleTimeout,
 		MaxHeaderBytes:    o.Config.MaxHeader,

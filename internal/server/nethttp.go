@@ -25,6 +25,7 @@ type netHTTP struct {
 	rate    int           // that they must come with, 0 for any, after grace
 	grace   time.Duration
 	unread  time.Duration // for answers
+	bodies  *bodies       // of all requests; nil to bound them not at all
 	lingers time.Duration // over what is left of a body
 
 	late, stalled *metric.Counter // of bodies, and of answers; nil counts nothing
@@ -59,7 +60,13 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	wire := &httpWire{w: hw, rc: rc, head: hr.Method == http.MethodHead, h2: hr.ProtoMajor > 1, stall: f.unread, stalled: f.stalled}
 	if hr.Body != nil && hr.Body != http.NoBody {
 		b := &httpBody{Reader: hr.Body, rc: rc, stall: f.stall, rate: f.rate, grace: f.grace, late: f.late}
-		r.SetBody(infer.NewBody(b, hr.ContentLength))
+		body := infer.NewBody(b, hr.ContentLength)
+		if f.bodies != nil {
+			held := &heldBody{Body: body, from: b, all: f.bodies}
+			defer held.free()
+			b.held, body = held, held
+		}
+		r.SetBody(body)
 		// A refusal does not wait for a body that nobody wants, nor does its
 		// connection for long.
 		_ = rc.EnableFullDuplex()
@@ -89,6 +96,7 @@ type httpBody struct {
 	grace time.Duration
 	late  *metric.Counter
 
+	held    *heldBody     // who holds what has come, or nil
 	n       int64         // bytes that have come
 	waited  time.Duration // for them
 	stalled bool
@@ -107,6 +115,9 @@ func (b *httpBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	b.n += int64(n)
 	b.waited += time.Since(begin)
+	if e := b.held.grow(b.n); e != nil {
+		return 0, e
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
@@ -167,6 +178,50 @@ func (b *httpBody) linger(d time.Duration) {
 	if !b.ended && !b.stalled {
 		_ = b.rc.SetReadDeadline(time.Now().Add(d))
 	}
+}
+
+// A heldBody counts what is held of a body among all.
+type heldBody struct {
+	infer.Body
+	from   *httpBody
+	all    *bodies
+	count  int64 // of it, what is counted
+	passes bool  // it is not held, but passes
+}
+
+// grow counts n bytes, and the room that is made for as many again.
+func (h *heldBody) grow(n int64) (err error) {
+	if h == nil || h.passes || n <= uncounted/2 || 2*n <= h.count {
+		return nil
+	}
+	h.count, err = h.all.grow(h.count, 2*n)
+	return err
+}
+
+func (h *heldBody) free() {
+	h.all.free(h.count)
+	h.count = 0
+}
+
+// ReadShort implements infer.Body.
+func (h *heldBody) ReadShort(most, limit int64) (b []byte, whole bool, err error) {
+	if n := h.Length(); h.from.n == 0 && n <= min(most, limit) && !h.all.fits(n) {
+		return nil, false, errBodies
+	}
+	return h.Body.ReadShort(most, limit)
+}
+
+// Pass implements infer.Body.
+func (h *heldBody) Pass(w io.Writer, limit int64) error {
+	h.passes = true
+	h.free()
+	return h.Body.Pass(w, limit)
+}
+
+// Release implements infer.Body.
+func (h *heldBody) Release() {
+	h.free()
+	h.Body.Release()
 }
 
 // asked is hr's path as its client wrote it: net/url would escape more of it.

@@ -71,6 +71,7 @@ func (p *passage) run() error {
 		u.own, u.n = nil, 0
 		err := p.give(held.B[:n])
 		held.Free()
+		u.uncount()
 		if err != nil {
 			return err
 		}

@@ -53,11 +53,11 @@ func (f *frontend) counted(t *testing.T, name string) int {
 	f.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for line := range strings.Lines(w.Body.String()) {
 		if rest, ok := strings.CutPrefix(line, name+" "); ok {
-			n, err := strconv.Atoi(strings.TrimSpace(rest))
+			n, err := strconv.ParseFloat(strings.TrimSpace(rest), 64)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return n
+			return int(n)
 		}
 	}
 	t.Fatalf("there is no %s in\n%s", name, w.Body)

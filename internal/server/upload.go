@@ -27,6 +27,7 @@ type upload struct {
 
 	own   *buf.Buf // what was read of it
 	lent  int64    // of own's memory, what was given on trust
+	count int64    // of it, what is counted among all bodies'
 	n     int      // bytes in own
 	raw   *buf.Buf // chunks pass through it
 	from  int      // what of raw is not used yet; after the end, it is the next request's
@@ -80,6 +81,8 @@ func (u *upload) ReadShort(most, limit int64) (b []byte, whole bool, err error) 
 			return nil, false, infer.TooLarge
 		case u.length > most:
 			return nil, false, nil
+		case !u.done && u.own == nil && !c.front.bodies.fits(u.length):
+			return nil, false, errBodies
 		}
 	}
 	if u.done {
@@ -93,6 +96,9 @@ func (u *upload) ReadShort(most, limit int64) (b []byte, whole bool, err error) 
 		size := inSize
 		if u.framing == h1.FramingLength {
 			size = u.borrow(min(u.length, trusted))
+		}
+		if err := u.counts(size); err != nil {
+			return nil, false, err
 		}
 		u.own = buf.Get(size)
 		u.start = c.front.watch.Now()
@@ -124,6 +130,18 @@ func (u *upload) borrow(want int64) int {
 	}
 	u.lent = want
 	return int(want)
+}
+
+// counts counts a body that is to have a Buf of n bytes among all.
+func (u *upload) counts(n int) (err error) {
+	u.count, err = u.c.front.bodies.grow(u.count, int64(buf.Size(n)))
+	return err
+}
+
+// uncount gives back what was counted.
+func (u *upload) uncount() {
+	u.c.front.bodies.free(u.count)
+	u.count = 0
 }
 
 // failed names what kept the body from being read.
@@ -159,6 +177,7 @@ func (u *upload) drop() {
 		u.own.Free()
 		u.own, u.n = nil, 0
 	}
+	u.uncount()
 	if u.lent > 0 {
 		u.c.front.lent.Add(-u.lent)
 		u.lent = 0
@@ -212,6 +231,9 @@ func (u *upload) Begin() (wait bool, err error) {
 			return false, errBodyHere
 		}
 	}
+	if err := u.widen(); err != nil {
+		return false, err
+	}
 	return false, u.hurry()
 }
 
@@ -250,7 +272,6 @@ var errBodyHere = errors.New("the body has arrived")
 // still needed where it is.
 func (u *upload) Space() []byte {
 	if u.framing == h1.FramingLength {
-		u.grow(int(min(u.length-int64(u.n), 1<<30)))
 		end := int(min(u.length, int64(len(u.own.B))))
 		return u.own.B[u.n:end]
 	}
@@ -260,12 +281,25 @@ func (u *upload) Space() []byte {
 	return u.raw.B[u.to:]
 }
 
-// grow makes room for up to want more bytes, and at least one.
-func (u *upload) grow(want int) {
-	if u.n < len(u.own.B) {
-		return
+// widen makes room for more of a body that is read to where it belongs.
+func (u *upload) widen() error {
+	if u.framing != h1.FramingLength {
+		return nil
 	}
-	u.own = u.own.Grow(u.n + min(want, max(3*u.n, inSize)))
+	return u.grow(int(min(u.length-int64(u.n), 1<<30)))
+}
+
+// grow makes room for up to want more bytes, and at least one.
+func (u *upload) grow(want int) error {
+	if u.n < len(u.own.B) {
+		return nil
+	}
+	n := u.n + min(want, max(3*u.n, inSize))
+	if err := u.counts(n); err != nil {
+		return err
+	}
+	u.own = u.own.Grow(n)
+	return nil
 }
 
 // Received implements sock.Receiver.
@@ -285,6 +319,9 @@ func (u *upload) Received(n int) (done bool, err error) {
 	if u.ended() {
 		return true, nil
 	}
+	if err := u.widen(); err != nil {
+		return false, err
+	}
 	return false, u.hurry()
 }
 
@@ -300,7 +337,11 @@ func (u *upload) unpack() error {
 // take copies what of b is the body's.
 func (u *upload) take(b []byte) (used int, err error) {
 	for used < len(b) && !u.body.Done() {
-		u.grow(len(b) - used)
+		// By half at least: a Buf that is larger than the largest of buf's is
+		// copied each time.
+		if err := u.grow(max(len(b)-used, u.n/2)); err != nil {
+			return used, err
+		}
 		w, r, err := u.body.Decode(u.own.B[u.n:], b[used:])
 		u.n += w
 		used += r

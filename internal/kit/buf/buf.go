@@ -37,6 +37,15 @@ func Get(n int) *Buf {
 	return &Buf{B: make([]byte, n, 1<<class), class: int8(class)}
 }
 
+// Size returns how much memory Get(n) takes.
+func Size(n int) int {
+	class := max(bits.Len(uint(max(n, 1)-1)), smallest)
+	if class > largest {
+		return n
+	}
+	return 1 << class
+}
+
 // Free gives b back. Its bytes, and slices of them, belong to others from then
 // on.
 func (b *Buf) Free() {
