@@ -56,7 +56,7 @@ bench: ## the benchmarks of the hot path, each for BENCHTIME (50ms)
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@for p in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
-	    out=$$(go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p 2>&1) \
+	    out=$$(go test -run '^$$' -fuzz "^$$f\$$" -fuzzminimizetime 20x -fuzztime $(FUZZTIME) $$p 2>&1) \
 	    || { echo "$$out" | grep -qx '    context deadline exceeded' && ! echo "$$out" | grep -qE 'Failing input|seed corpus'; } \
 	    || { echo "$$out"; exit 1; }; \
 	    echo "$$p $$f: $$(echo "$$out" | grep '^fuzz: elapsed' | tail -n 1)"; \
