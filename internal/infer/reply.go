@@ -20,7 +20,8 @@ type Wire interface {
 // that is chunked already can pass as it is.
 type Splicer interface {
 	// Splices reports whether Splice may be called. Before WriteHeader it
-	// says what will be if the answer has no Content-Length.
+	// says what will be if the answer has no Content-Length. After a Splice
+	// others may follow.
 	Splices() bool
 
 	// Splice sends framed, which is whole chunks with n bytes of data in

@@ -21,9 +21,12 @@ type upload struct {
 	c       *conn
 	body    h1.Body
 	framing h1.Framing
-	length  int64
 	expects bool // the client waits for 100
 	done    bool // all of it was read, or is in the conn's buffer
+	passing bool // guarded by mu; Pass runs
+	stopped bool // guarded by mu; it is to end
+	mu      sync.Mutex
+	length  int64
 
 	own   *buf.Buf // what was read of it
 	lent  int64    // of own's memory, what was given on trust
@@ -35,10 +38,6 @@ type upload struct {
 	most  int64         // bytes after which it is looked whether to go on
 	start time.Duration // when it began to be waited for
 	wire  int           // bytes that came since
-
-	mu      sync.Mutex // guards what follows
-	passing bool       // Pass runs
-	stopped bool       // it is to end
 }
 
 // trusted is how much memory an announced length is given before anything has

@@ -16,10 +16,10 @@ import (
 // one system call.
 type wire struct {
 	c      *conn
-	header *infer.Header // nil once a stream has begun
-	rest   infer.Header  // what of it may still be asked for then
-	minor  int           // of the client's HTTP version
+	header *infer.Header // nil once a stream has begun, unless it is asked for
+	minor  uint8         // of the client's HTTP version
 	head   bool          // the client wants no body
+	events bool          // a stream of events has begun
 
 	mode    mode
 	left    int64 // of a body whose length was said
@@ -59,8 +59,8 @@ func (w *wire) reset(head bool, minor int) {
 		w.header = headers.Get().(*infer.Header)
 	}
 	w.header.Reset()
-	w.mode, w.head, w.minor, w.left, w.broken = modeNew, head, minor, 0, nil
-	w.n, w.waits = 0, 0
+	w.mode, w.head, w.minor, w.events = modeNew, head, uint8(minor), false
+	w.left, w.broken, w.n, w.waits = 0, nil, 0, 0
 }
 
 // headers are those of answers: large, and sent at a stream's beginning.
@@ -71,16 +71,10 @@ func (w *wire) slim() {
 	if w.n == 0 {
 		w.drop()
 	}
-	if w.mode == modeNew || w.header == nil {
+	if w.mode == modeNew || w.header == nil || w.header.Has(ErrorCodeHeader) { // which the log wants to have
 		return
 	}
-	w.rest.Reset()
-	if isEventStream(w.header) {
-		w.rest.Add(contentTypeName, eventStreamType) // an error is told in an event
-	}
-	if code := w.header.Get(ErrorCodeHeader); code != nil {
-		w.rest.AddString(ErrorCodeHeader, string(code))
-	}
+	w.events = isEventStream(w.header)
 	headers.Put(w.header)
 	w.header = nil
 }
@@ -105,7 +99,11 @@ func (w *wire) drop() {
 // Header implements infer.Wire.
 func (w *wire) Header() *infer.Header {
 	if w.header == nil {
-		return &w.rest
+		w.header = headers.Get().(*infer.Header)
+		w.header.Reset()
+		if w.events {
+			w.header.Add(contentTypeName, eventStreamType) // an error is told in an event
+		}
 	}
 	return w.header
 }

@@ -24,19 +24,21 @@ type call struct {
 	w *infer.Reply
 
 	way      way
-	status   int
-	header   infer.Header // what the client gets of a refusal's
-	fields   int          // of the reply's header before the worker's were added
-	length   int64        // of the body, -1 if unknown
-	unproven bool         // only the connection's end marks the answer's
-	after    time.Duration
+	unproven bool // only the connection's end marks the answer's
+	torn     bool // a part of an event was sent, for it is longer than may be held
+	spliced  bool // chunks have passed as they are, and may still
+	released bool // the request's memory was given back
 
 	body *buf.Buf // what is held of the body
 	n    int      // bytes in it
 	most int      // how many it may be
-
 	seen sse.Watcher
-	torn bool // a part of an event was sent, for it is longer than may be held
+
+	status int
+	fields int          // of the reply's header before the worker's were added
+	length int64        // of the body, -1 if unknown
+	header infer.Header // what the client gets of a refusal's
+	after  time.Duration
 }
 
 // way is what is done with an answer.
@@ -311,8 +313,17 @@ func (c *call) pass(p []byte) error {
 	if err := c.w.Flush(); err != nil {
 		return gone(err)
 	}
-	c.r.Release() // no attempt can follow, and the rest may take long
+	c.release()
 	return nil
+}
+
+// release gives back what the request holds: no attempt can follow, and the rest
+// may take long.
+func (c *call) release() {
+	if !c.released {
+		c.released = true
+		c.r.Release()
+	}
 }
 
 // wholeEvents returns how long the whole events are that b begins with. It

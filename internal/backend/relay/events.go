@@ -20,7 +20,7 @@ const maxEvent = 32 << 10
 // Workers send whole events in whole chunks, nearly always. Those pass as they
 // are, framing included, without being copied.
 func (c *call) events(b *h1.Body, wire []byte) (n int, err error) {
-	splice := c.n == 0 && !c.torn && b.BetweenChunks() && c.w.Splices()
+	splice := c.n == 0 && !c.torn && b.BetweenChunks() && (c.spliced || c.w.Splices())
 	before := *b
 	size := 0
 	for n < len(wire) && !b.Done() && err == nil {
@@ -61,7 +61,8 @@ func (c *call) events(b *h1.Body, wire []byte) (n int, err error) {
 	if err := c.w.Splice(framed, size); err != nil {
 		return n, gone(err)
 	}
-	c.r.Release()
+	c.spliced = true
+	c.release()
 	return n, nil
 }
 

@@ -1,5 +1,7 @@
 package h1
 
+import "math"
+
 // A ChunkScanner follows a chunked body, RFC 9112 §7.1, without changing it:
 // it finds the data in it and its end, and refuses what readers could
 // understand differently, so that the bytes may be passed on as they came.
@@ -13,13 +15,22 @@ type ChunkScanner struct {
 	state   chunkState
 	digits  uint8 // of the size
 	nameLen uint8 // of the trailer field's name; at most len(name)
-	name    [24]byte
+	name    [20]byte
 
-	ext     int   // bytes of this chunk's extensions
-	excess  int64 // bytes by which all extensions exceed the data before them
-	trailer int   // bytes of the trailer fields
-	lim     Limits
+	ext     int32 // bytes of this chunk's extensions
+	trailer int32 // bytes of the trailer fields
+	excess  int32 // bytes by which all extensions exceed the data before them
+	lim     chunkLimits
 	err     *Error
+}
+
+// chunkLimits are the Limits of chunks. A stream holds them for minutes, so they
+// are short.
+type chunkLimits struct{ extension, extensions, trailer int32 }
+
+func chunkLimitsOf(lim Limits) chunkLimits {
+	const most = math.MaxInt32 - 1 // what is counted goes one further
+	return chunkLimits{int32(min(lim.Extension, most)), int32(min(lim.Extensions, most)), int32(min(lim.Trailer, most))}
 }
 
 type chunkState uint8
@@ -48,7 +59,7 @@ const (
 )
 
 // Reset makes s ready for a body.
-func (s *ChunkScanner) Reset(lim Limits) { *s = ChunkScanner{lim: lim} }
+func (s *ChunkScanner) Reset(lim Limits) { *s = ChunkScanner{lim: chunkLimitsOf(lim)} }
 
 // Done reports whether the body has ended.
 func (s *ChunkScanner) Done() bool { return s.state == chunkDone }
@@ -186,7 +197,7 @@ func (s *ChunkScanner) begin() {
 	}
 	s.state = chunkData
 	if s.excess > 0 {
-		s.excess -= int64(min(s.left, uint64(s.excess)))
+		s.excess -= int32(min(s.left, uint64(s.excess)))
 	}
 }
 
@@ -194,7 +205,7 @@ func (s *ChunkScanner) begin() {
 func (s *ChunkScanner) countExt() *Error {
 	s.ext++
 	s.excess++
-	if s.ext > s.lim.Extension || s.excess > int64(s.lim.Extensions) {
+	if s.ext > s.lim.extension || s.excess > s.lim.extensions {
 		return errExtLong
 	}
 	return nil
@@ -337,7 +348,7 @@ func (s *ChunkScanner) trailerNameByte(c byte) *Error {
 }
 
 func (s *ChunkScanner) countTrailer() *Error {
-	if s.trailer++; s.trailer > s.lim.Trailer {
+	if s.trailer++; s.trailer > s.lim.trailer {
 		return errTrailerLong
 	}
 	return nil

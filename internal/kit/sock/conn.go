@@ -66,21 +66,78 @@ type Conn struct {
 	watcher Watcher
 	slot    slot
 
-	readable, writable func(uintptr) bool // bound once; allocated otherwise
-	recv               Receiver           // while Receive runs
-	begun              bool               // its Begin was called
-	err                error              // why readable has ended
-	out                []byte             // what writable has to write
-	outErr             error              // why writable has ended
-	stall              time.Duration      // how long it may get nowhere, while its deadline is lent
-	before             int64              // the deadline that was
+	readable func(uintptr) bool // bound once; allocated otherwise
+	recv     Receiver           // while Receive runs
+	err      error              // why readable has ended
+	begun    bool               // recv's Begin was called
 
-	late     sync.Mutex // held while the socket's own deadline is set to wake the owner, or taken back
-	detached bool       // guarded by late; the socket is somebody else's
-
+	detached    bool        // guarded by late; the socket is somebody else's
+	late        sync.Mutex  // held while the socket's own deadline is set to wake the owner, or taken back
 	hungUp      atomic.Bool // no more bytes will come than are here
 	interrupted atomic.Bool
 	deadline    atomic.Int64 // in the Watch's time; noDeadline, or expired
+}
+
+// A pending is a write that may have to wait. A Conn has no room of its own for it,
+// for most writes never wait.
+type pending struct {
+	c      *Conn
+	stall  time.Duration // how long the write may get nowhere, while the deadline is lent; 0 if it is not
+	before int64         // the deadline that was
+
+	writable func(uintptr) bool // bound once; allocated otherwise
+	out      []byte             // what writable has to write
+	err      error              // why writable has ended
+}
+
+var pendings = sync.Pool{New: func() any { return new(pending) }}
+
+// lend makes c's deadline stall from now for as long as a write waits, unless
+// it is earlier already. What it returns must be given back.
+func (c *Conn) lend(stall time.Duration) (*pending, error) {
+	p := pendings.Get().(*pending)
+	p.c, p.stall, p.before = c, 0, c.deadline.Load()
+	at := c.watch.in(stall)
+	if stall <= 0 || p.before != noDeadline && p.before < at {
+		return p, nil
+	}
+	if p.before == expired || !c.deadline.CompareAndSwap(p.before, at) {
+		p.free()
+		return nil, ErrExpired
+	}
+	p.stall = stall
+	return p, nil
+}
+
+// progress moves a lent deadline when the write gets on.
+func (p *pending) progress() {
+	if p.stall == 0 {
+		return
+	}
+	c := p.c
+	at, later := c.deadline.Load(), c.watch.in(p.stall)
+	if p.before != noDeadline {
+		later = min(later, p.before)
+	}
+	if at != expired && later > at {
+		c.deadline.CompareAndSwap(at, later)
+	}
+}
+
+// giveBack restores what lend replaced, after a write that ended with err, and
+// returns how that ended.
+func (p *pending) giveBack(err error) error {
+	if err == nil && p.stall > 0 && p.c.deadline.Swap(p.before) == expired {
+		p.c.deadline.Store(expired)
+		err = ErrExpired
+	}
+	p.free()
+	return err
+}
+
+func (p *pending) free() {
+	p.c, p.out, p.err = nil, nil, nil
+	pendings.Put(p)
 }
 
 const (
@@ -238,18 +295,19 @@ func (c *Conn) Write(b []byte, stall time.Duration) error {
 	if c.rc != nil {
 		return c.write(b, stall)
 	}
-	if err := c.lend(stall); err != nil {
+	p, err := c.lend(stall)
+	if err != nil {
 		return err
 	}
 	for len(b) > 0 {
 		n, err := c.nc.Write(b[:min(len(b), piece)])
 		if err != nil {
-			return c.why(err)
+			return p.giveBack(c.why(err))
 		}
 		b = b[n:]
-		c.progress()
+		p.progress()
 	}
-	return c.giveBack()
+	return p.giveBack(nil)
 }
 
 // piece is how much is written to a net.Conn at once: how far a write has come
@@ -279,48 +337,6 @@ func (c *Conn) Try(a, b []byte) (n int, err error) {
 		return 0, nil
 	}
 	return c.try(a, b)
-}
-
-// lend makes c's deadline stall from now for as long as a write waits, unless
-// it is earlier already.
-func (c *Conn) lend(stall time.Duration) error {
-	c.stall, c.before = 0, c.deadline.Load()
-	at := c.watch.in(stall)
-	if stall <= 0 || c.before != noDeadline && c.before < at {
-		return nil
-	}
-	if c.before == expired || !c.deadline.CompareAndSwap(c.before, at) {
-		return ErrExpired
-	}
-	c.stall = stall
-	return nil
-}
-
-// progress moves a lent deadline when the write gets on.
-func (c *Conn) progress() {
-	if c.stall == 0 {
-		return
-	}
-	at, later := c.deadline.Load(), c.watch.in(c.stall)
-	if c.before != noDeadline {
-		later = min(later, c.before)
-	}
-	if at != expired && later > at {
-		c.deadline.CompareAndSwap(at, later)
-	}
-}
-
-// giveBack restores what lend replaced.
-func (c *Conn) giveBack() error {
-	if c.stall == 0 {
-		return nil
-	}
-	c.stall = 0
-	if c.deadline.Swap(c.before) == expired {
-		c.deadline.Store(expired)
-		return ErrExpired
-	}
-	return nil
 }
 
 // Close closes c. It may be called more than once.

@@ -31,3 +31,6 @@ func (c *Conn) Quiet() bool {
 
 // Unacked is not known here.
 func (c *Conn) Unacked() (n int, ok bool) { return 0, false }
+
+// AckLater is not needed here.
+func (c *Conn) AckLater() {}

@@ -231,7 +231,7 @@ func (x *Exchange) kept() (why reason, ok bool) {
 	}
 	c.until = 0
 	if x.says.requests >= 0 {
-		c.left = x.says.requests
+		c.left = int(x.says.requests)
 	}
 	if x.says.idle >= 0 { // closed a second early, rather than used in vain
 		c.until = max(c.h.client.watch.Now()+time.Duration(x.says.idle-1)*time.Second, 1)
