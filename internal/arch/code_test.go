@@ -186,6 +186,7 @@ var sleepers = map[string]string{
 	"internal/kit/cores/cores_test.go":                       "polls with a deadline",
 	"internal/policy/script_test.go act":                     "a script's pause, in a bubble",
 	"internal/policy/script_test.go comeByRank":              "in a bubble",
+	"internal/kit/upstream/pace_linux_test.go":               "a worker that takes its time; too long is as good",
 	"internal/mock/mock_test.go eventually":                  "polls with a deadline",
 	"test/abuse/abuse_test.go TestSlowHeaders":               "clients that are slow",
 	"test/abuse/abuse_test.go TestSlowBodies":                "clients that are slow",
