@@ -22,11 +22,11 @@ type wire struct {
 	events bool          // a stream of events has begun
 
 	mode    mode
+	waits   int32 // bytes of pending
 	left    int64 // of a body whose length was said
 	out     *buf.Buf
 	n       int      // bytes of out that wait
 	pending *buf.Buf // a body that may still get a length
-	waits   int      // bytes of pending
 	broken  error    // why nothing more can be sent
 }
 
@@ -220,11 +220,11 @@ func (w *wire) Write(b []byte) (int, error) {
 	}
 	switch w.mode {
 	case modeOpen:
-		if w.waits+len(b) <= maxPending {
+		if int(w.waits)+len(b) <= maxPending {
 			if w.pending == nil {
 				w.pending = buf.Get(maxPending)
 			}
-			w.waits += copy(w.pending.B[w.waits:maxPending], b)
+			w.waits += int32(copy(w.pending.B[w.waits:maxPending], b))
 			return len(b), nil
 		}
 		w.decide()
