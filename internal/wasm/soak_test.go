@@ -87,8 +87,8 @@ func TestWhoMisbehavesDisturbsNobody(t *testing.T) {
 }
 
 // TestALongLifeTakesNoMemory makes calls of all sorts, of guests in C and Rust,
-// and holds that after the last nine tenths of them there is no more memory than
-// after the first. SLUICE_SOAK_CALLS is how many, 20,000 without it.
+// and holds that there is no more memory after the last of them than after the
+// first. SLUICE_SOAK_CALLS is how many, 20,000 without it.
 func TestALongLifeTakesNoMemory(t *testing.T) {
 	n := 20_000
 	if s := os.Getenv("SLUICE_SOAK_CALLS"); s != "" {
@@ -98,17 +98,20 @@ func TestALongLifeTakesNoMemory(t *testing.T) {
 		}
 	}
 	l := newLife(t, n)
-	l.live(t, n/10) // what is needed is there then
+	first := max(n/10, min(n/2, 10_000)) // what is needed is there then
+	l.live(t, first)
 	resident0, heap0 := used(t)
+	instances0 := l.instances()
 	l.live(t, n)
 	resident1, heap1 := used(t)
 	t.Logf("%d calls, %d of them failed as they should, %d were too late", l.did.Load(), l.failed.Load(), l.late.Load())
-	t.Logf("after %d: resident %d KiB, on the heap %d KiB; after all: %d and %d", n/10, resident0>>10, heap0>>10, resident1>>10, heap1>>10)
+	t.Logf("after %d: resident %d KiB, on the heap %d KiB; after all: %d and %d", first, resident0>>10, heap0>>10, resident1>>10, heap1>>10)
 	if resident1 > resident0+resident0/8+(8<<20) {
-		t.Errorf("%d calls took %d KiB", n, (resident1-resident0)>>10)
+		t.Errorf("%d calls took %d KiB", n-first, (resident1-resident0)>>10)
 	}
-	if heap1 > heap0+(2<<20) {
-		t.Errorf("%d calls left %d KiB on the heap", n, (heap1-heap0)>>10)
+	more := uint64(max(l.instances()-instances0, 0)) // a busy machine may make some late
+	if heap1 > heap0+(2+more)<<20 {
+		t.Errorf("%d calls left %d KiB on the heap", n-first, (heap1-heap0)>>10)
 	}
 	for _, m := range l.modules {
 		if s := m.Stats(); s.Instances > 4 || s.Idle != s.Instances {
@@ -123,6 +126,14 @@ type life struct {
 	store             *Store
 	rare              []rarity
 	did, failed, late atomic.Int64
+}
+
+// instances is how many the modules have.
+func (l *life) instances() (n int) {
+	for _, m := range l.modules {
+		n += m.Stats().Instances
+	}
+	return n
 }
 
 // A rarity is what costs too much to be done often.
