@@ -326,6 +326,7 @@ func TestNobodyWantsAnUpload(t *testing.T) {
 		for _, deadline := range []bool{false, true} {
 			t.Run(fmt.Sprint(tt.name, ", by a deadline: ", deadline), func(t *testing.T) {
 				there, hold := make(chan struct{}), make(chan struct{})
+				defer close(hold)
 				base, _ := answering(t, func(c net.Conn, _ *bufio.Reader) {
 					io.WriteString(c, tt.says)
 					close(there)
@@ -357,7 +358,6 @@ func TestNobodyWantsAnUpload(t *testing.T) {
 					t.Error("the source was not stopped")
 				}
 				cancel()
-				close(hold)
 			})
 		}
 	}
