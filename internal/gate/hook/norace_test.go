@@ -45,6 +45,20 @@ func newPass(query string) *pass {
 
 var answer = []byte(`{"choices":[{"message":{"content":"hi"}}]}`)
 
+// long is an answer of usual length, whose digits are not among those that Go
+// keeps ready.
+func long(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+	w.Header().AddString("Content-Type", "application/json")
+	w.Header().AddString("Content-Length", "12345")
+	w.Commit(200)
+	for range 100 {
+		if _, err := w.Write(answer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func answering(_ context.Context, _ *infer.Request, w *infer.Reply) error {
 	w.Header().AddString("Content-Type", "application/json")
 	w.Commit(200)
@@ -80,6 +94,7 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 		{"for another tenant", func(s *wasm.Spec) { s.Tenants = []string{"acme", "a*"} }, answering},
 		{"disabled", func(s *wasm.Spec) { s.Disabled = true }, answering},
 		{"request and response", contract, answering},
+		{"a longer response", contract, long},
 		{"a stream that nobody looks at", contract, streaming(16)},
 		{"a stream", func(s *wasm.Spec) { s.Attach = []wasm.Hook{wasm.OnRequest, wasm.OnChunk, wasm.OnError} }, streaming(16)},
 	} {

@@ -349,7 +349,8 @@ func (w *wire) send() error {
 		return w.next.Flush()
 	}
 	if !w.head {
-		h.Set("Content-Length", strconv.Itoa(len(body)))
+		var digits [20]byte
+		h.Set("Content-Length", string(strconv.AppendInt(digits[:0], int64(len(body)), 10))) // the string stays on the stack: Set copies it
 	}
 	w.commit()
 	if !w.head && len(body) > 0 {
