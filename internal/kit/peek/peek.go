@@ -134,7 +134,7 @@ func (e *DuplicateError) Error() string { return "duplicate key " + strconv.Quot
 func Object(b []byte, want *Keys, got []Value) error {
 	clear(got)
 	s := scanner{b: b}
-	kind, dup, ok := s.root(want, got, nil)
+	kind, dup, ok := s.root(want, got, nil, nil)
 	switch {
 	case !ok:
 		clear(got)
@@ -148,9 +148,11 @@ func Object(b []byte, want *Keys, got []Value) error {
 	return nil
 }
 
-// root reads the whole text. If s is t's, t has the text of members. It returns the kind of the one value, and the
-// index of a wanted key that stands twice, or -1.
-func (s *scanner) root(want *Keys, got []Value, t *text) (kind Kind, dup int, ok bool) {
+// root reads the whole text. If s is t's, t has the text of members, and parts
+// where; a part of t itself would be taken to live as long as the text. It
+// returns the kind of the one value, and the index of a wanted key that stands
+// twice, or -1.
+func (s *scanner) root(want *Keys, got []Value, t *text, parts []Part) (kind Kind, dup int, ok bool) {
 	dup = -1
 	i := s.space(0)
 	if i < 0 {
@@ -158,7 +160,7 @@ func (s *scanner) root(want *Keys, got []Value, t *text) (kind Kind, dup int, ok
 	}
 	kind = kindOf(s.b[i])
 	if kind == ObjectKind {
-		i, dup = s.members(i, want, got, t)
+		i, dup = s.members(i, want, got, t, parts)
 	} else {
 		i = s.value(i, 0)
 	}
@@ -176,7 +178,7 @@ func (s *scanner) root(want *Keys, got []Value, t *text) (kind Kind, dup int, ok
 
 // members reads the root object, which opens at i, and returns where it ends
 // and what stands twice.
-func (s *scanner) members(i int, want *Keys, got []Value, t *text) (end, dup int) {
+func (s *scanner) members(i int, want *Keys, got []Value, t *text, parts []Part) (end, dup int) {
 	dup = -1
 	if i = s.space(i + 1); i < 0 {
 		return -1, dup
@@ -196,7 +198,7 @@ func (s *scanner) members(i int, want *Keys, got []Value, t *text) (end, dup int
 		}
 		start = i
 		if t.wants(k) {
-			i = t.rootMember(k, i)
+			i, parts[k] = t.rootMember(i)
 		} else {
 			i = s.value(i, 1)
 		}

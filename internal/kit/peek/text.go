@@ -107,8 +107,8 @@ type Part struct{ Start, End int }
 func ObjectText(b []byte, want *Keys, got []Value, texts uint32, dst []byte, parts []Part) ([]byte, error) {
 	clear(got)
 	clear(parts)
-	t := text{scanner: scanner{b: b}, dst: dst, begun: len(dst), texts: texts, parts: parts}
-	if kind, dup, ok := t.root(want, got, &t); ok && kind == ObjectKind && dup < 0 {
+	t := text{scanner: scanner{b: b}, dst: dst, begun: len(dst), texts: texts}
+	if kind, dup, ok := t.root(want, got, &t, parts); ok && kind == ObjectKind && dup < 0 {
 		return t.dst, nil
 	}
 	// Which error it is, and where, Object says better.
@@ -119,8 +119,8 @@ func ObjectText(b []byte, want *Keys, got []Value, texts uint32, dst []byte, par
 // wants reports whether t is to have the text of the value of want's k-th name.
 func (t *text) wants(k int) bool { return t != nil && k >= 0 && t.texts>>k&1 != 0 }
 
-// rootMember reads the value at i of want's k-th name.
-func (t *text) rootMember(k, i int) int {
+// rootMember reads the value at i, whose text is wanted.
+func (t *text) rootMember(i int) (int, Part) {
 	end := len(t.dst)
 	if end > t.begun {
 		t.dst = append(t.dst, '\n')
@@ -129,10 +129,9 @@ func (t *text) rootMember(k, i int) int {
 	t.moves = movesFree + movesPer*(len(t.b)-i)
 	if i = t.any(i, 0); len(t.dst) == begin {
 		t.dst = t.dst[:end]
-		return i
+		return i, Part{}
 	}
-	t.parts[k] = Part{begin, len(t.dst)}
-	return i
+	return i, Part{begin, len(t.dst)}
 }
 
 // A text collects routing text. Its methods are a scanner's.
@@ -144,7 +143,6 @@ type text struct {
 	// For ObjectText.
 	begun int    // where in dst its text begins
 	texts uint32 // of which values
-	parts []Part
 }
 
 // Members mostly come in order, or role comes last and moves before content.
