@@ -58,17 +58,18 @@ type settings struct {
 	access access.Config
 	auth   auth.Config
 	cors   cors.Config
+	texts  bool // are looked at
 }
 
 // gates returns every gate of a gateway before a handler that answers at once,
 // and its log.
 func gates(change func(*settings), answer infer.HandlerFunc, log io.Writer) (*Mux, *linelog.Log) {
-	s := settings{access.DefaultConfig(), auth.Config{APIKey: secret.New(apiKey)}, cors.DefaultConfig()}
+	s := settings{access.DefaultConfig(), auth.Config{APIKey: secret.New(apiKey)}, cors.DefaultConfig(), false}
 	change(&s)
 	lines, m := linelog.New(log, linelog.Config{JSON: true}), new(access.Metrics)
 	metric.Fill(metric.NewRegistry(nil), m)
 	classes := map[string]auth.Class{"": auth.Public, "/health": auth.Public, "/workers": auth.Control}
-	work := Body(1<<20, 8<<10, func() bool { return false }, nil)(answer)
+	work := Body(1<<20, 8<<10, func() bool { return false }, func() bool { return s.texts })(answer)
 	return NewMux([]Route{
 		{"POST", "/v1/chat/completions", infer.Chat, work},
 		{"POST", "/v1/completions", infer.Completions, work},
@@ -151,6 +152,7 @@ var ways = []struct {
 	{"as it comes", func(*settings) {}, "/v1/chat/completions", nil},
 	{"with an id", func(*settings) {}, "/v1/chat/completions", [][2]string{{"X-Request-Id", "0193e3a6-7e5b-7c3d-9f5e-2b1a4c6d8e0f"}}},
 	{"from a web page", func(s *settings) { s.cors.Origins = []string{"https://chat.example"} }, "/v1/chat/completions", [][2]string{{"Origin", "https://chat.example"}}},
+	{"for its text", func(s *settings) { s.texts = true }, "/v1/chat/completions", nil},
 	{"Anthropic's", func(*settings) {}, "/v1/messages", [][2]string{{"anthropic-version", "2023-06-01"}}},
 	{"without a key", func(s *settings) { s.auth.APIKey = secret.String{} }, "/v1/completions", nil},
 	{"showing the worker", func(s *settings) { s.access.ShowWorker = true }, "/generate", nil},
