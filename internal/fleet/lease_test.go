@@ -119,16 +119,3 @@ func TestLoadReturnsToZeroUnderWay(t *testing.T) {
 		t.Errorf("in the end: %d in flight, %d to compute, %d of context", w.InFlight(), w.Prefill(), w.Context())
 	}
 }
-
-// TestReportsCrossing: the operator's question and the poller's may be answered
-// in either order; what is believed is the younger.
-func TestReportsCrossing(t *testing.T) {
-	w := still(t)
-	now := time.Now()
-	if !w.Report(&Load{At: now, Running: 2}) || !w.Report(&Load{At: now.Add(-time.Second), Running: 1}) {
-		t.Fatal("a credible report was refused")
-	}
-	if l := w.Load(); l.Running != 2 {
-		t.Errorf("%d running; want the younger report's 2", l.Running)
-	}
-}

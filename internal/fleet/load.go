@@ -89,7 +89,7 @@ func (r *Registry) askLoad(ctx context.Context, w *Worker, timeout time.Duration
 // not any more. PollLoad does it with what w answers; a simulation does it
 // itself. A report that cannot be true — a number that is negative, infinite,
 // none, or larger than any engine's — changes nothing, and Report returns false.
-// One that is older than the last changes nothing either.
+// Of several at once, as when an operator asks too, the last is believed.
 func (w *Worker) Report(l *Load) bool {
 	if !l.credible() {
 		return false
@@ -97,9 +97,6 @@ func (w *Worker) Report(l *Load) bool {
 	w.report.Lock()
 	defer w.report.Unlock()
 	old := w.load.Load()
-	if old != nil && old.At.After(l.At) {
-		return true
-	}
 	l.reported = reported{
 		until: l.At.Add(w.reg.stale).UnixNano(), span: int64(w.reg.stale + farAhead),
 		Sent: w.Sent(), Started: w.Started(), served: w.Served(), still: l.At,
