@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"sluice/internal/kit/cores"
 )
 
 // shelfRoom is how much memory the compiled code may take of components that no
@@ -153,10 +155,12 @@ func (s *shelf) fill(c *shelved, compile func(context.Context) (*code, error)) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
 	defer cancel()
-	code, err := try(ctx, compile)
+	var made *code
+	var err error
+	cores.Aside(func() { made, err = try(ctx, compile) })
 	var gone []*shelved
 	s.mu.Lock()
-	c.state, c.code, c.err = compiled, code, err
+	c.state, c.code, c.err = compiled, made, err
 	switch {
 	case err != nil:
 		delete(s.all, c.key) // who comes later tries again

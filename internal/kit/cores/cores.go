@@ -10,7 +10,6 @@ package cores
 
 import (
 	"context"
-	"runtime"
 	"runtime/metrics"
 	"sync/atomic"
 	"time"
@@ -81,8 +80,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return nil
 	}
 	defer kept.Store(false)
-	before := runtime.GOMAXPROCS(k.most)
-	defer runtime.GOMAXPROCS(before)
+	before := resize(k.most)
+	defer resize(before)
 	k.keep(ctx, p)
 	return nil
 }
@@ -101,7 +100,7 @@ func (k *Keeper) keep(ctx context.Context, p *probe) {
 		l, d := p.look()
 		before := s.now
 		if n := s.next(l, d); n != before {
-			runtime.GOMAXPROCS(n) // a stop of the world: some tens of microseconds
+			resize(n) // a stop of the world: some tens of microseconds
 		}
 		pace := look
 		if l.busy < 0.02 {
