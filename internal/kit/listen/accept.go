@@ -10,26 +10,37 @@ import (
 	"time"
 )
 
-// Trouble is told when connections cannot be accepted: for want of
-// descriptors, mostly. Either function may be nil. They are called on the
+// Trouble is when connections cannot be accepted, or should not be: for want
+// of descriptors, mostly. Each function may be nil. They are called on the
 // accepting goroutine and must not block.
 type Trouble struct {
+	// Full is asked before each Accept. An error says why there is no room for
+	// another connection: then it is asked again every fullRest until it
+	// returns nil, and those who come meanwhile wait in the kernel's queue. It
+	// cannot take back the Accept that waits already: each listener may pass
+	// what it bounds by one.
+	Full func() error
+
+	// Began and Ended are told of each time that connections waited, whether
+	// Full or the system had no room, once.
 	Began func(err error)
 	Ended func(lasted time.Duration)
 }
 
 // How long accepting rests after an error: minRest, doubled to maxRest. It is
-// well again when nothing has failed for calm.
+// well again when nothing has failed for calm. Asking Full costs next to
+// nothing, and who waits for it is not made to wait longer the longer it takes.
 const (
-	minRest = 5 * time.Millisecond
-	maxRest = time.Second
-	calm    = time.Second
+	minRest  = 5 * time.Millisecond
+	maxRest  = time.Second
+	calm     = time.Second
+	fullRest = 20 * time.Millisecond
 )
 
 // Accept hands each connection of l to serve, which must not block. When ctx
 // ends, Accept closes l and returns what closing it says. When somebody else
-// closes l, it returns an error that is net.ErrClosed. No other error ends it:
-// it rests and tries again.
+// closes l, it returns an error that is net.ErrClosed, once there is room. No
+// other error ends it: it rests and tries again.
 //
 // There is no spare descriptor to accept with and hang up on whoever comes
 // while there are no others. A client that waits in the kernel's queue is
@@ -47,6 +58,9 @@ func Accept(ctx context.Context, l net.Listener, serve func(net.Conn), tr Troubl
 	}
 	a := acceptor{l: l, trouble: tr}
 	for {
+		if !a.wait(ctx) {
+			return end()
+		}
 		c, err := l.Accept()
 		switch {
 		case err == nil:
@@ -112,19 +126,51 @@ func (a *acceptor) isCalm(err error) bool {
 	return true
 }
 
+// wait returns when there is room for a connection. It reports false if ctx
+// ends before that.
+func (a *acceptor) wait(ctx context.Context) bool {
+	if a.trouble.Full == nil {
+		return true
+	}
+	err := a.trouble.Full()
+	if err == nil {
+		return true
+	}
+	for ; err != nil; err = a.trouble.Full() {
+		a.began(err)
+		sleep(ctx, fullRest)
+		if ctx.Err() != nil {
+			return false
+		}
+	}
+	a.timed = a.deadline(time.Now().Add(calm)) // nobody may come for long
+	return true
+}
+
 // failed notes an error and rests.
 func (a *acceptor) failed(ctx context.Context, err error) {
+	a.began(err)
+	a.rest = min(max(2*a.rest, minRest), maxRest)
+	sleep(ctx, a.rest)
+}
+
+// began notes that there is trouble, which may have been before.
+func (a *acceptor) began(err error) {
 	if a.timed {
 		a.clear()
 	}
-	if a.since.IsZero() {
-		a.since = time.Now()
-		if a.trouble.Began != nil {
-			a.trouble.Began(fmt.Errorf("accepting on %s: %w", a.l.Addr(), err))
-		}
+	if !a.since.IsZero() {
+		return
 	}
-	a.rest = min(max(2*a.rest, minRest), maxRest)
-	t := time.NewTimer(a.rest)
+	a.since = time.Now()
+	if a.trouble.Began != nil {
+		a.trouble.Began(fmt.Errorf("accepting on %s: %w", a.l.Addr(), err))
+	}
+}
+
+// sleep returns after d, or when ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -145,8 +191,11 @@ func (a *acceptor) clear() {
 	a.deadline(time.Time{}) // if that fails, l says so itself
 }
 
+// A deadliner is a listener that can be told when to give up.
+type deadliner interface{ SetDeadline(t time.Time) error }
+
 // deadline sets when Accept gives up, and reports whether it could.
 func (a *acceptor) deadline(t time.Time) bool {
-	d, ok := a.l.(interface{ SetDeadline(t time.Time) error })
+	d, ok := a.l.(deadliner)
 	return ok && d.SetDeadline(t) == nil
 }

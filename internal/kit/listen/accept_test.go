@@ -147,6 +147,87 @@ func TestTroubleIsTold(t *testing.T) {
 	})
 }
 
+// TestFull: while there is no room nobody is accepted, and what is told of it is
+// told once, however often room comes and goes within a moment.
+func TestFull(t *testing.T) {
+	tests := []struct {
+		name   string
+		script string // of the listener
+		full   string // of Full: times at which it begins and ends to be so
+		want   string // what is served and told, and when
+	}{
+		{"there is room", "ok ok", "", "0s served, 0s served"},
+		{"nobody is accepted", "ok ok", "0s 100ms", "0s began, 100ms served, 100ms served, 1.1s ended"},
+		{"nobody comes later", "ok", "0s 100ms", "0s began, 100ms served, 1.1s ended"},
+		{"nobody comes at all", "", "0s 100ms", "0s began, 1.1s ended"},
+		{"for long, and who waits does not wait much longer", "ok", "0s 59.99s", "0s began, 1m0s served, 1m1s ended"},
+		{"room comes and goes", "ok 500ms ok 500ms ok", "0s 100ms 600ms 1s", "0s began, 100ms served, 600ms served, 1.5s served, 2s ended"},
+		{"and is short again later", "ok 3s ok 3s ok", "0s 100ms 3.1s 4s", "0s began, 100ms served, 3.1s ended, 3.1s began, 4s served, 7s ended, 7s served"},
+		{"descriptors are short too", "mfile ok", "0s 100ms", "0s began, 105ms served, 1.105s ended"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				var log []string
+				say := func(what string) { log = append(log, time.Since(begin).String()+" "+what) }
+				l := deadlined{&script{words: strings.Fields(tt.script), errs: map[string]error{"mfile": syscall.EMFILE}, closed: make(chan struct{})}}
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() {
+					done <- Accept(ctx, l, func(c net.Conn) { c.Close(); say("served") }, Trouble{
+						Full: func() error {
+							full := false
+							for _, at := range strings.Fields(tt.full) {
+								if d, _ := time.ParseDuration(at); time.Since(begin) >= d {
+									full = !full
+								}
+							}
+							if full {
+								return errors.New("full")
+							}
+							return nil
+						},
+						Began: func(error) { say("began") },
+						Ended: func(time.Duration) { say("ended") },
+					})
+				}()
+				time.Sleep(2 * time.Minute)
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if got := strings.Join(log, ", "); got != tt.want {
+					t.Errorf("got  %s\nwant %s", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// TestTheEndIsNotWaitedForWithoutRoom: while there is no room, the end of ctx
+// ends it too, and the reason is told.
+func TestTheEndIsNotWaitedForWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &script{words: []string{"ok"}, closed: make(chan struct{})}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		begin := time.Now()
+		full := errors.New("too many for us")
+		var began error
+		err := Accept(ctx, l, func(net.Conn) { t.Error("a connection was accepted") }, Trouble{
+			Full:  func() error { return full },
+			Began: func(err error) { began = err },
+		})
+		if d := time.Since(begin); err != nil || d != 10*time.Second {
+			t.Errorf("ended after %s with %v, want 10s and nil", d, err)
+		}
+		if !errors.Is(began, full) {
+			t.Errorf("began with %v, want %v", began, full)
+		}
+	})
+}
+
 // TestTheEndIsNotWaitedFor: while accepting rests, the end of ctx ends it.
 func TestTheEndIsNotWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 )
@@ -40,6 +42,24 @@ func ServerTLS(cert *Certificate, opt ServerOptions) *tls.Config {
 		}
 	}
 	return c
+}
+
+// Secure returns a listener whose connections are l's with TLS on them. Accept
+// can tell it when to give up, which it cannot tell tls.NewListener's.
+func Secure(l net.Listener, c *tls.Config) net.Listener { return secure{tls.NewListener(l, c), l} }
+
+type secure struct {
+	net.Listener
+	under net.Listener
+}
+
+// SetDeadline sets when Accept gives up.
+func (s secure) SetDeadline(t time.Time) error {
+	d, ok := s.under.(deadliner)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return d.SetDeadline(t)
 }
 
 // sessions is how many workers' TLS sessions are kept to be resumed.

@@ -1,11 +1,15 @@
 package listen
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 )
 
 // shows returns a Certificate of ca for name, and its file.
@@ -52,6 +56,41 @@ func TestWhatIsAgreed(t *testing.T) {
 				t.Errorf("%s, %q, %v; want %s, %q", tls.VersionName(s.Version), s.NegotiatedProtocol, err, tls.VersionName(tt.version), tt.proto)
 			}
 		})
+	}
+}
+
+// TestTroubleEndsOverTLS: that there is room again is told although no client
+// comes.
+func TestTroubleEndsOverTLS(t *testing.T) {
+	cert, _ := shows(t, newAuthority(t, "ca"), "one.test")
+	l := Secure(opened(t, "127.0.0.1:0", Options{}), ServerTLS(cert, ServerOptions{}))
+	room := make(chan struct{})
+	began, ended, done := make(chan struct{}, 1), make(chan struct{}, 1), make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		done <- Accept(ctx, l, func(c net.Conn) { _ = c.Close() }, Trouble{
+			Full: func() error {
+				select {
+				case <-room:
+					return nil
+				default:
+					return errors.New("full")
+				}
+			},
+			Began: func(error) { began <- struct{}{} },
+			Ended: func(time.Duration) { ended <- struct{}{} },
+		})
+	}()
+	<-began
+	close(room)
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Error("nobody was told that connections are accepted again")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
