@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -116,7 +115,7 @@ func (p *ports) secure(c *config.Config, log *slog.Logger) (err error) {
 	p.scheme = "https"
 	conf := listen.ServerTLS(p.cert, listen.ServerOptions{ClientCA: p.clients})
 	for i, l := range p.api {
-		p.api[i] = tls.NewListener(l, conf)
+		p.api[i] = listen.Secure(l, conf)
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ type Metrics struct {
 	Accepted *metric.Counter    `name:"sluice_client_connections_total" help:"client connections accepted"`
 	Tunnels  *metric.Gauge      `name:"sluice_client_tunnels" help:"client connections that are WebSockets, passed through to workers"`
 	Bodies   *metric.GaugeFunc  `name:"sluice_request_body_bytes" help:"memory that request bodies of more than 64 KiB have which were read and not sent on yet"`
+	Waits    *metric.CounterVec `name:"sluice_client_accept_waits_total" labels:"reason" help:"times that a listener stopped accepting for a while; reason is reserve (the other descriptors are kept for connections to workers) or error (the system gave no connection, mostly for want of descriptors)"`
 	NoRoom   *metric.Counter    `name:"sluice_request_bodies_refused_total" help:"request bodies that were refused because others had --max-buffered-bodies"`
 	Ended    *metric.CounterVec `name:"sluice_client_connections_refused_total" labels:"reason" help:"client connections that a limit refused or ended; reason is connections, address, header_timeout, body_timeout, stalled, idle, requests or pipelined"`
 }
@@ -55,17 +56,20 @@ type Front struct {
 	date      h1.DateField
 	h2        *http.Server
 	handed    *handoff // connections for h2
+	most      int      // client connections; more wait, see crowd.go
 
 	base context.Context // of all requests; ends when the grace is over
 	end  context.CancelCauseFunc
 
 	draining atomic.Bool
 	lent     atomic.Int64 // memory that bodies were given before they came
+	streams  atomic.Int64 // requests that net/http serves
 	bodies   bodies
 	running  sync.WaitGroup // connections
 
 	mu        sync.Mutex // guards what follows
 	open      int
+	waiting   bool                    // clients wait until some have left
 	conns     map[*conn]struct{}      // those that speak HTTP/1.1
 	guests    map[net.Conn]netip.Addr // those that speak HTTP/2, and whose they are
 	addresses map[netip.Addr]int      // open connections, if there is a limit; those of Unix sockets have no address
@@ -74,7 +78,7 @@ type Front struct {
 // counters are Metrics that may be missing.
 type counters struct {
 	open, tunnels                                                                        *metric.Gauge
-	accepted                                                                             *metric.Counter
+	accepted, reserve, refusal                                                           *metric.Counter
 	tooMany, perAddress, headerTime, bodyTime, stalled, idle, tooManyRequests, pipelined *metric.Counter
 }
 
@@ -82,7 +86,7 @@ type counters struct {
 func NewFront(o Options) *Front {
 	f := &Front{
 		cfg: o.Config, mux: o.Handler, watch: o.Watch, log: o.Log,
-		limits: o.Config.limits(), bodyGrace: bodyGrace, handed: newHandoff(),
+		limits: o.Config.limits(), bodyGrace: bodyGrace, handed: newHandoff(), most: mostClients(listen.Descriptors()),
 		conns: make(map[*conn]struct{}), guests: make(map[net.Conn]netip.Addr), addresses: make(map[netip.Addr]int),
 	}
 	f.fault = o.Handler.Behind(infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, _ *infer.Reply) error {
@@ -90,7 +94,7 @@ func NewFront(o Options) *Front {
 	}))
 	if m := o.Metrics; m != nil {
 		f.count = counters{
-			open: m.Open, tunnels: m.Tunnels, accepted: m.Accepted,
+			open: m.Open, tunnels: m.Tunnels, accepted: m.Accepted, reserve: m.Waits.With("reserve"), refusal: m.Waits.With("error"),
 			tooMany: m.Ended.With("connections"), perAddress: m.Ended.With("address"), headerTime: m.Ended.With("header_timeout"),
 			bodyTime: m.Ended.With("body_timeout"), stalled: m.Ended.With("stalled"), idle: m.Ended.With("idle"), tooManyRequests: m.Ended.With("requests"), pipelined: m.Ended.With("pipelined"),
 		}
@@ -101,7 +105,7 @@ func NewFront(o Options) *Front {
 		m.Bodies.Set(func() float64 { return float64(f.bodies.held.Load()) })
 	}
 	f.h2 = &http.Server{
-		Handler:           &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, lingers: o.Config.Linger, bodies: &f.bodies, late: f.count.bodyTime, stalled: f.count.stalled},
+		Handler:           &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, lingers: o.Config.Linger, bodies: &f.bodies, streams: &f.streams, late: f.count.bodyTime, stalled: f.count.stalled},
 		ReadHeaderTimeout: o.Config.HeaderReadTimeout,
 		IdleTimeout:       o.Config.IdleTimeout,
 		MaxHeaderBytes:    o.Config.MaxHeader,
@@ -152,10 +156,19 @@ func (f *Front) Serve(ctx context.Context, ls ...net.Listener) error {
 	return errors.Join(append(errs, cut)...)
 }
 
-// trouble logs that connections cannot be accepted.
+// trouble says when there is no room for connections, and logs that they cannot
+// be accepted.
 func (f *Front) trouble() listen.Trouble {
 	return listen.Trouble{
-		Began: func(err error) { f.log.Warn("connections cannot be accepted; trying again", "err", err) },
+		Full: f.crowded,
+		Began: func(err error) {
+			if errors.Is(err, errCrowded) {
+				f.count.reserve.Inc()
+			} else {
+				f.count.refusal.Inc()
+			}
+			f.log.Warn("connections cannot be accepted; trying again", "err", err)
+		},
 		Ended: func(lasted time.Duration) {
 			f.log.Info("connections are accepted again", "after", lasted.Round(time.Millisecond).String())
 		},

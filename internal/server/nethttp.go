@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/internal/infer"
@@ -27,6 +28,7 @@ type netHTTP struct {
 	unread  time.Duration // for answers
 	bodies  *bodies       // of all requests; nil to bound them not at all
 	lingers time.Duration // over what is left of a body
+	streams *atomic.Int64 // requests that are served; nil counts nothing
 
 	late, stalled *metric.Counter // of bodies, and of answers; nil counts nothing
 }
@@ -42,6 +44,10 @@ const stall = 300 * time.Second
 
 // ServeHTTP implements http.Handler.
 func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
+	if f.streams != nil {
+		f.streams.Add(1)
+		defer f.streams.Add(-1)
+	}
 	r := &infer.Request{
 		Method: hr.Method, Path: asked(hr), Query: hr.URL.RawQuery,
 		Proto: hr.Proto, Received: time.Now(),
