@@ -68,11 +68,12 @@ type attempt struct {
 	in       *buf.Buf         // what was read and not used
 	n        int              // bytes in it
 	size     int              // of the next
-	mark     time.Duration    // when the body began, or the last pace
+	mark     time.Duration    // when the body began, or the last pace; until when what is tried may take
 	pieces   uint32           // of the body that were handed out
 	says     promise
 	interims int32
 	stage    stage
+	tried    bool // fewer packets, until a few more pieces have come
 	received bool
 	timed    bool  // the connection has a deadline
 	tunnel   bool  // 101 is an answer
@@ -404,8 +405,12 @@ func (x *Exchange) feed(wire []byte) (done bool, err error) {
 	if err := x.pause(); err != nil {
 		return false, err
 	}
-	if x.pieces++; x.pieces%ackAgain == ackFirst {
+	x.pieces++
+	switch x.pieces % ackAgain {
+	case ackFirst:
 		x.pace()
+	case ackFirst + ackTrial:
+		x.try()
 	}
 	n, err := x.Sink.Body(&x.body, wire)
 	if err != nil {
@@ -428,10 +433,16 @@ func (x *Exchange) feed(wire []byte) (done bool, err error) {
 // each when it is read, which costs as much as a fifth of relaying it. Where
 // pieces come fast, the kernel is told to answer two at once: after ackFirst
 // pieces, and again after each ackAgain, because it forgets.
+//
+// A worker that has Nagle's algorithm on (RFC 896) sends no piece until the one
+// before is acknowledged, which the kernel then puts off for 40 ms. That is seen in
+// the next ackTrial pieces, and such a connection is left alone from then on.
 const (
 	ackFirst = 16
 	ackAgain = 128
 	ackPace  = 25 * time.Millisecond // between pieces, at most, on average
+	ackTrial = 4
+	ackStall = 30 * time.Millisecond // later than they should have come
 )
 
 // pace looks how fast pieces have come.
@@ -440,12 +451,27 @@ func (x *Exchange) pace() {
 	if x.pieces < ackAgain {
 		n = ackFirst
 	}
-	now := x.c.h.client.watch.Now()
-	if now-x.mark <= n*ackPace {
-		x.c.s.AckLater()
-	}
+	now := x.exactly()
+	mean := (now - x.mark) / n
 	x.mark = now
+	if mean <= ackPace && !x.c.waits {
+		x.c.s.AckLater()
+		x.tried, x.mark = true, now+ackTrial*mean+ackStall
+	}
 }
+
+// try looks whether the worker has sent on since the kernel was told.
+func (x *Exchange) try() {
+	if !x.tried {
+		return
+	}
+	now := x.exactly()
+	x.c.waits = now > x.mark
+	x.tried, x.mark = false, now
+}
+
+// exactly is the time in the Watch's time, by the clock.
+func (x *Exchange) exactly() time.Duration { return x.c.h.client.watch.Time(time.Now()) }
 
 // refused notes an error that is the Sink's own.
 func (x *Exchange) refused(err error) error {

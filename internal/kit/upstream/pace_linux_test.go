@@ -17,7 +17,8 @@ type paced struct {
 	t     *testing.T
 	conn  net.Conn
 	n     int
-	later bool // it was put off, since piece ackFirst
+	from  int  // the first piece that counts
+	later bool // it was put off, since that
 	next  chan bool
 }
 
@@ -30,7 +31,7 @@ func (p *paced) Body(b *h1.Body, wire []byte) (n int, err error) {
 		return 0, err
 	}
 	err = rc.Control(func(fd uintptr) {
-		if p.n < ackFirst { // the kernel may have thought of it by itself
+		if p.n < p.from { // the kernel may have thought of it by itself
 			if err := syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1); err != nil {
 				p.t.Error(err)
 			}
@@ -65,19 +66,24 @@ func TestFastStreamsAreAcknowledgedTogether(t *testing.T) {
 		name  string
 		pause time.Duration
 		most  int // pieces
+		stall int // so many pieces come, and then there is a pause
 		later bool
 	}{
-		{"fast", 0, 100 * ackAgain, true},
-		{"slow", 2 * ackPace, ackFirst + 4, false},
+		{"fast", 0, 100 * ackAgain, 0, true},
+		{"slow", 2 * ackPace, ackFirst + 4, 0, false},
+		{"fast, and waits when it is not acknowledged", 0, 4 * ackAgain, ackFirst + 1, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			p := &paced{t: t, next: make(chan bool, 1)}
+			p := &paced{t: t, from: max(ackFirst, tt.stall+ackTrial), next: make(chan bool, 1)}
 			w := start(t, func(c net.Conn, _ int, _ *http.Request, _ []byte) bool {
 				io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 				event := h1.AppendChunk(nil, make([]byte, 200))
-				for range tt.most {
+				for i := range tt.most {
 					time.Sleep(tt.pause)
+					if i > 0 && i == tt.stall {
+						time.Sleep(10 * ackStall)
+					}
 					c.Write(event)
 					if !<-p.next {
 						break

@@ -14,6 +14,7 @@ type conn struct {
 	h      *Host
 	addr   netip.Addr
 	used   bool   // it has served a request; its user's
+	waits  bool   // its worker waits for each acknowledgement; its user's
 	writer func() // write, bound once; allocated otherwise
 	x      *Exchange
 	sent   int // bytes of x that went before the writer began
