@@ -15,6 +15,8 @@ const (
 	StackGlobal = reserved + "stack" // bytes of stack that calls may still use
 	WhyGlobal   = reserved + "why"   // why a guest was ended, see WhyStopped
 
+	freshGlobal = reserved + "fresh"
+
 	// StartFunction is the module's start function, which does not run by
 	// itself any more: whoever runs it can stop it.
 	StartFunction = reserved + "start"
@@ -31,6 +33,15 @@ const (
 // then leaves compiled code, so that the garbage collector is not kept waiting
 // for longer than it takes.
 const Slice = 10_000
+
+// freshSlice is Slice for a guest that has grown its memory. The first write to
+// each of the system's pages there is a check like others, and takes hundreds of
+// times as long. So it has such slices until there were as many checks in them as
+// there are new pages.
+const (
+	freshSlice    = 64
+	freshPerShift = 4 // 1<<4 of the system's pages are one of memory
+)
 
 // An Options says how a module is to be changed.
 type Options struct {
@@ -58,7 +69,7 @@ type Link struct {
 // A Rewritten is a module that can be stopped, and put back to where it was.
 type Rewritten struct {
 	Binary  []byte
-	Globals []string // exports: the mutable globals that the module defines
+	Globals []string // exports: the mutable globals that the module defines, and one that is added
 	Memory  bool     // it defines one
 
 	// Frozen says why an instance of it cannot be put back by writing its
@@ -188,6 +199,7 @@ const (
 	cutTail         // before a call that takes the place of who calls
 	cutLeave        // before a return
 	cutThrow        // before an exception
+	cutGrow         // around an instruction that grows memory
 )
 
 // frame is about how many bytes of stack a call of b takes: its locals, what its

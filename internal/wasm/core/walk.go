@@ -283,9 +283,13 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 	case 0x26: // table.set
 		index(r, w.tables, "table")
 		w.freeze("it writes into a table")
-	case 0x3f, 0x40: // memory.size, memory.grow
+	case 0x3f: // memory.size
 		w.memory(r)
 		zero(r, "a memory")
+	case 0x40: // memory.grow
+		w.memory(r)
+		zero(r, "a memory")
+		w.cut(r, b, at, cutGrow, 0)
 	case 0xd0: // ref.null
 		refType(r)
 	case 0xd2: // ref.func

@@ -96,6 +96,7 @@ const (
 	stop
 	stack
 	why
+	fresh // the system's pages in memory that the guest has grown by, less the checks in slices for them
 	addedGlobals
 )
 
@@ -160,6 +161,8 @@ func (w *rewriter) exports() (n uint32, items []byte) {
 		w.out.Globals = append(w.out.Globals, name)
 		export(name, Global, g)
 	}
+	w.out.Globals = append(w.out.Globals, freshGlobal)
+	export(freshGlobal, Global, w.global(fresh))
 	if w.start >= 0 {
 		export(StartFunction, Func, uint32(w.start))
 	}
@@ -193,8 +196,15 @@ func (w *rewriter) code() ([]byte, error) {
 // look appends the function that a guest calls when its slice is used up.
 func (w *rewriter) look(b []byte) []byte {
 	b = append(b, 0) // no locals
-	b = appendConst(b, Slice)
-	b = w.set(b, fuel)
+	b = w.get(b, fresh)
+	b = append(appendConst(b, freshSlice), 0x4e, 0x04, 0x40) // i32.ge_s, if
+	b = w.get(b, fresh)
+	b = append(appendConst(b, freshSlice), 0x6b) // i32.sub
+	b = w.set(b, fresh)
+	b = w.set(appendConst(b, freshSlice), fuel)
+	b = append(b, 0x05) // else
+	b = w.set(appendConst(b, Slice), fuel)
+	b = append(b, 0x0b)
 	b = appendConst(b, 0)
 	b = append(b, 0x40, 0, 0x1a) // memory.grow, which leaves compiled code; drop
 	b = w.get(b, stop)
@@ -246,7 +256,7 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 		c := &b.cuts[k]
 		out = append(out, b.code[last:c.at]...)
 		last = c.at
-		if b.tries && c.kind != cutBulk && c.kind != cutThrow && c.kind != cutPay {
+		if b.tries && c.kind != cutBulk && c.kind != cutThrow && c.kind != cutPay && c.kind != cutGrow {
 			out = w.restore(out, begun)
 		}
 		switch c.kind {
@@ -259,6 +269,9 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 			out = w.payFor(out, amount)
 		case cutThrow:
 			out = w.pay(out, throwCost)
+		case cutGrow:
+			last = c.at + 2
+			out = w.grown(out, b.code[c.at:last])
 		case cutCall:
 			last = b.afterCall(c.at)
 			if !w.recursive(i, c.to) {
@@ -340,6 +353,23 @@ func (w *rewriter) payFor(b []byte, local uint32) []byte {
 
 // bulkShift makes a number of checks of a number of bytes.
 const bulkShift = 8
+
+// grown appends an instruction that grows memory, and counts by how much it has.
+// If that is some, the slice is over.
+func (w *rewriter) grown(b, instruction []byte) []byte {
+	count := func(op byte) { // a memory has few enough pages for that
+		b = w.get(b, fresh)
+		b = append(appendConst(append(b, 0x3f, 0), freshPerShift), 0x74, op) // memory.size, i32.shl
+		b = w.set(b, fresh)
+	}
+	count(0x6b) // i32.sub
+	b = append(b, instruction...)
+	count(0x6a) // i32.add
+	b = w.get(b, fuel)
+	b = w.get(b, fresh)
+	b = append(appendConst(b, freshSlice), 0x48, 0x6c) // i32.lt_s, i32.mul
+	return w.set(b, fuel)
+}
 
 // overdrawn looks if the slice is used up.
 func (w *rewriter) overdrawn(b []byte) []byte {
