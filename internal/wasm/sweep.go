@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tetratelabs/wazero"
+
+	"sluice/internal/wasm/core"
 )
 
 // An Engine compiles components and sees to it that calls of them end.
@@ -136,8 +138,13 @@ const (
 )
 
 // begin notes that a call begins at a tick. end must follow, in the same
-// goroutine.
+// goroutine. The call has all of a slice: one that is shorter would else give way
+// to others in its middle now and then, who would need a further instance.
 func (in *instance) begin(now int64) {
+	in.watch.slices = 0
+	for i := range in.stops {
+		in.stops[i].fuel.Set(core.Slice)
+	}
 	in.watch.begin()
 	in.word.Store(now<<2 | running)
 }

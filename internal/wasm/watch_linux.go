@@ -36,6 +36,7 @@ type watch struct {
 	noisy  bool  // since the last reset there was a fault, or a call that was not watched
 	calls  int   // since the last reset
 	before int64 // faults of the thread when it began to be watched
+	slices int   // that the call has used up
 
 	usage unix.Rusage
 }
@@ -84,7 +85,7 @@ func (w *watch) giveWay() {
 	if watched {
 		w.stop()
 	}
-	runtime.Gosched()
+	w.rest()
 	if watched {
 		w.begin()
 		w.noisy = w.noisy || !w.pinned

@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"context"
+	"runtime"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -15,6 +16,26 @@ import (
 // that a request would wait for that behind every such guest, at each of its
 // steps. A guest therefore gives way each time it has used up its slice: the
 // function that it calls then is one that the engine tells of.
+//
+// To let others that are ready run is enough for a guest that is done soon. It is
+// not if guests keep all processors busy: the scheduler looks at the network only
+// when it has no goroutine to run, and otherwise every 10 ms, so that a request
+// would wait for that as often as it waits for a socket. A guest that goes on
+// waits until the network has been looked at. When nobody else is there that is
+// at once.
+
+// fewSlices is how many slices a call has before it waits for the network. With
+// Slice they are some tenths of a millisecond.
+const fewSlices = 4
+
+// rest lets other goroutines run, those too that are woken by the network.
+func (w *watch) rest() {
+	if w.slices++; w.slices > fewSlices {
+		waitForNetwork()
+		return
+	}
+	runtime.Gosched()
+}
 
 // compileCore compiles a core module, which has been rewritten.
 func compileCore(ctx context.Context, rt wazero.Runtime, m *core.Module, out *core.Rewritten) (wazero.CompiledModule, error) {

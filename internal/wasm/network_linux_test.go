@@ -1,0 +1,126 @@
+package wasm
+
+import (
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// TestWhoRunsForLongLetsTheNetworkIn holds that a goroutine that waits for a
+// socket goes on although another one never stops. With one processor the
+// scheduler would look at the network only every 10 ms.
+func TestWhoRunsForLongLetsTheNetworkIn(t *testing.T) {
+	if _, err := network(); err != nil {
+		t.Skipf("no doorbell: %v", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	near, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var got atomic.Int32
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		b := make([]byte, 1)
+		for {
+			if _, err := far.Read(b); err != nil {
+				return
+			}
+			got.Add(1)
+		}
+	})
+	w := watch{slices: fewSlices}
+	for i := range int32(20) {
+		if _, err := near.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for ; got.Load() <= i && n < 200; n++ { // that is much less than 10 ms
+			w.rest()
+		}
+		if n == 200 {
+			t.Fatal("what came over the network was not looked at for 200 slices")
+		}
+	}
+	near.Close()
+	reading.Wait()
+}
+
+// TestManyWaitForTheNetworkAtOnce holds that each goes on.
+func TestManyWaitForTheNetworkAtOnce(t *testing.T) {
+	if _, err := network(); err != nil {
+		t.Skipf("no doorbell: %v", err)
+	}
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			w := watch{slices: fewSlices}
+			for range 200 {
+				w.rest()
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestACallHasAllOfASlice holds that short calls do not give way, however many
+// there were before.
+func TestACallHasAllOfASlice(t *testing.T) {
+	in := pokers(t, 1)[0]
+	for range 100 {
+		in.watched(t, func() { _ = in.tell("spin", 3000) })
+		if in.watch.slices > 0 {
+			t.Fatal("it gives way to others in the middle of a call that needs a third of a slice")
+		}
+	}
+	if in.watched(t, func() { _ = in.tell("spin", 100_000) }); in.watch.slices < 9 {
+		t.Errorf("it gives way %d times in a call that needs ten slices", in.watch.slices)
+	}
+}
+
+// TestMemoryThatAGuestGrowsByIsPaidFor holds that a guest gives way more often
+// while it may be the first to write to its memory, and not when it got none.
+func TestMemoryThatAGuestGrowsByIsPaidFor(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		grow        []uint64 // by so many pages
+		spin        uint64
+		least, most int // times that it gives way
+	}{
+		{"nothing", nil, 2000, 0, 0},
+		{"by nothing", []uint64{0, 0, 0}, 2000, 0, 0},
+		{"by what there is not", []uint64{1 << 16, 1<<31 - 1, 1 << 31, 1<<32 - 1, 5000}, 2000, 0, 0},
+		{"by a page", []uint64{1}, 2000, 0, 1},
+		{"by pages, one after another", []uint64{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 2000, 3, 4},
+		{"by many", []uint64{100}, 2000, 25, 28},
+		{"by many, and writes to some", []uint64{100}, 640, 10, 11},
+		{"by many, and goes on for long", []uint64{100}, 1600 + 50_000, 29, 31},
+	} {
+		in := pokers(t, 1)[0]
+		for range 2 { // the next call has paid for nothing yet
+			in.watched(t, func() {
+				for _, n := range tt.grow {
+					_ = in.tell("grow", n)
+				}
+				_ = in.tell("spin", tt.spin)
+			})
+			if got := in.watch.slices; got < tt.least || got > tt.most {
+				t.Errorf("%s: it gives way %d times, want %d to %d", tt.name, got, tt.least, tt.most)
+			}
+		}
+	}
+}
