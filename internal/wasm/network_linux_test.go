@@ -124,3 +124,27 @@ func TestMemoryThatAGuestGrowsByIsPaidFor(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkRest is what giving way costs when nobody else is there: in the first
+// slices of a call, and in later ones.
+func BenchmarkRest(b *testing.B) {
+	for name, slices := range map[string]int{"first": 0, "later": fewSlices} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			var w watch
+			for b.Loop() {
+				w.slices = slices
+				w.rest()
+			}
+		})
+	}
+}
+
+// BenchmarkManySlices is a call that uses up a hundred of them.
+func BenchmarkManySlices(b *testing.B) {
+	in := pokers(b, 1)[0]
+	b.ReportAllocs()
+	for b.Loop() {
+		in.watched(b, func() { _ = in.tell("spin", 1_000_000) })
+	}
+}
