@@ -191,8 +191,12 @@ func closeAll(cs []*conn) {
 	}
 }
 
-func (c *conn) ask() (status int, body string) {
-	_, _ = fmt.Fprintf(c, "%sContent-Length: %d\r\n\r\n%s", head, len(chat), chat)
+func (c *conn) ask() (status int, body string) { return c.tokens(4) }
+
+// tokens asks for an answer of so many tokens.
+func (c *conn) tokens(n int) (status int, body string) {
+	ask := strings.Replace(chat, `"max_tokens":4`, fmt.Sprintf(`"max_tokens":%d`, n), 1)
+	_, _ = fmt.Fprintf(c, "%sContent-Length: %d\r\n\r\n%s", head, len(ask), ask)
 	return c.answer()
 }
 
@@ -446,26 +450,57 @@ func TestHugeHeaders(t *testing.T) {
 	v.recovers(t, 64<<20)
 }
 
-// TestDescriptorsRunOut has more clients than the gateway may have files open.
+// TestDescriptorsRunOut has more clients than the gateway may have files open:
+// those who are connected reach workers all the same, all at once, and those who
+// are not wait until others leave.
 func TestDescriptorsRunOut(t *testing.T) {
 	t.Parallel()
-	v := fleet(t, 200)
+	e := program.Mock(t, 1, "--model", "m", "--speed", "1") // answers take their time
+	v := before(t, e.URLs[0], 200)
 	v.settle(t)
-	held := v.dial(t)
-	defer held.Close()
-	if status, body := held.ask(); status != 200 {
-		t.Fatalf("got %d %s", status, body)
+	held := v.dials(t, 60)
+	for _, c := range held {
+		if status, body := c.ask(); status != 200 {
+			t.Fatalf("got %d %s", status, body)
+		}
 	}
 	cs := v.dials(t, 400) // those that are not accepted wait in the kernel
-	program.Eventually(t, "descriptors run out", func() bool { return strings.Contains(v.Log(), "connections cannot be accepted") })
+	program.Eventually(t, "accepting stops", func() bool { return strings.Contains(v.Log(), "connections cannot be accepted") })
+	if n := v.metric(t, "sluice_client_connections"); n != 75 {
+		t.Errorf("of 200 descriptors clients have %d, want 75", n)
+	}
+	opened := v.metric(t, "sluice_upstream_connections_opened_total")
+	var wg sync.WaitGroup
+	for i, c := range held {
+		wg.Go(func() {
+			if status, body := c.tokens(50); status != 200 {
+				t.Errorf("on connection %d, which was open: got %d %s", i, status, body)
+			}
+		})
+	}
+	wg.Wait()
+	if n := v.metric(t, "sluice_upstream_connections_opened_total") - opened; n < len(held)*3/4 {
+		t.Errorf("%d connections to the worker were opened: the requests were not at once", n)
+	}
+	if n := v.metric(t, "sluice_upstream_connections_failed_total"); n != 0 {
+		t.Errorf("%d connections to the worker could not be opened", n)
+	}
 	for range 20 {
-		if status, body := held.ask(); status != 200 {
+		if status, body := held[0].ask(); status != 200 {
 			t.Fatalf("on a connection that was open: got %d %s", status, body)
 		}
 	}
-	closeAll(cs)
+	last := cs[len(cs)-1] // who came last
+	closeAll(cs[:len(cs)-1])
+	if status, body := last.ask(); status != 200 {
+		t.Errorf("who had waited got %d %s", status, body)
+	}
 	program.Eventually(t, "connections are accepted again", func() bool { return strings.Contains(v.Log(), "connections are accepted again") })
+	if n := strings.Count(v.Log(), "connections cannot be accepted"); n != 1 {
+		t.Errorf("that connections are not accepted stands in the log %d times, want 1", n)
+	}
 	v.ask(t)
-	_ = held.Close()
+	_ = last.Close()
+	closeAll(held)
 	v.recovers(t, 32<<20)
 }
