@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"bytes"
 	"testing"
 
 	"sluice/internal/wasm/core"
@@ -58,5 +59,34 @@ func BenchmarkCost(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// setAll writes to the first n locals.
+func setAll(n int) (b []byte) {
+	for i := range n {
+		b = concat(b, []byte{0x20}, leb(i), []byte{0x41, 1, 0x6a, 0x21}, leb(i))
+	}
+	return b
+}
+
+// BenchmarkCompileHostile is what the engine takes for functions that are only
+// just not refused.
+func BenchmarkCompileHostile(b *testing.B) {
+	for name, binary := range map[string][]byte{
+		"calls of itself": code(concat(bytes.Repeat(ofItself, 5000), []byte{0x20, 0, 0x0b})...),
+		"many loops":      code(concat(bytes.Repeat([]byte{3, 0x40, 0x0b}, 3400), []byte{0x20, 0, 0x0b})...),
+		"many choices":    code(concat(bytes.Repeat([]byte{0x20, 0, 4, 0x40, 0x0b}, 10_000), []byte{0x20, 0, 0x0b})...),
+		"filling":         code(concat(bytes.Repeat([]byte{0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 11, 0}, 3300), []byte{0x20, 0, 0x0b})...),
+		"loops, locals":   codeWith(concat([]byte{1}, leb(500), []byte{0x7f}), concat(bytes.Repeat([]byte{3, 0x40}, 64), setAll(500), bytes.Repeat([]byte{0x20, 0, 0x0d, 0, 0x0b}, 64), []byte{0x20, 0, 0x0b})...),
+	} {
+		out := rewrite(b, binary).Binary
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := compiler(b).CompileModule(b.Context(), out); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

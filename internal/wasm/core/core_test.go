@@ -19,8 +19,14 @@ import (
 // modules are the core modules in the components of testdata.
 func modules(t testing.TB) map[string]*core.Module {
 	t.Helper()
+	return modulesOf(t, "../component/testdata/*.wasm")
+}
+
+// modulesOf are the core modules of components, by name and number.
+func modulesOf(t testing.TB, pattern string) map[string]*core.Module {
+	t.Helper()
 	ms := make(map[string]*core.Module)
-	files, err := filepath.Glob("../component/testdata/*.wasm")
+	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
 		t.Fatal("no components", err)
 	}

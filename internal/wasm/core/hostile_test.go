@@ -43,6 +43,15 @@ func codeWith(locals []byte, instructions ...byte) []byte {
 		section(10, leb(1), leb(len(locals)+len(instructions)), locals, instructions))
 }
 
+// ofItself is a call of the first function by itself.
+var ofItself = []byte{0x41, 0, 0x10, 0, 0x1a}
+
+// many is a module of n functions (i32) -> i32 of the same instructions.
+func many(n int, instructions []byte) []byte {
+	return module(section(1, times(1, 0x60, 1, 0x7f, 1, 0x7f)), section(3, times(n, 0)),
+		section(10, times(n, concat(leb(1+len(instructions)), []byte{0}, instructions)...)))
+}
+
 var hostile = []struct {
 	name   string
 	binary []byte
@@ -101,8 +110,12 @@ var hostile = []struct {
 	{"a large function", code(append(make([]byte, 3<<20), 0x0b)...), "a function of more than 2097152 bytes"},
 	{"many locals", codeWith(concat([]byte{1}, leb(60_000), []byte{0x7f}), 0x20, 0, 0x0b), "a function of more than 50000 locals"},
 	{"many locals in many functions", module(section(1, times(1, 0x60, 0, 0)), section(3, times(1000, 0)), section(10, times(1000, 6, 1, 0xd0, 0x86, 3, 0x7f, 0x0b))), "more locals than a module of"},
-	{"many locals and many blocks", codeWith(concat([]byte{1}, leb(2000), []byte{0x7f}), concat(bytes.Repeat([]byte{2, 0x40, 0x0b}, 2000), []byte{0x20, 0, 0x0b})...), "2000 blocks with 2001 locals, which is too much of both"},
-	{"calls of itself, which grow", code(concat(bytes.Repeat([]byte{0x41, 0, 0x10, 0, 0x1a}, 100_000), []byte{0x20, 0, 0x0b})...), "too many loops and calls"},
+	{"many locals and many blocks", codeWith(concat([]byte{1}, leb(2000), []byte{0x7f}), concat(bytes.Repeat([]byte{2, 0x40, 0x0b}, 2000), []byte{0x20, 0, 0x0b})...), "blocks and calls with 2001 locals, which is too much of both"},
+	{"calls of itself", code(concat(bytes.Repeat(ofItself, 8000), []byte{0x20, 0, 0x0b})...), "a function of 16039 blocks and calls with 1 locals in loops; with those before it that is too much for 40008 bytes of code"},
+	{"many loops in many functions", many(10, concat(bytes.Repeat([]byte{3, 0x40, 0x0b}, 1300), []byte{0x20, 0, 0x0b})), "a function of 3900 blocks and calls with 1 locals in loops; with those before it that is too much"},
+	{"many loops", code(concat(bytes.Repeat([]byte{3, 0x40, 0x0b}, 4000), []byte{0x20, 0, 0x0b})...), "a function of 12000 blocks and calls"},
+	{"filling in many places", code(concat(bytes.Repeat([]byte{0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 11, 0}, 4000), []byte{0x20, 0, 0x0b})...), "blocks and calls with 1 locals in loops"},
+	{"loops within loops with many locals", codeWith(concat([]byte{1}, leb(1000), []byte{0x7f}), concat(bytes.Repeat([]byte{3, 0x40}, 60), bytes.Repeat([]byte{0x20, 1, 0x1a}, 60), bytes.Repeat([]byte{0x0b}, 60), []byte{0x20, 0, 0x0b})...), "a function of 180 blocks and calls with 1001 locals in loops"},
 
 	// What the engine would read in another way, so that instructions hide in
 	// operands: 0xfd takes one byte there.
@@ -332,5 +345,20 @@ func TestATableGrowsToABound(t *testing.T) {
 	}
 	if out.Frozen == "" {
 		t.Error("a module that grows its table can be put back")
+	}
+}
+
+// TestGuestsAreFarFromTheBounds holds that what is refused because compiling it
+// would take long is four times what guests in Rust, Go and C have.
+func TestGuestsAreFarFromTheBounds(t *testing.T) {
+	for _, pattern := range []string{"../component/testdata/*.wasm", "../../../examples/wasm/*/*.wasm"} {
+		for name, m := range modulesOf(t, pattern) {
+			effort, most, err := core.Effort(m, core.Options{})
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			} else if 4*effort > most {
+				t.Errorf("%s: an effort of %d; at most %d is allowed", name, effort, most)
+			}
+		}
 	}
 }

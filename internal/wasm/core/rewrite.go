@@ -91,6 +91,18 @@ type Rewritten struct {
 // What the module has beyond the bounds below is refused, and so is every
 // instruction that is not known: an *Error names it and says where it stands.
 func Rewrite(m *Module, o Options) (*Rewritten, error) {
+	w, err := newRewriter(m, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.write(); err != nil {
+		return nil, err
+	}
+	return w.out, nil
+}
+
+// newRewriter looks at all of m.
+func newRewriter(m *Module, o Options) (*rewriter, error) {
 	w := &rewriter{m: m, opt: o, out: &Rewritten{}, start: -1}
 	for _, e := range m.Exports {
 		if strings.HasPrefix(e.Name, reserved) {
@@ -101,13 +113,7 @@ func Rewrite(m *Module, o Options) (*Rewritten, error) {
 		return nil, err
 	}
 	w.findGuests()
-	if err := w.measure(w.findRecursion()); err != nil {
-		return nil, err
-	}
-	if err := w.write(); err != nil {
-		return nil, err
-	}
-	return w.out, nil
+	return w, w.measure(w.findRecursion())
 }
 
 // Bounds of a module. They are some times what the largest guests have, and keep
@@ -122,9 +128,24 @@ const (
 	maxBlocks   = 1 << 14 // of a function, and branches
 	maxDepth    = 1 << 13 // of blocks within blocks
 	maxLoops    = 1 << 6  // of loops within loops
-	maxTangle   = 1 << 20 // of a function: its blocks by its locals
-	maxSquares  = 1 << 31 // of all functions: the squares of their blocks
+	maxTangle   = 1 << 20 // of a function: its work by its locals
+
+	// Of all functions: their effort, which takes the engine 20 ns each, or 35.
+	// A byte of code may take four times as long as in the largest guests.
+	maxEffort     = 100 << 20
+	effortPerByte = 100
 )
+
+// effort is what of the time that compiling b takes grows faster than b: with the
+// square of its work, and in loops with that of its locals, once for each loop
+// that they are in.
+func (b *body) effort() int {
+	return b.work*b.work + b.nested*int(b.locals)*int(b.locals)/8
+}
+
+// workOf is how many blocks what is added at a cut counts as: of what takes the
+// engine as long. Some of it is blocks.
+var workOf = [...]int{cutLoop: 2, cutPay: 1, cutBulk: 3, cutCall: 2, cutTail: 2, cutLeave: 1, cutThrow: 3, cutGrow: 1}
 
 // A rewriter holds what is known of a module.
 type rewriter struct {
@@ -146,8 +167,9 @@ type rewriter struct {
 	tags     int
 	start    int64 // a function, -1 for none
 	funcs    []body
+	codeSize int      // of all functions
 	locals   int      // of all functions
-	squares  int      // of all functions
+	effort   int      // of all functions
 	cuts     int      // of all functions
 	taken    []uint32 // functions whose address is taken
 	shapes   []uint32 // of types: the first that is equal
@@ -168,12 +190,15 @@ type section struct {
 
 // A body is a function's code.
 type body struct {
+	index   int    // among those of the module
 	code    []byte // its instructions
 	off     int
 	decl    []byte // its locals, as they are declared
 	groups  uint32 // of locals
 	locals  uint32 // with parameters
 	blocks  int
+	work    int  // blocks, and what is added, counted as such
+	nested  int  // in how many loops its loops are, all together
 	bulk    bool // copies or fills memory
 	catches bool // exceptions
 	tries   bool // the same, and its cuts have the returns

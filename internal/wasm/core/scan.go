@@ -97,6 +97,7 @@ func (w *rewriter) scanSection(id byte, p *Reader) {
 	case secDataCount:
 		p.U32()
 	case secCode:
+		w.codeSize = p.Left()
 		each(2, func() { w.scanBody(p) })
 	case secData:
 		each(1, func() { w.scanData(p) })
@@ -348,7 +349,7 @@ func (w *rewriter) scanBody(p *Reader) {
 	case f.Left() > maxBody:
 		f.Fail("a function of more than %d bytes", maxBody)
 	}
-	b := body{locals: uint32(len(w.types[w.sigs[n]].Params))}
+	b := body{index: len(w.funcs), locals: uint32(len(w.types[w.sigs[n]].Params))}
 	groups := f.Count(2)
 	at := f.Pos()
 	for range groups {
@@ -384,10 +385,10 @@ func (w *rewriter) scanCode(b *body) error {
 	switch {
 	case r.Err() != nil:
 		return r.Err()
-	case b.blocks*int(b.locals) > maxTangle:
-		return &Error{Offset: b.off, Msg: fmt.Sprintf("a function of %d blocks with %d locals, which is too much of both", b.blocks, b.locals)}
-	case w.squares > maxSquares:
-		return &Error{Offset: b.off, Msg: "too many functions of many blocks"}
+	case b.work*int(b.locals) > maxTangle:
+		return &Error{Offset: b.off, Msg: fmt.Sprintf("a function of %d blocks and calls with %d locals, which is too much of both", b.work, b.locals)}
+	case w.effort > maxEffort+effortPerByte*w.codeSize:
+		return &Error{Offset: b.off, Msg: fmt.Sprintf("a function of %d blocks and calls with %d locals in loops; with those before it that is too much for %d bytes of code", b.work, b.locals, w.codeSize)}
 	}
 	return nil
 }
@@ -395,10 +396,10 @@ func (w *rewriter) scanCode(b *body) error {
 // scanOnce walks b's instructions, for what was walked before too.
 func (w *rewriter) scanOnce(b *body) *Reader {
 	w.cuts -= len(b.cuts)
-	w.squares -= b.blocks * b.blocks
-	b.blocks, b.cuts = 0, b.cuts[:0]
+	w.effort -= b.effort()
+	b.blocks, b.work, b.nested, b.cuts = 0, 0, 0, b.cuts[:0]
 	r := NewReader(b.code, b.off)
 	w.walk(r, b)
-	w.squares += b.blocks * b.blocks
+	w.effort += b.effort()
 	return r
 }

@@ -119,6 +119,7 @@ func (w *rewriter) enter(r *Reader, b *body, op byte) {
 	f := frame{op: op, from: w.run, to: unreachable, loops: w.open[len(w.open)-1].loops}
 	if op == opLoop {
 		f.loops++
+		b.nested += f.loops
 		w.cut(r, b, r.Pos(), cutLoop, 0)
 		w.run, w.from = min(w.run, 0), r.Pos()
 	}
@@ -165,6 +166,7 @@ func (w *rewriter) label(r *Reader, run int) {
 
 // branch counts blocks, and what may go on in n places.
 func (b *body) branch(r *Reader, n int) {
+	b.work += n
 	if b.blocks += n; b.blocks > maxBlocks {
 		r.Fail("a function of more than %d blocks", maxBlocks)
 	}
@@ -175,6 +177,9 @@ func (w *rewriter) cut(r *Reader, b *body, at int, kind byte, to int32) {
 	if w.cuts++; w.cuts > maxCuts {
 		r.Fail("more than %d loops and calls", maxCuts)
 		return
+	}
+	if kind != cutCall || w.scc != nil && w.recursive(b.index, to) { // where nothing is added, there is nothing to do
+		b.work += workOf[kind]
 	}
 	b.cuts = append(b.cuts, cut{at: uint32(at), to: to, kind: kind})
 }
