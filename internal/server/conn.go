@@ -165,6 +165,7 @@ func (c *conn) run() {
 func (c *conn) shake(t *tls.Conn) (ours bool) {
 	ctx, cancel := context.WithTimeout(c.front.base, c.front.cfg.HandshakeTimeout)
 	defer cancel()
+	c.sock.KeepHalf(true) // what is asked may come with the handshake's end, and be all
 	if err := t.HandshakeContext(ctx); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			c.front.count.headerTime.Inc()
@@ -176,6 +177,9 @@ func (c *conn) shake(t *tls.Conn) (ours bool) {
 	if t.ConnectionState().NegotiatedProtocol == "h2" {
 		c.front.hand(c, c.sock.Detach())
 		return false
+	}
+	if t.ConnectionState().Version < tls.VersionTLS13 {
+		c.sock.KeepHalf(false) // who ends its half wants nothing more, RFC 5246 §7.2.1
 	}
 	return true
 }
@@ -631,14 +635,16 @@ func (c *conn) write(a, b []byte, then standing) error {
 		a = a[1:]
 	}
 	headOnly := c.stands == standsNew && len(b) == 0 && bytes.HasSuffix(a, []byte("\r\n\r\n"))
+	keeps := c.sock.Offers() && !headOnly
 	var kept []byte
 	switch {
 	case then != standsInLength || c.wire.mode != modeLength:
 	case c.wire.left == 0:
 		then = standsIdle
-	case c.sock.Raw() && !headOnly && len(b) > 0:
+	case !keeps:
+	case len(b) > 0:
 		b, kept = b[:len(b)-1], b[len(b)-1:]
-	case c.sock.Raw() && !headOnly:
+	default:
 		a, kept = a[:len(a)-1], a[len(a)-1:]
 	}
 	c.stands = then

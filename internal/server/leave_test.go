@@ -166,7 +166,7 @@ func (c *talker) wait(s string) {
 // TestHalfClosedClients holds that a client which has only said that it will
 // ask no more gets its whole answer, whenever it said so.
 func TestHalfClosedClients(t *testing.T) {
-	w := roads[0] // elsewhere, half a connection counts as none
+	w := roads[0] // over TLS below; elsewhere, half a connection counts as none
 	for _, ph := range phases {
 		for _, when := range []string{"with the request", "later"} {
 			t.Run(ph.name+", "+when, func(t *testing.T) {

@@ -75,6 +75,7 @@ type Conn struct {
 	late        sync.Mutex  // held while the socket's own deadline is set to wake the owner, or taken back
 	hungUp      atomic.Bool // no more bytes will come than are here
 	interrupted atomic.Bool
+	halves      atomic.Bool // with TLS, half a connection is of use
 	deadline    atomic.Int64 // in the Watch's time; noDeadline, or expired
 }
 
@@ -158,6 +159,18 @@ func (c *Conn) Raw() bool { return c.rc != nil }
 
 // HungUp reports whether the other end has said that it will send no more.
 func (c *Conn) HungUp() bool { return c.hungUp.Load() }
+
+// KeepHalf says whether a Conn over TLS is of use when its other end has said
+// that it will send no more; others are. It can be where Offer can ask whether
+// that was all. To begin with it is not. If it is not any more, and the other end
+// has said so already, the Watcher is told at once.
+func (c *Conn) KeepHalf(keep bool) {
+	_, ok := c.Unacked()
+	c.halves.Store(keep && ok)
+	if c.rc == nil && !keep && c.hungUp.Load() && c.watcher != nil {
+		c.watcher.HungUp(true)
+	}
+}
 
 // Interrupt ends the wait that c's owner is in, or the next, with
 // ErrInterrupted. Anybody may call it.
@@ -314,9 +327,31 @@ func (c *Conn) Write(b []byte, stall time.Duration) error {
 // is not to be seen, so stall is the time for this much.
 const piece = 64 << 10
 
-// Offer sends b if that can be done at once, and reports whether all of it was
-// sent. Anybody may call it whom the owner lets write.
-func (c *Conn) Offer(b []byte) bool { return c.rc != nil && c.offer(b) }
+// Offer sends b, which is a few bytes, if that can be done at once, and reports
+// whether all of it was sent. Anybody may call it whom the owner lets write.
+func (c *Conn) Offer(b []byte) bool {
+	if c.rc != nil {
+		return c.offer(b)
+	}
+	return c.halves.Load() && c.offerRecord(b)
+}
+
+// Offers reports whether Offer can send anything.
+func (c *Conn) Offers() bool { return c.rc != nil || c.halves.Load() }
+
+// offerRecord sends b through TLS if all that was written before has arrived.
+// Then there is room, and it does not wait; a record of which a part was sent
+// could not be taken back. What has not arrived asks the other end as well as b.
+func (c *Conn) offerRecord(b []byte) bool {
+	if c.interrupted.Load() || c.deadline.Load() == expired {
+		return false // it would fail, and with it what the owner has yet to say
+	}
+	if n, ok := c.Unacked(); !ok || n > 0 {
+		return false
+	}
+	n, err := c.nc.Write(b)
+	return err == nil && n == len(b)
+}
 
 // Write2 sends a and then b, with one system call if it can.
 func (c *Conn) Write2(a, b []byte, stall time.Duration) error {
@@ -374,9 +409,10 @@ func (c *Conn) Detach() net.Conn {
 // an owner that waits in a callback has to be woken.
 func (c *Conn) hangUp(full bool) {
 	first := !c.hungUp.Swap(true)
-	if c.rc == nil {
-		full = true // half a connection is of no use to TLS
-	} else if first {
+	switch {
+	case c.rc == nil && !c.halves.Load():
+		full = true
+	case c.rc != nil && first:
 		c.ended()
 	}
 	if c.watcher != nil && (first || full) {
