@@ -75,7 +75,7 @@ type Conn struct {
 	late        sync.Mutex  // held while the socket's own deadline is set to wake the owner, or taken back
 	hungUp      atomic.Bool // no more bytes will come than are here
 	interrupted atomic.Bool
-	halves      atomic.Bool // with TLS, half a connection is of use
+	halves      atomic.Bool  // with TLS, half a connection is of use
 	deadline    atomic.Int64 // in the Watch's time; noDeadline, or expired
 }
 
