@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -80,10 +81,13 @@ func (d *disk) close(place string) {
 	}
 }
 
-// forget removes what is kept of a component.
+// forget removes what is kept of a component, if nobody uses it.
 func (d *disk) forget(place string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.uses[place] > 0 {
+		return errors.New("it is in use")
+	}
 	return os.RemoveAll(filepath.Join(d.dir, place))
 }
 
@@ -138,10 +142,16 @@ func (d *disk) tidyLocked() error {
 // sizeOf is how many bytes the files have that are under path.
 func sizeOf(path string) (n int64, err error) {
 	err = filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // another gateway's, which has just removed it
+		}
 		if err != nil {
 			return err
 		}
 		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err == nil && info.Mode().IsRegular() {
 			n += info.Size()
 		}
@@ -164,10 +174,24 @@ func (e *Engine) compile(ctx context.Context, component []byte, l Limits) (*code
 		}
 		// A file that a machine's end has left half written must not keep a
 		// module from being loaded.
-		if ferr := e.disk.forget(place); ferr != nil || !known || ctx.Err() != nil {
+		ferr := e.disk.forget(place)
+		switch {
+		case ctx.Err() != nil:
+			return nil, err
+		case isSystem(err) || ferr != nil:
+			// Nor must a disk that is full, or not to be written to.
+			e.disk.log.Warn("compiled code is not kept on disk", "directory", e.disk.dir, "err", errors.Join(err, ferr))
+			return compile(ctx, component, l, e.cache)
+		case !known:
 			return nil, err
 		}
 	}
+}
+
+// isSystem reports whether err is the system's, and not the component's.
+func isSystem(err error) bool {
+	_, ok := errors.AsType[syscall.Errno](err)
+	return ok
 }
 
 // fromDisk compiles with a component's directory as the cache.

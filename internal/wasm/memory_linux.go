@@ -237,6 +237,9 @@ func (m *memory) reset(quiet bool) error {
 		dirty = most
 		m.high.Store(most)
 	}
+	if !quiet {
+		m.known = false // also if it is put back as a whole now: the next call may be quiet and longer
+	}
 	cost := m.image.cost + (dirty-m.image.size)/2
 	switch {
 	case cost <= copyAlways:

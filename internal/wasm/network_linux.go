@@ -85,9 +85,8 @@ func (b *doorbell) wait() error {
 	if err == nil {
 		err = b.err
 	}
-	old := b.renew()
-	b.ringing.Store(false)
-	close(*old)
+	b.ringing.Store(false) // first: who sees that it is true has a channel that is closed below
+	close(*b.renew())
 	return err
 }
 
