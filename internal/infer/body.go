@@ -171,8 +171,9 @@ func (b *reader) ReadShort(most, limit int64) ([]byte, bool, error) {
 		return nil, false, nil
 	}
 	if b.length > 0 && b.begun.Len() == 0 {
-		// bytes.Buffer wants room for one more read to see the end.
-		b.begun.Grow(int(min(b.length, 1<<20)) + bytes.MinRead)
+		// bytes.Buffer wants room for one more read to see the end. What is
+		// announced is believed up to there: it need not come.
+		b.begun.Grow(int(min(b.length, 64<<10)) + bytes.MinRead)
 	}
 	_, err := b.begun.ReadFrom(io.LimitReader(b.src, most+1-int64(b.begun.Len())))
 	switch {

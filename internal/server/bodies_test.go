@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -148,6 +149,45 @@ func TestReleasedBodiesAreNotHeld(t *testing.T) {
 			close(done)
 			if b, err := io.ReadAll(res.Body); string(b) != "end" || err != nil {
 				t.Errorf("the stream was %q, %v", b, err)
+			}
+		})
+	}
+}
+
+// TestIdleConnectionsHoldNoBody holds that a connection on which a long request
+// was refused has nothing of it left while its client thinks.
+func TestIdleConnectionsHoldNoBody(t *testing.T) {
+	const clients, long = 12, 6 << 20
+	body := fmt.Appendf(nil, `{"model":"nope","messages":[{"role":"user","content":%q}]}`, strings.Repeat("x", long))
+	used := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what lies in pools goes with the second
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	h := Body(16<<20, 0, func() bool { return false }, func() bool { return true })(infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error {
+		return &infer.Error{Status: 404, Code: "model_not_found", Msg: "no such model"}
+	}))
+	for _, w := range roads {
+		t.Run(w.name, func(t *testing.T) {
+			s := w.on(t, patient(), NewMux([]Route{{"POST", "/v1/chat/completions", infer.Chat, h}}, named))
+			before := used()
+			for range clients {
+				res, err := w.client(t).Post(s.URL+"/v1/chat/completions", "application/json", bytes.NewReader(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, res.Body); err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				if res.StatusCode != 404 {
+					t.Fatalf("status %d", res.StatusCode)
+				}
+			}
+			if more := used() - before; more > clients*long/4 {
+				t.Errorf("%d idle connections hold %d KiB", clients, more>>10)
 			}
 		})
 	}

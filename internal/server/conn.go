@@ -392,6 +392,8 @@ func (c *conn) after(whole bool) error {
 	missing := c.upload.skip()
 	persists := c.held == nil || c.held.head.KeepAlive
 	c.wire.drop()
+	c.request.DropText() // of one that was refused before it was sent
+	c.request.Body = nil // or it would be held while the connection is idle
 	c.upload.drop()
 	// Who has asked once may be asking again, if it was not its last request.
 	c.lingering = missing || c.from < c.to || persists && whole

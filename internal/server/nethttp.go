@@ -81,6 +81,7 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 			wire.body = b
 		}
 	}
+	defer r.DropText()
 	reply := infer.NewReply(wire)
 	err := f.h.Serve(hr.Context(), r, reply)
 	if err == nil {
@@ -220,8 +221,20 @@ func (h *heldBody) ReadShort(most, limit int64) (b []byte, whole bool, err error
 // Pass implements infer.Body.
 func (h *heldBody) Pass(w io.Writer, limit int64) error {
 	h.passes = true
-	h.free()
-	return h.Body.Pass(w, limit)
+	return h.Body.Pass(&passing{w, h}, limit)
+}
+
+// passing is where a body passes to. What was read of it before is held until it
+// has gone there, which is the first that does.
+type passing struct {
+	io.Writer
+	held *heldBody
+}
+
+func (p *passing) Write(b []byte) (int, error) {
+	n, err := p.Writer.Write(b)
+	p.held.free()
+	return n, err
 }
 
 // Release implements infer.Body.

@@ -343,6 +343,8 @@ func (c *Conn) Offers() bool { return c.rc != nil || c.halves.Load() }
 // Then there is room, and it does not wait; a record of which a part was sent
 // could not be taken back. What has not arrived asks the other end as well as b.
 func (c *Conn) offerRecord(b []byte) bool {
+	c.late.Lock() // it waits for nobody
+	defer c.late.Unlock()
 	if c.interrupted.Load() || c.deadline.Load() == expired {
 		return false // it would fail, and with it what the owner has yet to say
 	}
