@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sluice/internal/fleet"
@@ -321,8 +322,9 @@ func (rt *Router) note(t *trip, route *Route, way *way, r *infer.Request, w *inf
 var errPanic = errors.New("serving panicked")
 
 // outcome says what err tells of the worker. A client that left, too long a
-// queue, a bad request, or an answer that was still coming when the request's
-// time was up is no failure of its.
+// queue, a bad request, a connection for which there are no descriptors, or an
+// answer that was still coming when the request's time was up is no failure of
+// its.
 func (rt *Router) outcome(ctx context.Context, team fleet.Team, r *infer.Request, w *infer.Reply, err error) breaker.Outcome {
 	if err == nil {
 		return breaker.Success
@@ -337,6 +339,8 @@ func (rt *Router) outcome(ctx context.Context, team fleet.Team, r *infer.Request
 		return breaker.Neutral // the client's body came to no good end
 	case w.Committed() && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return breaker.Neutral
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return breaker.Neutral // it is the gateway that has no descriptors left
 	case rt.backPressure != nil && rt.backPressure(err):
 		return breaker.Neutral
 	case e.Answer != nil && (e.Answer.Status < 500 || !e.Retry):

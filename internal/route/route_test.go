@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -207,6 +209,7 @@ func TestWhatTripsABreaker(t *testing.T) {
 		{"500s do", answer(500), true},
 		{"a worker that cannot be reached does", broken, true},
 		{"a time out does", &infer.Error{Status: 504, Code: "call_upstream_timeout"}, true},
+		{"want of descriptors does not", &infer.Error{Status: 502, Code: "call_upstream_connection_failed", Err: os.NewSyscallError("socket", syscall.EMFILE)}, false},
 		{"429 does not", answer(429), false},
 		{"a full queue does not", full, false},
 		{"a client that leaves does not", &infer.Error{Status: infer.StatusClientGone, Code: "client_closed_request"}, false},
