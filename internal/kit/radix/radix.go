@@ -71,7 +71,8 @@ type Tenant struct {
 // New returns an empty Tree whose nodes and texts take at most budget bytes of
 // memory. Each tenant takes some 200 bytes more.
 func New(budget int64) *Tree {
-	t := &Tree{budget: budget, limit: budget - budget/32, used: 1}
+	// A queue grows after what it is for was reserved, by a piece at most.
+	t := &Tree{budget: budget, limit: budget - max(budget/32, 2*pieceBytes(largePiece)), used: 1}
 	t.root.edge.Store(new(edge))
 	t.root.held.Store(new(holders))
 	t.all.Store(new([]atomic.Pointer[Tenant]))
