@@ -3,8 +3,9 @@ package app
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 // TestHowLongAPortIsHeld holds that connections of a shared port wait for a
@@ -22,7 +23,7 @@ func TestHowLongAPortIsHeld(t *testing.T) {
 		{"the gateway ends", 0, time.Second, true, time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				begun := time.Now()

@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/bubble"
 )
 
 // Answers as engines give them, two tokens each: 9 tokens in, 4 of them cached.
@@ -62,7 +62,7 @@ func TestEveryDialect(t *testing.T) {
 				continue
 			}
 			t.Run(e.Label()+map[bool]string{true: " stream"}[streamed], func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bubble.Test(t, func(t *testing.T) {
 					w := serve(t, func(w http.ResponseWriter, r *http.Request) {
 						b, _ := io.ReadAll(r.Body)
 						if r.URL.Path != e.Path() || r.Method != http.MethodPost || !json.Valid(b) || r.ContentLength != int64(len(b)) {
@@ -101,7 +101,7 @@ func TestEveryDialect(t *testing.T) {
 
 // Without usage, events with output are counted.
 func TestTokensWithoutUsage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
 			for range 3 {

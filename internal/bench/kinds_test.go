@@ -11,9 +11,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/secret"
 )
 
@@ -104,7 +104,7 @@ func TestEveryWayToFailHasItsKind(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				w := serve(t, func(w http.ResponseWriter, r *http.Request) {
 					_, _ = io.Copy(io.Discard, r.Body)
 					tt.handler(w, r)
@@ -129,7 +129,7 @@ func TestEveryWayToFailHasItsKind(t *testing.T) {
 }
 
 func TestARefusedConnectionDoesNotMakeTheClientSpin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, nil)
 		w.dial = (&pipes{conns: nil, done: closedChan()}).dial
 		r := mustRun(t, t.Context(), config(func(c *Config) { c.Concurrency, c.Duration = 4, 10*time.Second }), w)
@@ -165,7 +165,7 @@ func TestARealRefusedConnection(t *testing.T) {
 // A server that sends [DONE] and then holds the connection open must not hold
 // the client, and its answer was good.
 func TestAServerThatHoldsTheConnectionAfterTheEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			stream(w, 2, time.Millisecond, time.Millisecond)
@@ -189,7 +189,7 @@ func TestConnectionsAreKept(t *testing.T) {
 		most   int // net/http may hand a connection on to who was about to open one
 	}{{"answers", 200, true, 4, 8}, {"errors", 500, true, 4, 8}, {"not if asked not to", 200, false, 100, 100}} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				w := serve(t, func(w http.ResponseWriter, r *http.Request) {
 					_, _ = io.Copy(io.Discard, r.Body)
 					if tt.status != 200 {
@@ -216,7 +216,7 @@ func TestConnectionsAreKept(t *testing.T) {
 }
 
 func TestSecretsAreNotShown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") != "Bearer sk-hunter2" || r.Header.Get("X-Tenant-Key") != "Basic topsecret" {
 				t.Errorf("header %v", r.Header)

@@ -10,12 +10,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 func TestClosedLoopMeasuresWhatTheServerDoes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.Header().Set("x-smg-routed-worker-id", "http://w1")
@@ -50,7 +51,7 @@ func TestClosedLoopMeasuresWhatTheServerDoes(t *testing.T) {
 // with answers of 4 s and a load of 10 s, counting whole ones would be off by a
 // fifth either way.
 func TestRatesDoNotDependOnWhereTheTimeEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			time.Sleep(4 * time.Second)
 			answerJSON(w, unary)
@@ -65,7 +66,7 @@ func TestRatesDoNotDependOnWhereTheTimeEnds(t *testing.T) {
 // One request stalls for a second on the only connection. Those that were due
 // meanwhile waited, and an honest open loop says so.
 func TestOpenLoopCountsFromThePlannedTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var n atomic.Int64
 		w := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			if n.Add(1) == 300 {
@@ -91,7 +92,7 @@ func TestOpenLoopCountsFromThePlannedTime(t *testing.T) {
 func TestPoissonArrivalsKeepTheRateAndTheSeed(t *testing.T) {
 	var before []time.Duration
 	for range 2 {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			var mu sync.Mutex
 			var came []time.Duration
 			start := time.Now()
@@ -128,7 +129,7 @@ func TestPoissonArrivalsKeepTheRateAndTheSeed(t *testing.T) {
 func TestRunsDoNotRepeatPrompts(t *testing.T) {
 	seen := map[string]int{}
 	for _, seed := range []int64{0, 0, 5, 5} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			w := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				b, _ := io.ReadAll(r.Body)
 				seen[string(b)]++
@@ -146,7 +147,7 @@ func TestRunsDoNotRepeatPrompts(t *testing.T) {
 }
 
 func TestWhatCannotBeSentIsCountedAsShed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			time.Sleep(time.Second)
 			answerJSON(w, unary)
@@ -166,7 +167,7 @@ func TestRequestsBoundIsExact(t *testing.T) {
 		func(c *Config) { c.Rate = 1000 },
 		func(c *Config) { c.Concurrency, c.Warmup = 7, 100*time.Millisecond },
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			var n atomic.Int64
 			w := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 				n.Add(1)
@@ -185,7 +186,7 @@ func TestRequestsBoundIsExact(t *testing.T) {
 }
 
 func TestWarmupIsNotMeasured(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		start := time.Now()
 		w := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			if time.Since(start) < 2*time.Second {
@@ -206,7 +207,7 @@ func TestWarmupIsNotMeasured(t *testing.T) {
 }
 
 func TestInterruptedRunEndsAtOnceAndStillTells(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var n atomic.Int64
 		w := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -231,7 +232,7 @@ func TestInterruptedRunEndsAtOnceAndStillTells(t *testing.T) {
 }
 
 func TestInterruptedInWarmup(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, _ *http.Request) { time.Sleep(time.Second); answerJSON(w, unary) })
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
@@ -247,7 +248,7 @@ func TestInterruptedInWarmup(t *testing.T) {
 }
 
 func TestTooManyErrorsEndTheRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			time.Sleep(time.Millisecond)
 			http.Error(w, "no", http.StatusTeapot)
@@ -269,7 +270,7 @@ func TestTraceIsSentAtItsTimes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var mu sync.Mutex
 		var came []time.Duration
@@ -306,7 +307,7 @@ func TestTraceWithConcurrencyIgnoresTimes(t *testing.T) {
 	if err := os.WriteFile(file, []byte(`{"timestamp": 0, "input_length": 9, "output_length": 6}`+"\n"+strings.Repeat(row, 19)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, _ *http.Request) { time.Sleep(time.Second); answerJSON(w, unary) })
 		start := time.Now()
 		r := mustRun(t, t.Context(), config(func(c *Config) { c.Trace, c.Concurrency = file, 10 }), w)
@@ -343,7 +344,7 @@ func (l *lines) Write(p []byte) (int, error) {
 }
 
 func TestProgressIsOneLineThatEndsBlank(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			stream(w, 3, 40*time.Millisecond, 5*time.Millisecond)

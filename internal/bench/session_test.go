@@ -11,8 +11,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 const smallScript = `{"tools":[{"type":"function","function":{"name":"f"}}]}
@@ -87,7 +88,7 @@ func playedTo(t *testing.T, script string, change func(*Config)) (heard []heardT
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		start := time.Now()
 		w := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			h := heardTurn{at: time.Since(start)}

@@ -11,10 +11,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/secret"
 )
 
@@ -72,7 +72,7 @@ func TestDiscovery(t *testing.T) {
 		"nothing":            {"", "", "unspecified", "", true, 0, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				i, worker := join(t, transcripts[name], Spec{})
 				got := want{strings.Join(i.ModelIDs, " "), "", i.Runtime, i.Version, i.Wildcard, i.ContextLength, i.MaxRunning, i.KVTokens}
 				if len(i.Models) > 0 {
@@ -91,7 +91,7 @@ func TestDiscovery(t *testing.T) {
 
 // The answer to GET /workers is made of these.
 func TestLabelsAreTheContracts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		i, _ := join(t, transcripts["sglang"], Spec{Labels: map[string]string{"mine": "x", "version": "mine too"}})
 		want := map[string]string{
 			"served_model_name": "m1", "version": "mine too", "dp_size": "1", "model_path": "m1", "tp_size": "1", "is_generation": "true",
@@ -111,18 +111,18 @@ func TestLabelsAreTheContracts(t *testing.T) {
 }
 
 func TestWhatTheSpecSaysGoesFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		i, _ := join(t, transcripts["vllm"], Spec{Models: []ModelCard{{ID: "x", ContextLength: 5}}, RuntimeType: "sglang"})
 		if strings.Join(i.ModelIDs, " ") != "x" || i.Models[0].ContextLength != 5 || i.Runtime != "sglang" || i.Version != "0.32.0" {
 			t.Errorf("spec with models: %+v", i)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		if i, _ := join(t, transcripts["vllm"], Spec{Labels: map[string]string{"model_id": "y"}}); strings.Join(i.ModelIDs, " ") != "y" {
 			t.Errorf("label model_id: %+v", i)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		// A spec that names its models needs no answer at all.
 		i, w := join(t, map[string]string{"/v1/models": "hang", "/version": "hang", "/props": "hang"}, Spec{Models: []ModelCard{{ID: "x"}}})
 		if strings.Join(i.ModelIDs, " ") != "x" || w.Status() != Ready {
@@ -161,7 +161,7 @@ func TestHostileAnswers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				i, w := join(t, tt.answers, Spec{})
 				if got := strings.Join(i.ModelIDs, " "); w.Status() != tt.status || got != tt.ids {
 					t.Errorf("status %v, models %q; want %v, %q", w.Status(), got, tt.status, tt.ids)
@@ -185,7 +185,7 @@ func TestHostileAnswers(t *testing.T) {
 }
 
 func TestAStubbornWorkerFailsInTheEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.cfg.StartupTimeout = time.Minute
 		r.es.at("a").answer("/v1/models", "<html>")
@@ -321,7 +321,7 @@ func TestModelsAreFoundOutAnewWhileReady(t *testing.T) {
 		{"the spec names its models", transcripts["vllm"], list("new"), Spec{Models: []ModelCard{{ID: "x"}}}, "x", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				e := &engine{mode: "up", answers: maps.Clone(tt.first)}
 				r.es.m.Store("a", e)

@@ -2,8 +2,9 @@ package fleet
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 func TestEpoch(t *testing.T) {
@@ -79,7 +80,7 @@ func TestEpoch(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				r.start()
 				e := r.es.at("a")
@@ -100,7 +101,7 @@ func TestEpoch(t *testing.T) {
 }
 
 func TestReadyAt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		r.es.at("a").set("refused")
@@ -127,7 +128,7 @@ func TestReadyAt(t *testing.T) {
 }
 
 func TestAVetoMakesANewSnapshot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{})

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -196,7 +197,7 @@ func (r *rig) want(when string, w *Worker, st Status) {
 }
 
 func TestANewWorkerIsReadySoon(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{})
@@ -213,7 +214,7 @@ func TestANewWorkerIsReadySoon(t *testing.T) {
 }
 
 func TestAWorkerThatIsNotUpYetIsAskedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		r.es.at("a").set("refused")
@@ -270,7 +271,7 @@ func TestStatus(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				if tt.tune != nil {
 					tt.tune(r)
@@ -293,7 +294,7 @@ func TestStatus(t *testing.T) {
 }
 
 func TestRemoveUnhealthy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.cfg.RemoveUnhealthy, r.hc.Interval = true, time.Second
 		r.start()
@@ -325,7 +326,7 @@ func TestSuspicion(t *testing.T) {
 		{"it was nothing", "up", 3, 10 * time.Second, Ready},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				r.hc.Failures = tt.threshold
 				r.start()
@@ -343,7 +344,7 @@ func TestSuspicion(t *testing.T) {
 // A worker whose checks pass while its requests fail is asked often, but not
 // as often as requests fail.
 func TestSuspicionIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{})
@@ -367,7 +368,7 @@ func TestSuspicionIsBounded(t *testing.T) {
 
 // A suspect is asked even if all routine checks hang.
 func TestSuspectsDoNotWaitBehindHungWorkers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{})
@@ -387,7 +388,7 @@ func TestSuspectsDoNotWaitBehindHungWorkers(t *testing.T) {
 
 // Workers that hang take no place from those that come, or come back.
 func TestOthersDoNotWaitBehindHungWorkers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		back := r.add("back", Spec{})

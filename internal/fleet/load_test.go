@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 )
 
 func TestParseLoad(t *testing.T) {
@@ -62,7 +62,7 @@ func FuzzParseLoad(f *testing.F) {
 }
 
 func TestLoadReports(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.cfg.EngineMetrics = true
 		r.start()

@@ -7,14 +7,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 )
 
 func TestReadmission(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var readmitted atomic.Int32
 		r.opt.Events.OnReadmit = func(*Worker) { readmitted.Add(1) }
@@ -45,7 +45,7 @@ func TestReadmission(t *testing.T) {
 // A worker that was away too shortly to be called so, and lost all its streams
 // at once, must not wait for its breaker's rest to end.
 func TestReadmissionAfterAStumble(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.br.Failures = 2
 		r.start()
@@ -71,7 +71,7 @@ func TestReadmissionAfterAStumble(t *testing.T) {
 }
 
 func TestBreakerRest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.br = breaker.Config{Failures: 1, Successes: 1, Rest: 10 * time.Second}
 		r.start()
@@ -118,7 +118,7 @@ func TestBreakerRest(t *testing.T) {
 
 // A failure that began before the breaker opened must not end a trial.
 func TestLateFailuresDoNotCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.br = breaker.Config{Failures: 1, Successes: 2, Rest: time.Second}
 		r.start()
@@ -147,7 +147,7 @@ func TestLateFailuresDoNotCount(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{})
@@ -177,7 +177,7 @@ func TestDrain(t *testing.T) {
 }
 
 func TestAURLCanBeAddedWhileItDrains(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		old := r.add("a", Spec{})
@@ -200,7 +200,7 @@ func TestAURLCanBeAddedWhileItDrains(t *testing.T) {
 }
 
 func TestAWorkerThatReturnsMayServeSomethingElse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{})
@@ -234,7 +234,7 @@ func TestAWorkerThatReturnsMayServeSomethingElse(t *testing.T) {
 }
 
 func TestWithoutHealthChecks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.hc.Disabled = true
 		r.start()
@@ -263,7 +263,7 @@ func TestWithoutHealthChecks(t *testing.T) {
 }
 
 func TestOneWorkerWithItsOwnHealthSettings(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{Health: &HealthSpec{CheckIntervalSecs: ptr(1), FailureThreshold: ptr(1), SuccessThreshold: ptr(1)}})
@@ -284,7 +284,7 @@ func ptr[T any](v T) *T { return &v }
 
 // However many workers flap, the Snapshot changes at most once in 5 ms.
 func TestFlappingFleet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const n = 4096
 		r := newRig(t)
 		r.br = breaker.Config{Failures: 1, Successes: 1, Rest: time.Second}
@@ -331,7 +331,7 @@ func TestFlappingFleet(t *testing.T) {
 }
 
 func TestAWorkerThatIsNoLongerToldWhatItServesIsAsked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.es.at("a").answer("/v1/models", "<html>")
 		r.start()
@@ -352,7 +352,7 @@ func TestAWorkerThatIsNoLongerToldWhatItServesIsAsked(t *testing.T) {
 // A worker that is replaced and does not tell at once what it serves is asked
 // again soon, also if its health check takes longer than its refusal.
 func TestReplaceAsksAgainSoon(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{})
@@ -376,7 +376,7 @@ func TestReplaceAsksAgainSoon(t *testing.T) {
 
 // That a worker does not tell what it serves delays no check of a suspect.
 func TestASuspectDoesNotWaitToTellWhatItServes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.hc.Failures = 2
 		r.start()

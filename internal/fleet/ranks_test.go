@@ -5,8 +5,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 // dpRig runs one engine with so many ranks, and an ordinary one.
@@ -49,7 +50,7 @@ func TestRanks(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r, _ := dpRig(t, tt.aware, tt.ranks)
 				if got := r.bases(); got != tt.want {
 					t.Errorf("ready: %s; want %s", got, tt.want)
@@ -60,7 +61,7 @@ func TestRanks(t *testing.T) {
 }
 
 func TestRanksLiveTogether(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r, first := dpRig(t, true, 2)
 		w, ok := r.Get(first.ID())
 		if !ok || w == first {
@@ -120,7 +121,7 @@ func TestRanksLiveTogether(t *testing.T) {
 
 // TestRanksByLabel: vLLM does not tell how many ranks it has.
 func TestRanksByLabel(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.cfg.DPAware = true
 		r.start()

@@ -6,8 +6,9 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 // A pipe is a log that somebody reads slowly: each line waits for it to be free.
@@ -26,7 +27,7 @@ func (p *pipe) Handle(_ context.Context, r slog.Record) error {
 }
 
 func TestAStuckLogHoldsNobodyUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		p := &pipe{free: make(chan struct{})}
 		r.opt.Log = slog.New(p)
@@ -50,7 +51,7 @@ func TestAStuckLogHoldsNobodyUp(t *testing.T) {
 
 // A worker that never tells what it serves is asked for ever; the log says so once.
 func TestASilentWorkerFillsNoLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		p := &pipe{free: make(chan struct{})}
 		close(p.free)

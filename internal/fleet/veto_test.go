@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 )
 
 // says is a load report in a few words.
@@ -36,7 +37,7 @@ func TestOverload(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				if tt.set != nil {
 					tt.set(&r.cfg)
@@ -57,7 +58,7 @@ func TestOverload(t *testing.T) {
 }
 
 func TestAWorkerThatHasLeftIsNotVetoed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{})
@@ -115,7 +116,7 @@ func TestWedged(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				r.start()
 				w := r.add("a", Spec{})
@@ -135,7 +136,7 @@ func TestWedged(t *testing.T) {
 }
 
 func TestStalled(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{})
@@ -257,7 +258,7 @@ func TestBelieved(t *testing.T) {
 // TestFlappingVetoesAreCoalesced: a fleet whose reports flap makes no more
 // Snapshots than one in 5 ms.
 func TestFlappingVetoesAreCoalesced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.hc.Disabled = true
 		r.start()
@@ -322,7 +323,7 @@ func FuzzParseMetrics(f *testing.F) {
 }
 
 func TestLoadsComeFromWhereTheyAre(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("v", Spec{})
@@ -341,7 +342,7 @@ func TestLoadsComeFromWhereTheyAre(t *testing.T) {
 // TestWorkersThatHangKeepNobodyWaiting: the load of those that answer is new,
 // although many others never answer.
 func TestWorkersThatHangKeepNobodyWaiting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		for i := range 300 {

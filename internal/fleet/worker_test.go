@@ -5,10 +5,10 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/secret"
 )
 
@@ -124,7 +124,7 @@ func TestKeysDoNotShow(t *testing.T) {
 }
 
 func TestReplaceAndUpdate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		w := r.add("a", Spec{Labels: map[string]string{"x": "1", "y": "2"}})
@@ -166,7 +166,7 @@ func TestReplaceAndUpdate(t *testing.T) {
 }
 
 func TestTooManyRegistrations(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.cfg.JobCapacity = 2
 		r.start()

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 func get1(t testing.TB, c *http.Client, url string) got {
@@ -195,7 +196,7 @@ func TestOldRequestIDsAreForgotten(t *testing.T) {
 }
 
 func TestHealthAndModels(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := instant()
 		cfg.StartupDelay = 3 * time.Second
 		h := newTestFleet(t, cfg).Engine(0).Handler()
@@ -258,7 +259,7 @@ func TestFlush(t *testing.T) {
 }
 
 func TestLoads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.Engine, cfg.MaxRunning, cfg.PrefillRate = SGLang, 2, 1e9
 		h := newTestFleet(t, cfg).Engine(0).Handler()

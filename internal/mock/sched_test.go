@@ -8,8 +8,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 // clocked answers one request and notes when what came, in the time of the
@@ -76,7 +77,7 @@ func near(got, want time.Duration) bool {
 }
 
 func TestTimeOfOneAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := newTestFleet(t, timed()).Engine(0).Handler()
 		c := timedCall(context.Background(), h, body(100, 0, 5))
 		// The first token comes with the prompt, four more follow, 10 ms each.
@@ -88,7 +89,7 @@ func TestTimeOfOneAnswer(t *testing.T) {
 
 func TestSecondTimeIsCached(t *testing.T) {
 	for engine, want := range map[string]int{VLLM: 96, SGLang: 99, LlamaCPP: 99} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			cfg := timed()
 			cfg.Engine = engine
 			h := newTestFleet(t, cfg).Engine(0).Handler()
@@ -125,7 +126,7 @@ func TestNextTurnIsCached(t *testing.T) {
 }
 
 func TestRateFallsWithBatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := newTestFleet(t, timed()).Engine(0).Handler()
 		for _, n := range []int{1, 11} {
 			cs := together(n, h, func(i int) string { return body(1, 1000*n+i, 101) })
@@ -139,7 +140,7 @@ func TestRateFallsWithBatch(t *testing.T) {
 }
 
 func TestPrefillDelaysDecodes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.PrefillChunk = 50
 		h := newTestFleet(t, cfg).Engine(0).Handler()
@@ -160,7 +161,7 @@ func TestPrefillDelaysDecodes(t *testing.T) {
 }
 
 func TestReportKnowsWhatWaitsToBeComputed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.MaxRunning = 1
 		e := newTestFleet(t, cfg).Engine(0)
@@ -179,7 +180,7 @@ func TestReportKnowsWhatWaitsToBeComputed(t *testing.T) {
 
 // A step reads all weights, however little is in it.
 func TestNoStepIsShorterThanATokens(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := newTestFleet(t, timed()).Engine(0).Handler()
 		if c := timedCall(context.Background(), h, body(1, 0, 3)); !near(c.events[0], 10*time.Millisecond) || !near(c.ended, 30*time.Millisecond) {
 			t.Errorf("first after %v, all after %v; want 10ms and 30ms", c.events[0], c.ended)
@@ -188,7 +189,7 @@ func TestNoStepIsShorterThanATokens(t *testing.T) {
 }
 
 func TestLongPromptsCostMoreThanTheirLength(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.DoubleContext, cfg.PrefillChunk = 1000, 500
 		c := timedCall(context.Background(), newTestFleet(t, cfg).Engine(0).Handler(), body(1000, 0, 1))
@@ -200,7 +201,7 @@ func TestLongPromptsCostMoreThanTheirLength(t *testing.T) {
 }
 
 func TestFullBatchesAreSlower(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.ContextTime, cfg.DecodeSlowdown = 5*time.Microsecond, 0
 		c := timedCall(context.Background(), newTestFleet(t, cfg).Engine(0).Handler(), body(1000, 0, 2))
@@ -234,7 +235,7 @@ func TestWhoWaitsEvictsNothing(t *testing.T) {
 }
 
 func TestMoreThanMaxRunningWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.MaxRunning, cfg.QueueLimit, cfg.DecodeSlowdown, cfg.PrefillRate = 2, 2, 0, 1e9
 		e := newTestFleet(t, cfg).Engine(0)
@@ -256,7 +257,7 @@ func TestMoreThanMaxRunningWait(t *testing.T) {
 }
 
 func TestFullCacheMakesRequestsWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.KVTokens, cfg.ContextLength, cfg.DecodeSlowdown, cfg.PrefillRate = 160, 160, 0, 1e9
 		e := newTestFleet(t, cfg).Engine(0)
@@ -272,7 +273,7 @@ func TestFullCacheMakesRequestsWait(t *testing.T) {
 }
 
 func TestClientLeaves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		for _, stream := range []bool{true, false} {
 			e := newTestFleet(t, timed()).Engine(0)
 			ctx, cancel := context.WithCancel(context.Background())
@@ -297,7 +298,7 @@ func TestClientLeaves(t *testing.T) {
 }
 
 func TestAbort(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.Engine = SGLang
 		h := newTestFleet(t, cfg).Engine(0).Handler()
@@ -318,7 +319,7 @@ func TestAbort(t *testing.T) {
 }
 
 func TestSpeedIsAFactor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.Speed = 10
 		c := timedCall(context.Background(), newTestFleet(t, cfg).Engine(0).Handler(), body(100, 0, 5))
@@ -329,7 +330,7 @@ func TestSpeedIsAFactor(t *testing.T) {
 }
 
 func TestThousandStreams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.MaxRunning = 1000
 		e := newTestFleet(t, cfg).Engine(0)
@@ -343,7 +344,7 @@ func TestThousandStreams(t *testing.T) {
 // TestCacheStaysWithinItsSize fills the cache many times over, with requests
 // that leave at every stage.
 func TestCacheStaysWithinItsSize(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := timed()
 		cfg.KVTokens, cfg.ContextLength, cfg.PrefillChunk = 640, 320, 32
 		for _, cfg.Engine = range []string{VLLM, SGLang} {

@@ -71,6 +71,7 @@ import (
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 )
 
 var update = flag.Bool("update", false, "rewrite the answers in testdata")
@@ -87,7 +88,7 @@ func TestScripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out []byte
-			synctest.Test(t, func(t *testing.T) { out = newStage(t).play(path, string(b)) })
+			bubble.Test(t, func(t *testing.T) { out = newStage(t).play(path, string(b)) })
 			if *update && !bytes.Equal(b, out) {
 				if err := os.WriteFile(path, out, 0o644); err != nil {
 					t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/bubble"
 )
 
 type keyOf string
@@ -65,7 +66,7 @@ func TestADeadlineIsLikeAnyContext(t *testing.T) {
 	for _, form := range forms {
 		for _, tt := range tests {
 			t.Run(form.name+"/"+tt.name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bubble.Test(t, func(t *testing.T) {
 					parent, leave := context.WithCancelCause(context.WithValue(t.Context(), keyOf("id"), "r1"))
 					defer leave(nil)
 					at := time.Now().Add(time.Second)
@@ -122,7 +123,7 @@ func TestADeadlineIsLikeAnyContext(t *testing.T) {
 }
 
 func TestTheSoonerDeadlineHolds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		soon := time.Now().Add(time.Second)
 		parent, cancel := context.WithDeadline(t.Context(), soon)
 		defer cancel()
@@ -137,7 +138,7 @@ func TestTheSoonerDeadlineHolds(t *testing.T) {
 // Whoever waits is woken, and whoever keeps a context it has waited on sees
 // that the request has ended.
 func TestManyWaitForOneDeadline(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		for range 20 {
 			d := begin(t.Context(), time.Now(), time.Second)
 			begin := time.Now()

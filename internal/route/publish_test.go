@@ -15,6 +15,7 @@ import (
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 	"sluice/internal/policy"
 )
 
@@ -40,7 +41,7 @@ func many(t testing.TB, n int) (*Router, *fleet.Snapshot) {
 // seen at once, that tables are at least 5 ms apart however many changes there
 // are, and that the last change is never lost.
 func TestABurstOfChangesIsOneTable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		rt, snap := many(t, 4)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup

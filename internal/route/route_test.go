@@ -17,6 +17,7 @@ import (
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 	"sluice/internal/policy"
 )
 
@@ -129,7 +130,7 @@ func TestWhoIsAskedForWhichModel(t *testing.T) {
 }
 
 func TestAWorkerIsAskedOnceForARequest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		for _, n := range []int{1, 3, 8} {
 			asked := make(map[string]int)
 			b := backendFunc(func(_ context.Context, _ *infer.Request, _ *infer.Reply, team fleet.Team) error {
@@ -176,7 +177,7 @@ func TestWhenThereIsNoSecondTry(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				cfg := DefaultConfig()
 				if tt.cfg != nil {
 					tt.cfg(&cfg)
@@ -218,7 +219,7 @@ func TestWhatTripsABreaker(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				br := breaker.DefaultConfig()
 				br.Failures = 3
 				reg := registry(t, br, "m")
@@ -239,7 +240,7 @@ func TestWhatTripsABreaker(t *testing.T) {
 }
 
 func TestALongStreamsTimeIsUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := DefaultConfig()
 		cfg.Timeout = time.Second
 		reg := registry(t, breaker.Config{Failures: 1, Successes: 1, Rest: time.Hour}, "m")
@@ -269,7 +270,7 @@ func TestConnectionsThatBreakTogetherAreOneFailure(t *testing.T) {
 		"time outs":   {&infer.Error{Status: 504, Code: "call_upstream_timeout"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				br := breaker.DefaultConfig()
 				br.Failures = 3
 				reg := registry(t, br, "m")
@@ -300,7 +301,7 @@ func TestConnectionsThatBreakTogetherAreOneFailure(t *testing.T) {
 // Streams last for minutes: a worker that is back is used again when they have
 // begun, not when they end.
 func TestStreamsThatBeginBringAWorkerBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		reg := registry(t, breaker.Config{Failures: 1, Successes: 3, Rest: time.Second}, "m")
 		var begun, refused atomic.Int64
 		rest := make(chan error)
@@ -371,7 +372,7 @@ func TestBackoffGrowsToItsBound(t *testing.T) {
 }
 
 func TestAClientThatLeavesBetweenTries(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		rt := router(t, DefaultConfig(), registry(t, breaker.DefaultConfig(), "m", "m"), backendFunc(func(context.Context, *infer.Request, *infer.Reply, fleet.Team) error {
 			time.AfterFunc(10*time.Millisecond, cancel)

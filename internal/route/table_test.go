@@ -9,12 +9,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/metric"
 )
 
@@ -178,7 +178,7 @@ func TestWhatIsToldOfAWorkerGoesWithIt(t *testing.T) {
 // TestAWorkerThatComesDuringAPause holds that a retry is among the workers that
 // there are when it begins.
 func TestAWorkerThatComesDuringAPause(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		reg := fleetOf(t, "m", "m")
 		var asked []string
 		rt := router(t, DefaultConfig(), reg, backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, team fleet.Team) error {
@@ -205,7 +205,7 @@ func TestAWorkerThatComesDuringAPause(t *testing.T) {
 
 // TestAnUnwillingWorkerCostsNoPause holds that pauses are between attempts.
 func TestAnUnwillingWorkerCostsNoPause(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := DefaultConfig()
 		cfg.Jitter = 0
 		reg := registry(t, breaker.Config{Failures: 1, Successes: 1, Rest: time.Hour}, "m", "m", "m", "m", "m")

@@ -9,12 +9,12 @@ import (
 	"math"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
 	"sluice/internal/kit/breaker"
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/metric"
 	"sluice/internal/policy"
 )
@@ -211,7 +211,7 @@ func TestBothWorkersOfATeamAreBusy(t *testing.T) {
 // TestANewTeamForEachTry holds that no team is asked twice, and that a worker of
 // which there is one only is in the next team too.
 func TestANewTeamForEachTry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		for words, want := range map[string]int{"p d": 1, "p d d d": 3, "p p d": 2, "p p p d d d": 3, "p d r r": 3} {
 			seen := make(map[fleet.Team]bool)
 			reg := kinds(t, words)
@@ -340,7 +340,7 @@ func TestOverloadedWorkersAreSpared(t *testing.T) {
 // TestRetriesInALargeFleet holds that another attempt looks at few workers, finds
 // one that is there, and does not ask those that are known to refuse.
 func TestRetriesInALargeFleet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		models := make([]string, 1000)
 		for i := range models {
 			models[i] = "m"

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/internal/wasm/core"
 )
 
@@ -152,7 +153,7 @@ func (w *workshop) get(ctx context.Context, name string) error {
 // while, that nothing is compiled for which nobody waits, and that what comes of
 // it in the end is there for who asks again.
 func TestOneThatCompilesForEver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := &workshop{shelf: newShelf(1 << 30), let: make(chan struct{})}
 		errs := make(map[string]error)
 		var mu sync.Mutex
@@ -206,7 +207,7 @@ func TestOneThatCompilesForEver(t *testing.T) {
 
 // TestManyWaitForOne holds that it is compiled while anybody waits for it.
 func TestManyWaitForOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := &workshop{shelf: newShelf(1 << 30), let: make(chan struct{})}
 		for range mostCompiled {
 			w.places <- struct{}{}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"sluice/internal/kit/bubble"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -55,7 +57,7 @@ func state(q *Queue, key string) State {
 }
 
 func TestOneAtATimeForEachKey(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		q := New(100, 10)
 		run(t, q)
 		var busy [3]atomic.Int32
@@ -91,7 +93,7 @@ func TestOneAtATimeForEachKey(t *testing.T) {
 }
 
 func TestConcurrencyIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		q := New(100, 4)
 		run(t, q)
 		var busy, most atomic.Int32
@@ -112,7 +114,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		q := New(2, 1)
 		submit(t, q, "a", sleeping(time.Second, errors.New("no luck")))
 		submit(t, q, "b", sleeping(time.Second, nil))
@@ -146,7 +148,7 @@ func TestStatus(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		q := New(10, 1)
 		run(t, q)
 		var ran []string
@@ -181,7 +183,7 @@ func TestCancel(t *testing.T) {
 }
 
 func TestTheEndCancelsAll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		q := New(10, 2)
 		stop := run(t, q)
 		var ended atomic.Int32
@@ -201,7 +203,7 @@ func TestTheEndCancelsAll(t *testing.T) {
 }
 
 func TestFailuresAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		q := New(10000, 1)
 		run(t, q)
 		for i := range maxFailed + 10 {

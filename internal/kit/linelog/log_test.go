@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"sluice/internal/kit/bubble"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -71,7 +73,7 @@ func running(l *Log) (end func()) {
 }
 
 func TestALineIsWrittenWithinATenthOfASecond(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := new(place)
 		l := New(p, Config{})
 		defer running(l)()
@@ -97,7 +99,7 @@ func TestALineIsWrittenWithinATenthOfASecond(t *testing.T) {
 }
 
 func TestManyLinesDoNotWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := new(place)
 		l := New(p, Config{})
 		defer running(l)()
@@ -169,7 +171,7 @@ func TestLinesAreWhole(t *testing.T) {
 }
 
 func TestASlowPlaceCostsLinesAndNotMemory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := &place{blocked: make(chan struct{})}
 		l := New(p, Config{JSON: true})
 		dropped := 0
@@ -215,7 +217,7 @@ func TestASlowPlaceCostsLinesAndNotMemory(t *testing.T) {
 }
 
 func TestAPlaceThatCannotBeWrittenTo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := &place{err: errors.New("disk full")}
 		l := New(p, Config{})
 		dropped := 0

@@ -13,8 +13,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 // A script is a listener that answers Accept with one word after another: ok
@@ -96,7 +97,7 @@ func TestAcceptingSurvives(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				begin := time.Now()
 				var log []string
 				say := func(what string) { log = append(log, time.Since(begin).String()+" "+what) }
@@ -125,7 +126,7 @@ func TestAcceptingSurvives(t *testing.T) {
 // TestTroubleIsTold: what is told has the cause and how long it took, and a
 // listener without deadlines is well again with the next connection.
 func TestTroubleIsTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := &script{words: []string{"mfile", "mfile", "ok"}, errs: map[string]error{"mfile": syscall.EMFILE}, closed: make(chan struct{})}
 		var began error
 		var lasted time.Duration
@@ -167,7 +168,7 @@ func TestFull(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				begin := time.Now()
 				var log []string
 				say := func(what string) { log = append(log, time.Since(begin).String()+" "+what) }
@@ -208,7 +209,7 @@ func TestFull(t *testing.T) {
 // TestTheEndIsNotWaitedForWithoutRoom: while there is no room, the end of ctx
 // ends it too, and the reason is told.
 func TestTheEndIsNotWaitedForWithoutRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := &script{words: []string{"ok"}, closed: make(chan struct{})}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
@@ -230,7 +231,7 @@ func TestTheEndIsNotWaitedForWithoutRoom(t *testing.T) {
 
 // TestTheEndIsNotWaitedFor: while accepting rests, the end of ctx ends it.
 func TestTheEndIsNotWaitedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := &script{words: slices.Repeat([]string{"mfile"}, 1000), errs: map[string]error{"mfile": syscall.EMFILE}, closed: make(chan struct{})}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()

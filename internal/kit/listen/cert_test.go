@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 func TestFilesThatCannotBeUsed(t *testing.T) {
@@ -188,7 +190,7 @@ func TestFilesAreReplaced(t *testing.T) {
 			cert, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 			write(t, cert, one)
 			write(t, key, oneKey)
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				var w watcher
 				c, err := NewCertificate(cert, key, w.events())
 				if err != nil {
@@ -249,7 +251,7 @@ func TestKubernetesReplacesASecret(t *testing.T) {
 	for _, f := range []string{"tls.crt", "tls.key"} {
 		must(t, os.Symlink(filepath.Join("..data", f), filepath.Join(dir, f)))
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var w watcher
 		c, err := NewCertificate(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), w.events())
 		if err != nil {
@@ -271,7 +273,7 @@ func TestKubernetesReplacesASecret(t *testing.T) {
 func TestReloadTellsItsCaller(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	cert, key := ca.pairAt(t.TempDir(), "one.test")
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var w watcher
 		c, err := NewCertificate(cert, key, w.events())
 		if err != nil {
@@ -307,7 +309,7 @@ func TestFilesThatRestAreOnlyLookedAt(t *testing.T) {
 	}
 	good, err := os.ReadFile(cert)
 	must(t, err)
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var w watcher
 		c, err := NewCertificate(cert, key, w.events())
 		if err != nil {
@@ -332,7 +334,7 @@ func TestItsTimeIsOver(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	begin := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // of every bubble
 	cert, key := ca.pairAt(t.TempDir(), "one.test", func(c *x509.Certificate) { c.NotAfter = begin.Add(time.Minute) })
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var w watcher
 		c, err := NewCertificate(cert, key, w.events())
 		if err != nil {

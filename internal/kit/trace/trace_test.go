@@ -18,6 +18,8 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"sluice/internal/kit/bubble"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -111,7 +113,7 @@ func spans(tr *Tracer, n int) {
 }
 
 func TestAFullQueueDropsAndSaysSoOnceAMinute(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		e := &exporter{export: func(ctx context.Context, _ int) error {
 			<-ctx.Done() // a collector that hangs
 			return status.FromContextError(ctx.Err()).Err()
@@ -153,7 +155,7 @@ func TestRetries(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				tries := 0
 				tr, _ := over(&exporter{export: func(context.Context, int) error {
 					tries++
@@ -174,7 +176,7 @@ func TestRetries(t *testing.T) {
 }
 
 func TestBatches(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var sizes []int
 		e := &exporter{export: func(_ context.Context, n int) error {
 			sizes = append(sizes, n)

@@ -1,0 +1,6 @@
+//go:build !race
+
+package bubble
+
+// raced reports whether the race detector is built in.
+const raced = false
