@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"runtime"
 	"testing"
@@ -102,19 +101,7 @@ func TestHalfClosedOverTLS(t *testing.T) {
 					<-p.there
 					c.half()
 				}
-				select {
-				case <-time.After(30 * time.Millisecond):
-				case <-p.gone:
-					t.Fatal("the client was taken for gone")
-				}
-				close(p.on)
-				status, _, body := c.hear("GET")
-				if got := fmt.Sprintf("%d %s", status, body); got != ph.rest {
-					t.Errorf("got %d bytes %.40q, want %d: %.40q", len(got), got, len(ph.rest), ph.rest)
-				}
-				if rest := c.rest(); rest != "" {
-					t.Errorf("then came %q", rest)
-				}
+				p.finishes(t, c, ph.rest)
 			})
 		}
 	}

@@ -184,21 +184,28 @@ func TestHalfClosedClients(t *testing.T) {
 					<-p.there
 					_ = half.CloseWrite()
 				}
-				select {
-				case <-time.After(30 * time.Millisecond):
-				case <-p.gone:
-					t.Fatal("the client was taken for gone")
-				}
-				close(p.on)
-				status, _, body := c.hear("GET")
-				if got := fmt.Sprintf("%d %s", status, body); got != ph.rest {
-					t.Errorf("got %d bytes %.40q, want %d: %.40q", len(got), got, len(ph.rest), ph.rest)
-				}
-				if rest := c.rest(); rest != "" {
-					t.Errorf("then came %q", rest)
-				}
+				p.finishes(t, c, ph.rest)
 			})
 		}
+	}
+}
+
+// finishes holds that p's client, which has ended its half, does not count as
+// gone, and gets the whole answer and nothing behind it.
+func (p *paused) finishes(t *testing.T, c *talker, want string) {
+	t.Helper()
+	select {
+	case <-time.After(30 * time.Millisecond):
+	case <-p.gone:
+		t.Fatal("the client was taken for gone")
+	}
+	close(p.on)
+	status, _, body := c.hear("GET")
+	if got := fmt.Sprintf("%d %s", status, body); got != want {
+		t.Errorf("got %d bytes %.40q, want %d: %.40q", len(got), got, len(want), want)
+	}
+	if rest := c.rest(); rest != "" {
+		t.Errorf("then came %q", rest)
 	}
 }
 

@@ -23,7 +23,6 @@ import (
 // error. After the last it waits to be closed.
 type script struct {
 	words  []string
-	errs   map[string]error
 	closed chan struct{}
 	once   sync.Once
 
@@ -57,7 +56,7 @@ func (s *script) Accept() (net.Conn, error) {
 			c, _ := net.Pipe()
 			return c, nil
 		}
-		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", s.errs[w])}
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", failures[w])}
 	}
 }
 
@@ -76,11 +75,40 @@ func (s deadlined) SetDeadline(t time.Time) error {
 	return nil
 }
 
-func TestAcceptingSurvives(t *testing.T) {
-	errs := map[string]error{
-		"mfile": syscall.EMFILE, "nfile": syscall.ENFILE, "nobufs": syscall.ENOBUFS, "nomem": syscall.ENOMEM,
-		"aborted": syscall.ECONNABORTED, "proto": syscall.EPROTO, "odd": syscall.EXDEV,
+// failures are the words of scripts that are errors.
+var failures = map[string]error{
+	"mfile": syscall.EMFILE, "nfile": syscall.ENFILE, "nobufs": syscall.ENOBUFS, "nomem": syscall.ENOMEM,
+	"aborted": syscall.ECONNABORTED, "proto": syscall.EPROTO, "odd": syscall.EXDEV,
+}
+
+// accepts runs Accept on a script for two minutes of a bubble's time, and holds
+// what is served and told, and when.
+func accepts(t *testing.T, words string, full func() error, want string) {
+	t.Helper()
+	begin := time.Now()
+	var log []string
+	say := func(what string) { log = append(log, time.Since(begin).String()+" "+what) }
+	l := deadlined{&script{words: strings.Fields(words), closed: make(chan struct{})}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		done <- Accept(ctx, l, func(c net.Conn) { c.Close(); say("served") }, Trouble{
+			Full:  full,
+			Began: func(error) { say("began") },
+			Ended: func(time.Duration) { say("ended") },
+		})
+	}()
+	time.Sleep(2 * time.Minute)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
+	if got := strings.Join(log, ", "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestAcceptingSurvives(t *testing.T) {
 	tests := []struct {
 		name   string
 		script string
@@ -97,28 +125,7 @@ func TestAcceptingSurvives(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) {
-				begin := time.Now()
-				var log []string
-				say := func(what string) { log = append(log, time.Since(begin).String()+" "+what) }
-				ctx, cancel := context.WithCancel(t.Context())
-				l := deadlined{&script{words: strings.Fields(tt.script), errs: errs, closed: make(chan struct{})}}
-				done := make(chan error)
-				go func() {
-					done <- Accept(ctx, l, func(c net.Conn) { c.Close(); say("served") }, Trouble{
-						Began: func(error) { say("began") },
-						Ended: func(time.Duration) { say("ended") },
-					})
-				}()
-				time.Sleep(time.Minute)
-				cancel()
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
-				if got := strings.Join(log, ", "); got != tt.want {
-					t.Errorf("got  %s\nwant %s", got, tt.want)
-				}
-			})
+			bubble.Test(t, func(t *testing.T) { accepts(t, tt.script, nil, tt.want) })
 		})
 	}
 }
@@ -127,7 +134,7 @@ func TestAcceptingSurvives(t *testing.T) {
 // listener without deadlines is well again with the next connection.
 func TestTroubleIsTold(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l := &script{words: []string{"mfile", "mfile", "ok"}, errs: map[string]error{"mfile": syscall.EMFILE}, closed: make(chan struct{})}
+		l := &script{words: []string{"mfile", "mfile", "ok"}, closed: make(chan struct{})}
 		var began error
 		var lasted time.Duration
 		done := make(chan error)
@@ -170,37 +177,18 @@ func TestFull(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				begin := time.Now()
-				var log []string
-				say := func(what string) { log = append(log, time.Since(begin).String()+" "+what) }
-				l := deadlined{&script{words: strings.Fields(tt.script), errs: map[string]error{"mfile": syscall.EMFILE}, closed: make(chan struct{})}}
-				ctx, cancel := context.WithCancel(t.Context())
-				done := make(chan error)
-				go func() {
-					done <- Accept(ctx, l, func(c net.Conn) { c.Close(); say("served") }, Trouble{
-						Full: func() error {
-							full := false
-							for _, at := range strings.Fields(tt.full) {
-								if d, _ := time.ParseDuration(at); time.Since(begin) >= d {
-									full = !full
-								}
-							}
-							if full {
-								return errors.New("full")
-							}
-							return nil
-						},
-						Began: func(error) { say("began") },
-						Ended: func(time.Duration) { say("ended") },
-					})
-				}()
-				time.Sleep(2 * time.Minute)
-				cancel()
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
-				if got := strings.Join(log, ", "); got != tt.want {
-					t.Errorf("got  %s\nwant %s", got, tt.want)
-				}
+				accepts(t, tt.script, func() error {
+					full := false
+					for _, at := range strings.Fields(tt.full) {
+						if d, _ := time.ParseDuration(at); time.Since(begin) >= d {
+							full = !full
+						}
+					}
+					if full {
+						return errors.New("full")
+					}
+					return nil
+				}, tt.want)
 			})
 		})
 	}
@@ -232,7 +220,7 @@ func TestTheEndIsNotWaitedForWithoutRoom(t *testing.T) {
 // TestTheEndIsNotWaitedFor: while accepting rests, the end of ctx ends it.
 func TestTheEndIsNotWaitedFor(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		l := &script{words: slices.Repeat([]string{"mfile"}, 1000), errs: map[string]error{"mfile": syscall.EMFILE}, closed: make(chan struct{})}
+		l := &script{words: slices.Repeat([]string{"mfile"}, 1000), closed: make(chan struct{})}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		begin := time.Now()
