@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"bufio"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -167,4 +170,55 @@ func TestModulesGuardWebSockets(t *testing.T) {
 		n, _ := metric(t, g, `sluice_wasm_calls_total{action="continue",hook="OnEnd",module="every"}`)
 		return n == 3
 	})
+}
+
+// TestModulesAreToldOfADeadWorker kills a worker that streams. The client's
+// stream ends with an error event and without [DONE]; the module hears of the
+// error once, and then of the end; nobody else is asked. It is so in either
+// dialect, and whether a module sees the events or the stream passes.
+func TestModulesAreToldOfADeadWorker(t *testing.T) {
+	t.Parallel()
+	for path, end := range map[string]string{chatPath: "error call_upstream_body_error", messagesPath: "error api_error"} {
+		for name, setting := range map[string]string{
+			"the module sees the events": "",
+			"the stream passes":          ";attach_points=OnRequest,OnError,OnEnd",
+		} {
+			t.Run(name+", "+path, func(t *testing.T) {
+				t.Parallel()
+				engines := []*program.Engines{program.Mock(t, 1, slowEngine...), program.Mock(t, 1, slowEngine...)}
+				g := inFrontOf(t, 2, []string{engines[0].URLs[0], engines[1].URLs[0]}, "--enable-wasm", "--wasm-module", "every="+everything(t)+setting)
+				long := strings.Replace(body(path, true, ""), `"max_tokens":8`, `"max_tokens":4000`, 1) // 100 s
+				res, err := oneShot.Post(g.URL+path, "application/json", strings.NewReader(long))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				var got strings.Builder
+				for r := bufio.NewReader(io.TeeReader(res.Body, &got)); !strings.Contains(got.String(), "delta"); {
+					if _, err := r.ReadString('\n'); err != nil {
+						t.Fatalf("the stream begins with %q, %v", got.String(), err)
+					}
+				}
+				if state(t, engines[0].URLs[0]).Counts.Requests == 0 {
+					slices.Reverse(engines)
+				}
+				engines[0].Signal(t, syscall.SIGKILL)
+				if _, err := io.Copy(&got, res.Body); err != nil {
+					t.Errorf("the stream is cut: %v", err)
+				}
+				if how, err := endOf(events(t, got.String())); res.StatusCode != 200 || how != end || err != nil {
+					t.Errorf("%d, and the end is %q, %v; want %q:\n%s", res.StatusCode, how, err, end, got.String())
+				}
+				if n := state(t, engines[1].URLs[0]).Counts.Requests; n != 0 {
+					t.Errorf("the other worker was asked %d times", n)
+				}
+
+				wantMetric(t, g, `sluice_wasm_calls_total{action="continue",hook="OnEnd",module="every"}`, 1)
+				wantMetric(t, g, `sluice_wasm_calls_total{action="continue",hook="OnError",module="every"}`, 1)
+				wantLine(t, g, "module=every", `text="error 502 call_upstream_body_error"`)
+				wantLine(t, g, "module=every", `text="end 200 `)
+				wantLine(t, g, "msg=request", "status=200", "path="+path, "error=stream_error")
+			})
+		}
+	}
 }
