@@ -22,7 +22,11 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long anything may take before a test gives up on it.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
+
+// late is how much later than at once anything may be: the machine may stand
+// still, or have other things to do.
+const late = 5 * time.Second
 
 // watching returns a Watch that Runs until the test ends.
 func watching(t testing.TB) *Watch {
@@ -326,7 +330,7 @@ func TestOneWritesWhileTheOwnerReceives(t *testing.T) {
 		go io.Copy(far, far)
 		sent := make(chan error, 1)
 		r := &reader{want: 4 << 20, begin: func() (bool, error) {
-			go func() { sent <- c.Write(make([]byte, 4<<20), time.Second) }()
+			go func() { sent <- c.Write(make([]byte, 4<<20), patience) }()
 			return true, nil
 		}}
 		if err := soon(t, "echo", func() error { return c.Receive(r) }); err != nil {

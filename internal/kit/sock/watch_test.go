@@ -168,7 +168,7 @@ func TestDeadlines(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		// One that passes is never early, and at most two ticks late.
+		// One that passes is never early, and not much more than two ticks late.
 		begin := time.Now()
 		if err := c.Expire(d); err != nil {
 			t.Fatal(err)
@@ -177,8 +177,8 @@ func TestDeadlines(t *testing.T) {
 		if !errors.Is(err, ErrExpired) {
 			t.Fatalf("got %v", err)
 		}
-		if took := time.Since(begin); took < d || took > d+2*Tick+time.Second {
-			t.Errorf("after %v, want %v and no more than two ticks", took, d)
+		if took := time.Since(begin); took < d || took > d+2*Tick+late {
+			t.Errorf("after %v, want %v and two ticks", took, d)
 		}
 
 		// What is over is over.
@@ -212,9 +212,51 @@ func TestALateTickIsNotTheOtherEndsFault(t *testing.T) {
 		t.Error("it passed at once")
 	}
 	w.start = w.start.Add(-time.Second)
-	w.sweep()
+	for range leniency {
+		w.sweep()
+	}
 	if c.deadline.Load() != expired {
 		t.Error("it did not pass")
+	}
+}
+
+// TestStandingStillIsForgiven holds that whoever was in time, while the process
+// stood still, is not taken for late; and that who is late then is so at last,
+// also where the process does nothing but stand still.
+func TestStandingStillIsForgiven(t *testing.T) {
+	for _, always := range []bool{false, true} {
+		w, err := NewWatch() // does not Run
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		conn := func() *Conn {
+			near, far := net.Pipe()
+			t.Cleanup(func() { near.Close(); far.Close() })
+			c := w.Add(near, nil)
+			if err := c.Expire(time.Second); err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		w.sweep()
+		prompt, slow := conn(), conn()
+		for i := range leniency {
+			if i == 0 || always {
+				w.start = w.start.Add(-10 * time.Second)
+			}
+			w.sweep()
+		}
+		if err := prompt.Expire(0); err != nil {
+			t.Errorf("always %v: who was in time: %v", always, err)
+		}
+		if always {
+			w.start = w.start.Add(-10 * time.Second)
+		}
+		w.sweep()
+		if err := slow.Expire(0); !errors.Is(err, ErrExpired) {
+			t.Errorf("always %v: who was late: %v", always, err)
+		}
 	}
 }
 
@@ -279,7 +321,7 @@ func TestReaderThatReadsNothingIsGivenUp(t *testing.T) {
 		if !errors.Is(err, ErrExpired) {
 			t.Errorf("got %v", err)
 		}
-		if took := time.Since(begin); took < stall || took > stall+2*Tick+time.Second {
+		if took := time.Since(begin); took < stall || took > stall+2*Tick+late {
 			t.Errorf("after %v", took)
 		}
 	})
