@@ -12,7 +12,9 @@ import (
 )
 
 // How long another gateway that opens a socket in the same directory is waited
-// for, and how often it is asked after. It takes less than a millisecond.
+// for, and how often it is asked after. It takes less than a millisecond. What
+// counts is how often was asked: while the machine stood still nobody could
+// have let go.
 const (
 	lockTimeout = 2 * time.Second
 	lockEvery   = 5 * time.Millisecond
@@ -27,13 +29,14 @@ func lockDir(dir string) (release func(), err error) {
 	}
 	tick := time.NewTicker(lockEvery)
 	defer tick.Stop()
-	for deadline := time.Now().Add(lockTimeout); ; <-tick.C {
+	for asks := int(lockTimeout / lockEvery); ; <-tick.C {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
 			return func() { _ = f.Close() }, nil
-		case time.Now().After(deadline):
+		case asks == 0:
 			return nil, errors.Join(fmt.Errorf("another program has held the lock of %s for %s", dir, lockTimeout), f.Close())
 		}
+		asks--
 	}
 }
