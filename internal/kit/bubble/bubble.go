@@ -1,5 +1,5 @@
 // Package bubble runs tests by a false clock, like testing/synctest, and also
-// under the race detector.
+// under the race detector. For those that need the true one it has a Stopwatch.
 //
 // With Go 1.26 the detector crashes (SIGSEGV, "ThreadSanitizer: CHECK failed")
 // when two threads let timers of one bubble fire at once: both work on the

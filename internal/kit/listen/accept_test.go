@@ -98,7 +98,7 @@ func accepts(t *testing.T, words string, full func() error, want string) {
 			Ended: func(time.Duration) { say("ended") },
 		})
 	}()
-	time.Sleep(2 * time.Minute)
+	<-time.After(2 * time.Minute)
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

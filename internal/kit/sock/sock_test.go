@@ -24,10 +24,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long anything may take before a test gives up on it.
 const patience = 30 * time.Second
 
-// late is how much later than at once anything may be: the machine may stand
-// still, or have other things to do.
-const late = 5 * time.Second
-
 // watching returns a Watch that Runs until the test ends.
 func watching(t testing.TB) *Watch {
 	t.Helper()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/h1"
 	"sluice/internal/kit/metric"
 	"sluice/internal/kit/sock"
@@ -136,7 +137,7 @@ func TestCancel(t *testing.T) {
 					t.Fatal("never came so far")
 				}
 				<-time.After(20 * time.Millisecond) // so that it does not only begin to wait
-				begin := time.Now()
+				watch := bubble.Begin(t)
 				end()
 				var r result
 				select {
@@ -144,8 +145,8 @@ func TestCancel(t *testing.T) {
 				case <-time.After(patience):
 					t.Fatal("still waiting")
 				}
-				if took := time.Since(begin); took > 20*time.Millisecond && !raced {
-					t.Errorf("took %v", took)
+				if took, awake := watch.End(); awake > 20*time.Millisecond && !raced {
+					t.Errorf("took %v, %v of it awake", took, awake)
 				}
 				var e *Error
 				if !errors.Is(r.err, cause) || !errors.As(r.err, &e) || e.Op != p.op || e.Timeout {
@@ -193,12 +194,12 @@ func TestDeadline(t *testing.T) {
 			t.Parallel()
 			h, x, _ := p.prepare(t)
 			var w sock.Waits // nobody Ends it: the deadline alone must do
-			begin := time.Now()
+			watch := bubble.Begin(t)
 			ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), sock.Key{}, &w), d)
 			defer cancel()
 			r := soon(t, "end", func() result { return do(ctx, h, x) })
-			if took := time.Since(begin); took < d || took > d+2*sock.Tick+time.Second {
-				t.Errorf("after %v", took)
+			if took, awake := watch.End(); took < d || awake > d+2*sock.Tick+time.Second {
+				t.Errorf("after %v, %v of it awake", took, awake)
 			}
 			var e *Error
 			if !errors.Is(r.err, context.DeadlineExceeded) || !errors.As(r.err, &e) || !e.Timeout || e.Op != p.op {
@@ -350,11 +351,11 @@ func TestEarlyAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			base := silent(t, tt.do)
 			h := host(t, client(t, Options{}), base)
-			begin := time.Now()
+			watch := bubble.Begin(t)
 			r := soon(t, "refusal", func() result { return do(context.Background(), h, post(big)) })
 			r.want(t, 413, "long")
-			if took := time.Since(begin); took > 2*time.Second {
-				t.Errorf("after %v", took)
+			if took, awake := watch.End(); awake > 2*time.Second {
+				t.Errorf("after %v, %v of it awake", took, awake)
 			}
 			if open, _ := h.counts(); open != 0 {
 				t.Error("a connection is kept on which half a request was sent")

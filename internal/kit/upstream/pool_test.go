@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/h1"
 	"sluice/internal/kit/metric"
 )
@@ -80,7 +81,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 			h := host(t, client(t, Options{Config: cfg}), w.url)
 			do(context.Background(), h, post("{}")).want(t, 200, "")
 			open, idle := h.counts()
-			begin := time.Now()
+			watch := bubble.Begin(t)
 			close(answered)
 			if tt.within == 0 {
 				if open != 0 || idle != 0 {
@@ -92,8 +93,8 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 				t.Fatalf("%d open, %d idle before", open, idle)
 			}
 			until(t, "it is closed", func() bool { open, idle = h.counts(); return open == 0 && idle == 0 })
-			if took := time.Since(begin); took > tt.within+time.Second {
-				t.Errorf("after %v", took)
+			if took, awake := watch.End(); awake > tt.within+time.Second {
+				t.Errorf("after %v, %v of it awake", took, awake)
 			}
 		})
 	}
@@ -360,7 +361,7 @@ type places struct {
 
 func (p *places) options() Options {
 	return Options{
-		Fresh: 200 * time.Millisecond,
+		Fresh: time.Hour,
 		Resolve: func(_ context.Context, name string) ([]netip.Addr, error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -407,7 +408,8 @@ func TestNames(t *testing.T) {
 		"192.0.2.3:8000":      "",
 		"192.0.2.99:80000000": "",
 	}}
-	h := host(t, client(t, p.options()), "http://worker.test:8000")
+	c := client(t, p.options())
+	h := host(t, c, "http://worker.test:8000")
 
 	r := do(context.Background(), h, post("{}"))
 	var e *Error
@@ -437,7 +439,7 @@ func TestNames(t *testing.T) {
 
 	// Then the name moves: who dials hears of it, and the idle ones go.
 	p.lead("2001:db8::2")
-	<-time.After(500 * time.Millisecond)
+	c.opts.Fresh = 0
 	_, before := h.counts()
 	nc, err := h.dial(context.Background(), nil)
 	if err != nil {
@@ -558,9 +560,17 @@ func TestAddressesShareTheTime(t *testing.T) {
 			return nil, errors.New("refused")
 		},
 	})
-	do(context.Background(), host(t, c, "http://worker.test"), post("{}"))
-	if got := fmt.Sprint(shares); got != "[2s 3s 6s]" {
-		t.Errorf("shares of %s", got)
+	for try := 1; ; try++ { // a machine that stands still takes a part of the time
+		shares = nil
+		begin := time.Now()
+		do(context.Background(), host(t, c, "http://worker.test"), post("{}"))
+		if time.Since(begin) > 400*time.Millisecond && try < 20 {
+			continue
+		}
+		if got := fmt.Sprint(shares); got != "[2s 3s 6s]" {
+			t.Errorf("shares of %s", got)
+		}
+		return
 	}
 }
 

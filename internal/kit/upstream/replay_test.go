@@ -133,7 +133,7 @@ func TestNoReplay(t *testing.T) {
 				h := host(t, client(t, o), w.url)
 				ask(t, h, "a")
 				x := post(body)
-				x.FirstByte = 1500 * time.Millisecond
+				x.FirstByte = 2500 * time.Millisecond
 				r := soon(t, "second", func() result { return do(context.Background(), h, x) })
 				var e *Error
 				if !errors.As(r.err, &e) || e.Op != tt.op || !e.Reused || e.Timeout != strings.Contains(tt.name, "time for") {

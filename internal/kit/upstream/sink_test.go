@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/h1"
 )
 
@@ -123,11 +124,11 @@ func TestNoGoodByeIsWaitedFor(t *testing.T) {
 	go func() { done <- do(ctx, h, post(strings.Repeat("x", 1<<20))).err }()
 	<-there
 	cancel()
-	begun := time.Now()
+	watch := bubble.Begin(t)
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(begun); took > 3*time.Second {
-		t.Errorf("it was given up after %v", took)
+	if took, awake := watch.End(); awake > 3*time.Second {
+		t.Errorf("it was given up after %v, %v of it awake", took, awake)
 	}
 }

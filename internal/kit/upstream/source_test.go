@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/h1"
 )
 
@@ -291,16 +292,17 @@ func TestSourcesThatFail(t *testing.T) {
 		{"with too little", whole, 1000, io.ErrUnexpectedEOF},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var left time.Time
+			var watch *bubble.Stopwatch
 			base, gone := answering(t, func(net.Conn, *bufio.Reader) {})
 			h := host(t, client(t, Options{}), base)
-			f := feeding([]byte("begin"), 5, func() error { left = time.Now(); return tt.end() })
+			f := feeding([]byte("begin"), 5, func() error { watch = bubble.Begin(t); return tt.end() })
 			r := soon(t, "an error", func() result { return do(context.Background(), h, from(f, tt.length)) })
 			if !errors.Is(r.err, tt.want) {
 				t.Errorf("got %v, want %v", r.err, tt.want)
 			}
-			if late := (<-gone).Sub(left); late > time.Second {
-				t.Errorf("the worker heard of it after %v", late)
+			<-gone
+			if took, awake := watch.End(); awake > time.Second {
+				t.Errorf("the worker heard of it after %v, %v of it awake", took, awake)
 			}
 			if f.stopped() {
 				t.Log("it was stopped as well")

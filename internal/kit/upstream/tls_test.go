@@ -200,7 +200,7 @@ func TestTunnel(t *testing.T) {
 			h := host(t, client(t, Options{TLS: &tls.Config{RootCAs: pool}}), w.url)
 			ask(t, h, "a") // leaves a connection, which is not used for this
 			x, s := tunnel(), new(wires)
-			x.Sink, x.FirstByte = s, 100*time.Millisecond
+			x.Sink, x.FirstByte = s, 500*time.Millisecond
 			ctx, cancel := context.WithCancel(context.Background())
 			nc, early, err := h.Tunnel(ctx, x)
 			x.Free()
@@ -209,7 +209,7 @@ func TestTunnel(t *testing.T) {
 				t.Fatalf("got %v %q, status %d, %v", nc, early, s.status, err)
 			}
 			defer nc.Close()
-			<-time.After(400 * time.Millisecond) // longer than its head might have taken
+			<-time.After(900 * time.Millisecond) // longer than its head might have taken
 			fmt.Fprintln(nc, "over and back")
 			if line, err := bufio.NewReader(nc).ReadString('\n'); err != nil || line != "over and back\n" {
 				t.Errorf("got %q, %v", line, err)

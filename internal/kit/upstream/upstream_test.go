@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long anything may take before a test gives up on it.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // client returns a Client whose Watch Runs until the test ends.
 func client(t testing.TB, o Options) *Client {
