@@ -33,11 +33,12 @@ var errCrowded = errors.New("the other descriptors are kept for connections to w
 // beginning and an end of trouble for each.
 //
 // A connection that speaks HTTP/2 takes one place, as all do, but each of its
-// streams (up to 250, which is net/http's bound) needs a worker's connection. So
-// streams beyond one a connection take places of their own. That keeps new
-// clients from making the want worse; it cannot keep those who are here from
-// opening streams. --max-connections-per-address bounds what one of them takes,
-// and unused connections to workers give up theirs for a new one.
+// streams (up to 250, which is net/http's bound) needs a worker's connection once
+// its body has come. So streams beyond one a connection take places of their own
+// from then on. That keeps new clients from making the want worse; it cannot keep
+// those who are here from opening streams. --max-connections-per-address bounds
+// what one of them takes, and unused connections to workers give up theirs for a
+// new one.
 func (f *Front) crowded() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

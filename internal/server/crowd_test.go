@@ -1,12 +1,15 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
 	"sync"
 	"testing"
+
+	"sluice/internal/infer"
 )
 
 func TestMostClients(t *testing.T) {
@@ -120,6 +123,63 @@ func TestStreamsOfHTTP2TakePlaces(t *testing.T) {
 	if status, _, _ := second.hear("POST"); status != 200 {
 		t.Errorf("when the streams had ended: %d", status)
 	}
+}
+
+// TestBodiesThatTrickleTakeNoPlaces holds that a client cannot keep others out with
+// streams that it opens and sends nothing on.
+func TestBodiesThatTrickleTakeNoPlaces(t *testing.T) {
+	begun := make(chan int)
+	h := infer.HandlerFunc(func(_ context.Context, r *infer.Request, w *infer.Reply) error {
+		if r.Header.Has("trickles") {
+			begun <- 1
+		}
+		if err := r.ReadBody(1 << 20); err != nil {
+			return err
+		}
+		return w.Send(http.StatusOK, "text/plain", r.Body)
+	})
+	w := roads[3]
+	l, scheme := w.listen(t)
+	s := serveOn(t, l, scheme, short(), NewMux([]Route{{"POST", "/a", 0, h}}, named), func(f *Front) { f.most = 4 })
+	client := w.client(t)
+	var wg sync.WaitGroup
+	var bodies []*io.PipeWriter
+	for range 8 {
+		from, to := io.Pipe()
+		bodies = append(bodies, to)
+		wg.Go(func() {
+			req, _ := http.NewRequest("POST", s.URL+"/a", from)
+			req.Header.Set("trickles", "1")
+			res, err := client.Do(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			got, _ := io.ReadAll(res.Body)
+			_ = res.Body.Close()
+			if string(got) != "whole" {
+				t.Errorf("a stream got %d %q", res.StatusCode, got)
+			}
+		})
+		<-begun
+	}
+	for i := range 3 {
+		c := roads[0].dial(t, s)
+		c.say("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+		if status, _, _ := c.hear("POST"); status != 200 {
+			t.Errorf("client %d got %d", i, status)
+		}
+		c.Close()
+	}
+	for _, to := range bodies {
+		_, _ = io.WriteString(to, "whole")
+		_ = to.Close()
+	}
+	wg.Wait()
+	if n := s.waits(t); n != 0 {
+		t.Errorf("clients waited %d times", n)
+	}
+	eventually(t, "no stream counts when all have ended", func() bool { return s.front.streams.Load() == 0 })
 }
 
 // TestPlacesAreNotGivenOneByOne holds that clients who wait do so until some

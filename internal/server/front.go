@@ -63,7 +63,7 @@ type Front struct {
 
 	draining atomic.Bool
 	lent     atomic.Int64 // memory that bodies were given before they came
-	streams  atomic.Int64 // requests that net/http serves
+	streams  atomic.Int64 // requests that net/http serves, but those whose body is waited for
 	bodies   bodies
 	running  sync.WaitGroup // connections
 

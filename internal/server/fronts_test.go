@@ -85,7 +85,7 @@ func (w road) client(t testing.TB) *http.Client {
 }
 
 // patience is how long anything may take before a test gives up on it.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 func certificate(t testing.TB) tls.Certificate {
 	t.Helper()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/bubble"
 )
 
 // soon bounds how late a handler may hear that its client has left: 20 ms is
@@ -67,7 +68,7 @@ var phases = []phase{
 // that its client has left.
 type paused struct {
 	there, on chan struct{}
-	gone      chan time.Time
+	gone      chan struct{}
 }
 
 func (p *paused) handler(f func(w *infer.Reply) error) infer.Handler {
@@ -84,14 +85,14 @@ func (p *paused) handler(f func(w *infer.Reply) error) infer.Handler {
 			_, err := io.WriteString(w, "rest")
 			return err
 		case <-ctx.Done():
-			p.gone <- time.Now()
+			close(p.gone)
 			return infer.Ended(ctx, ctx.Err())
 		}
 	})
 }
 
 func newPaused() *paused {
-	return &paused{make(chan struct{}, 1), make(chan struct{}), make(chan time.Time, 1)}
+	return &paused{make(chan struct{}, 1), make(chan struct{}), make(chan struct{})}
 }
 
 // TestTheClientLeaves holds that a handler hears soon that its client has
@@ -129,19 +130,25 @@ func TestTheClientLeaves(t *testing.T) {
 						leave = func() { c.Close() }
 					}
 					<-p.there
-					left := time.Now()
-					leave()
-					select {
-					case at := <-p.gone:
-						if late := at.Sub(left); late > soon {
-							t.Errorf("it heard so after %v", late)
-						}
-					case <-time.After(patience):
-						t.Error("it never heard so")
-					}
+					p.heard(t, leave)
 				})
 			}
 		})
+	}
+}
+
+// heard holds that p hears soon that its client is gone, when it leaves.
+func (p *paused) heard(t *testing.T, leave func()) {
+	t.Helper()
+	watch := bubble.Begin(t)
+	leave()
+	select {
+	case <-p.gone:
+		if took, awake := watch.End(); awake > soon {
+			t.Errorf("it heard so after %v, %v of it awake", took, awake)
+		}
+	case <-time.After(patience):
+		t.Error("it never heard so")
 	}
 }
 

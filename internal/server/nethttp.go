@@ -28,7 +28,7 @@ type netHTTP struct {
 	unread  time.Duration // for answers
 	bodies  *bodies       // of all requests; nil to bound them not at all
 	lingers time.Duration // over what is left of a body
-	streams *atomic.Int64 // requests that are served; nil counts nothing
+	streams *atomic.Int64 // requests that are served, but those whose body is waited for; nil counts nothing
 
 	late, stalled *metric.Counter // of bodies, and of answers; nil counts nothing
 }
@@ -68,7 +68,7 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 		b := &httpBody{Reader: hr.Body, rc: rc, stall: f.stall, rate: f.rate, grace: f.grace, late: f.late}
 		body := infer.NewBody(b, hr.ContentLength)
 		if f.bodies != nil {
-			held := &heldBody{Body: body, from: b, all: f.bodies}
+			held := &heldBody{Body: body, from: b, all: f.bodies, streams: f.streams}
 			defer held.free()
 			b.held, body = held, held
 		}
@@ -194,6 +194,8 @@ type heldBody struct {
 	all    *bodies
 	count  int64 // of it, what is counted
 	passes bool  // it is not held, but passes
+
+	streams *atomic.Int64 // among which its request counts, but while it is waited for; nil counts nothing
 }
 
 // grow counts n bytes, and the room that is made for as many again.
@@ -214,6 +216,10 @@ func (h *heldBody) free() {
 func (h *heldBody) ReadShort(most, limit int64) (b []byte, whole bool, err error) {
 	if n := h.Length(); h.from.n == 0 && n <= min(most, limit) && !h.all.fits(n) {
 		return nil, false, errBodies
+	}
+	if h.streams != nil { // no worker is asked yet, so no connection to one is needed
+		h.streams.Add(-1)
+		defer h.streams.Add(1)
 	}
 	return h.Body.ReadShort(most, limit)
 }

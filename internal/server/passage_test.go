@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/metric"
 )
 
@@ -424,23 +425,23 @@ func TestPassagesThatClientsEnd(t *testing.T) {
 // while it takes nothing.
 func TestTheClientLeavesInItsUpload(t *testing.T) {
 	each(t, func(t *testing.T, w road) {
-		there, ended := make(chan struct{}), make(chan time.Time, 1)
+		there, ended := make(chan struct{}), make(chan struct{}, 1)
 		var once sync.Once
 		h := infer.HandlerFunc(func(_ context.Context, r *infer.Request, _ *infer.Reply) error {
 			err := r.PassBody(writer(func(p []byte) (int, error) { once.Do(func() { close(there) }); return len(p), nil }))
-			ended <- time.Now()
+			ended <- struct{}{}
 			return err
 		})
 		s := w.on(t, short(), NewMux([]Route{{"POST", "/up", infer.Generate, Body(1<<20, 1<<10, func() bool { return true }, nil)(h)}}, named))
 		c := w.dial(t, s)
 		c.say("POST /up HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n%s", strings.Repeat("x", 5000))
 		<-there
-		left := time.Now()
+		watch := bubble.Begin(t)
 		c.Close()
 		select {
-		case at := <-ended:
-			if late := at.Sub(left); late > time.Second {
-				t.Errorf("it was heard of after %v", late)
+		case <-ended:
+			if took, awake := watch.End(); awake > time.Second {
+				t.Errorf("it was heard of after %v, %v of it awake", took, awake)
 			}
 		case <-time.After(patience):
 			t.Error("it was never heard of")

@@ -556,7 +556,9 @@ func TestDrain(t *testing.T) {
 
 // TestTheGraceIsOver holds that a request which outlasts the gateway is told so.
 func TestTheGraceIsOver(t *testing.T) {
+	begun := make(chan struct{}, 1)
 	wait := func(ctx context.Context) error {
+		begun <- struct{}{}
 		<-ctx.Done()
 		return infer.Ended(ctx, ctx.Err())
 	}
@@ -582,14 +584,9 @@ func TestTheGraceIsOver(t *testing.T) {
 		{"a stream has begun", stream, 200, "data: 1\n\ndata: {\"error\":{\"type\":\"stream_error\"," + told + "\n\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			begun := make(chan struct{})
-			h := infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
-				close(begun)
-				return tt.handler.Serve(ctx, r, w)
-			})
 			cfg := DefaultConfig()
 			cfg.Grace = 50 * time.Millisecond
-			s := serve(t, cfg, NewMux([]Route{{"GET", "/slow", 0, h}}))
+			s := serve(t, cfg, NewMux([]Route{{"GET", "/slow", 0, tt.handler}}))
 			served := make(chan error, 1)
 			go func() { <-begun; served <- s.stop() }()
 			res, body := call(t, "GET", s.URL+"/slow", "", "")
