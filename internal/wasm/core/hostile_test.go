@@ -230,6 +230,10 @@ func stopAfter(t *testing.T, m api.Module) (late time.Duration, why uint64) {
 // long or that are called from many places.
 func TestWhoRunsForeverIsStopped(t *testing.T) {
 	call := []byte{0x41, 1, 0x10, 1, 0x1a}
+	twice := func(call ...byte) []byte { // until it is nested 60 deep
+		call = concat([]byte{0x20, 0, 0x41, 1, 0x6a}, call, []byte{0x1a})
+		return concat([]byte{0x20, 0, 0x41, 60, 0x48, 0x04, 0x40}, call, call, []byte{0x0b, 0x20, 0, 0x0b})
+	}
 	forever := func(body ...byte) []byte { return concat([]byte{3, 0x40}, body, []byte{0x0c, 0, 0x0b, 0x20, 0, 0x0b}) }
 	for _, tt := range []struct {
 		name string
@@ -239,6 +243,10 @@ func TestWhoRunsForeverIsStopped(t *testing.T) {
 		{"a tail call of itself", []byte{0x20, 0, 0x12, 0, 0x0b}, []byte{0x20, 0, 0x0b}},
 		{"a tail call through the table", []byte{0x20, 0, 0x41, 0, 0x13, 0, 0, 0x0b}, []byte{0x20, 0, 0x0b}},
 		{"tail calls of each other", []byte{0x20, 0, 0x12, 1, 0x0b}, []byte{0x20, 0, 0x12, 0, 0x0b}},
+		{"calls of itself, twice each", twice(0x10, 0), []byte{0x20, 0, 0x0b}},
+		{"calls of each other, twice each", twice(0x10, 1), twice(0x10, 0)},
+		{"calls through the table, twice each", twice(0x41, 0, 0x11, 0, 0), []byte{0x20, 0, 0x0b}},
+		{"calls of each other through the table, twice each", twice(0x10, 1), twice(0x41, 0, 0x11, 0, 0)},
 		{"a loop of many calls of a long function", forever(bytes.Repeat(call, 20_000)...), concat([]byte{0x20, 0}, bytes.Repeat([]byte{0x20, 0, 0x6e}, 100_000), []byte{0x0b})},
 		{"a loop of many calls of a small one", forever(bytes.Repeat(call, 50_000)...), concat([]byte{0x20, 0}, bytes.Repeat([]byte{0x20, 0, 0x6e}, 80), []byte{0x0b})},
 		{"a long loop", forever(bytes.Repeat([]byte{0x20, 0, 0x20, 0, 0x6e, 0x21, 0}, 100_000)...), []byte{0x20, 0, 0x0b}},

@@ -104,36 +104,47 @@ func (w *rewriter) findShapes() {
 }
 
 // measure finds where guests pay. It takes functions in an order in which those
-// that are called come first: small ones that cannot come back to themselves need
-// not pay, because who calls them counts what they run.
+// that are called come first: small ones need not pay, because who calls them
+// counts what they run. Not so those that can come back to themselves, and those
+// that call through a table or another module, which is how others come back.
 func (w *rewriter) measure(edges [][]uint32) error {
-	size := make([]int32, len(w.scc)) // of components
-	for _, c := range w.scc {
+	direct := make([][]uint32, len(w.funcs))
+	for i := range direct {
+		for _, k := range edges[i] {
+			if int(k) < len(w.funcs) {
+				direct[i] = append(direct[i], k)
+			}
+		}
+	}
+	scc := components(direct)
+	size := make([]int32, len(scc)) // of components
+	for _, c := range scc {
 		size[c]++
 	}
 	order := make([]int32, len(w.funcs))
 	for i := range order {
 		order[i] = int32(i)
 	}
-	slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(w.scc[a], w.scc[b]) })
+	slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(scc[a], scc[b]) })
 	taken := w.taken
 	for _, i := range order {
 		b := &w.funcs[i]
 		if err := w.scanCode(b); err != nil {
 			return err
 		}
-		b.free = b.most <= maxFree && size[w.scc[i]] == 1 && !slices.Contains(edges[i], uint32(i))
+		b.free = b.most <= maxFree && size[scc[i]] == 1 && !slices.Contains(direct[i], uint32(i))
 		w.taken = taken
 	}
 	return nil
 }
 
-// price is how many bytes of code a call runs that the callee does not pay for.
+// price is how many bytes of code a call runs that the callee does not pay for. Of
+// a callee that is not known it is more than who calls it may have without paying.
 func (w *rewriter) price(to int32) int {
 	f := int(to) - w.imported
 	switch {
 	case to < 0, f < 0 && w.guests != nil && w.guests[to]:
-		return maxFree
+		return maxFree + 1
 	case f >= 0 && f < len(w.funcs) && w.funcs[f].free:
 		return w.funcs[f].most
 	}

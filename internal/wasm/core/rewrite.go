@@ -77,7 +77,12 @@ type Rewritten struct {
 	Frozen string
 
 	Funcs, Loops int // that it has
+	Code, Effort int // what compiling it takes, see Affordable
 }
+
+// Affordable reports whether compiling modules comes to an end soon that have so
+// much code and effort in all. Each alone has, or Rewrite refuses it.
+func Affordable(code, effort int) bool { return effort <= maxEffort+effortPerByte*code }
 
 // Rewrite changes m so that whoever runs it stays master of it.
 //
@@ -98,6 +103,7 @@ func Rewrite(m *Module, o Options) (*Rewritten, error) {
 	if err := w.write(); err != nil {
 		return nil, err
 	}
+	w.out.Code, w.out.Effort = w.codeSize, w.effort
 	return w.out, nil
 }
 
@@ -210,7 +216,7 @@ type body struct {
 // A cut is a place in a body where something is added.
 type cut struct {
 	at   uint32
-	to   int32 // of a call: the function, or throughTable minus the type's shape
+	to   int32 // of a call: the function, or throughTable minus the type's shape; of a loop: how many values it takes
 	kind byte
 }
 

@@ -114,13 +114,13 @@ func (w *rewriter) advance(r *Reader, b *body, at int) {
 	w.from = at
 }
 
-// enter begins the block of an instruction.
-func (w *rewriter) enter(r *Reader, b *body, op byte) {
+// enter begins the block of an instruction, which takes so many values.
+func (w *rewriter) enter(r *Reader, b *body, op byte, takes int) {
 	f := frame{op: op, from: w.run, to: unreachable, loops: w.open[len(w.open)-1].loops}
 	if op == opLoop {
 		f.loops++
 		b.nested += f.loops
-		w.cut(r, b, r.Pos(), cutLoop, 0)
+		w.cut(r, b, r.Pos(), cutLoop, int32(takes))
 		w.run, w.from = min(w.run, 0), r.Pos()
 	}
 	switch {
@@ -191,19 +191,25 @@ const (
 	opElse = 0x05
 )
 
-// blockType takes the type of a block: none, a value type, or an index.
-func (w *rewriter) blockType(r *Reader) {
+// blockType takes the type of a block: none, a value type, or an index. It returns
+// how many values the block takes.
+func (w *rewriter) blockType(r *Reader) (takes int) {
 	switch c := r.Peek(); {
 	case c == 0x40:
 		r.Byte()
 	case c > 0x40 && c < 0x80:
 		valType(r)
 	default:
-		index(r, len(w.types), "type")
-		if r.Err() == nil && r.b[r.pos-1]&0x40 != 0 {
+		i := index(r, len(w.types), "type")
+		switch {
+		case r.Err() != nil:
+		case r.b[r.pos-1]&0x40 != 0:
 			r.Fail("a block's type of unknown form")
+		default:
+			return len(w.types[i].Params)
 		}
 	}
+	return 0
 }
 
 // memory holds that there is one.
@@ -233,8 +239,8 @@ func zero(r *Reader, what string) {
 func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 	switch op {
 	case 0x02, opLoop, opIf: // block, loop, if
-		w.blockType(r)
-		w.enter(r, b, op)
+		takes := w.blockType(r)
+		w.enter(r, b, op, takes)
 	case opElse:
 		w.otherwise()
 	case 0x0b: // end
@@ -278,7 +284,7 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 			}
 			w.label(r, stride)
 		}
-		w.enter(r, b, op)
+		w.enter(r, b, op, 0)
 	case 0x20, 0x21, 0x22: // locals
 		index(r, int(b.locals), "local")
 	case 0x23, 0x24: // globals

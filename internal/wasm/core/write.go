@@ -207,16 +207,13 @@ func (w *rewriter) look(b []byte) []byte {
 	b = append(b, 0x0b)
 	b = appendConst(b, 0)
 	b = append(b, 0x40, 0, 0x1a) // memory.grow, which leaves compiled code; drop
-	b = w.get(b, stop)
-	b = w.trapIf(b, WhyStopped)
-	return append(b, 0x0b)
+	b = append(w.get(b, stop), 0x04, 0x40)
+	return append(w.trap(b, WhyStopped), 0x0b, 0x0b)
 }
 
-// trapIf ends the guest if what is on the stack is not 0.
-func (w *rewriter) trapIf(b []byte, reason int32) []byte {
-	b = append(b, 0x04, 0x40)
-	b = w.set(appendConst(b, reason), why)
-	return append(b, 0x00, 0x0b)
+// trap ends the guest.
+func (w *rewriter) trap(b []byte, reason int32) []byte {
+	return append(w.set(appendConst(b, reason), why), 0x00)
 }
 
 func (w *rewriter) get(b []byte, k int) []byte { return appendU32(append(b, 0x23), w.global(k)) }
@@ -243,7 +240,7 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 		out = append(appendU32(out, added), byte(I32))
 	}
 	if !b.free {
-		out = w.pay(out, 1)
+		out = w.pay(out, false)
 	}
 	if b.tries {
 		out = w.get(out, stack)
@@ -262,13 +259,13 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 		switch c.kind {
 		case cutLoop:
 			w.out.Loops++
-			out = w.pay(out, 1)
+			out = w.pay(out, c.to == 0)
 		case cutPay:
-			out = w.pay(out, 1)
+			out = w.payOnce(out, 1)
 		case cutBulk:
 			out = w.payFor(out, amount)
 		case cutThrow:
-			out = w.pay(out, throwCost)
+			out = w.payOnce(out, throwCost)
 		case cutGrow:
 			last = c.at + 2
 			out = w.grown(out, b.code[c.at:last])
@@ -334,21 +331,53 @@ func (w *rewriter) appendResults(b []byte, t uint32) []byte {
 // engine a tenth of a millisecond.
 const throwCost = 2000
 
-// pay takes n from the slice.
-func (w *rewriter) pay(b []byte, n int32) []byte {
-	b = w.get(b, fuel)
-	b = append(appendConst(b, n), 0x6b)
-	return w.overdrawn(w.set(b, fuel))
+// pay takes a check from the slice. A guest whose slice is used up looks and goes
+// back to do it again; within says that it can go back to a loop whose head this
+// is. The engine takes that best: where two ways meet again it keeps in registers
+// what the first of them has there, which is little after a call. And what stands
+// in an else it puts out of the way.
+func (w *rewriter) pay(b []byte, within bool) []byte {
+	if !within {
+		b = append(b, 0x03, 0x40) // loop
+	}
+	b = append(notNegative(w.take(b, fuel, 1)), 0x04, 0x40, 0x05) // if, else
+	b = append(w.call(b), 0x0c, 1, 0x0b)                          // br
+	if !within {
+		b = append(b, 0x0b)
+	}
+	return b
 }
+
+// payOnce takes n checks from the slice, in a way that is compiled sooner.
+func (w *rewriter) payOnce(b []byte, n int32) []byte {
+	return w.lookUnless(notNegative(w.take(append(b, 0x02, 0x40), fuel, n))) // block
+}
+
+// take takes n from a global, and leaves what is left on the stack.
+func (w *rewriter) take(b []byte, k int, n int32) []byte {
+	b = append(appendConst(w.get(b, k), n), 0x6b) // i32.sub
+	return w.get(w.set(b, k), k)
+}
+
+// notNegative asks that of what is on the stack.
+func notNegative(b []byte) []byte { return append(appendConst(b, 0), 0x4e) } // i32.ge_s
+
+// lookUnless ends a block, in which the guest looks if what is on the stack is 0.
+func (w *rewriter) lookUnless(b []byte) []byte {
+	return append(w.call(append(b, 0x0d, 0)), 0x0b) // br_if
+}
+
+// call calls the function that looks.
+func (w *rewriter) call(b []byte) []byte { return appendU32(append(b, 0x10), uint32(len(w.sigs))) }
 
 // payFor takes from the slice by how much an instruction does: its last operand,
 // which it keeps in a local.
 func (w *rewriter) payFor(b []byte, local uint32) []byte {
-	b = appendU32(append(b, 0x22), local) // local.tee
+	b = append(appendU32(append(b, 0x22), local), 0x02, 0x40) // local.tee, block
 	b = w.get(b, fuel)
 	b = appendU32(append(b, 0x20), local)
 	b = append(appendConst(b, bulkShift), 0x76, 0x6b) // i32.shr_u, i32.sub
-	return w.overdrawn(w.set(b, fuel))
+	return w.lookUnless(notNegative(w.get(w.set(b, fuel), fuel)))
 }
 
 // bulkShift makes a number of checks of a number of bytes.
@@ -371,22 +400,11 @@ func (w *rewriter) grown(b, instruction []byte) []byte {
 	return w.set(b, fuel)
 }
 
-// overdrawn looks if the slice is used up.
-func (w *rewriter) overdrawn(b []byte) []byte {
-	b = w.get(b, fuel)
-	b = append(appendConst(b, 0), 0x4c, 0x04, 0x40, 0x10) // i32.le_s, if, call
-	b = appendU32(b, uint32(len(w.sigs)))
-	return append(b, 0x0b)
-}
-
-// descend takes a frame from the stack, ascend gives it back.
+// descend takes a frame from the stack, ascend gives it back. A guest ends that
+// has taken more than there was.
 func (w *rewriter) descend(b []byte, frame uint32) []byte {
-	b = w.get(b, stack)
-	b = append(appendConst(b, int32(frame)), 0x49) // i32.lt_u
-	b = w.trapIf(b, WhyStack)
-	b = w.get(b, stack)
-	b = append(appendConst(b, int32(frame)), 0x6b)
-	return w.set(b, stack)
+	b = append(notNegative(w.take(b, stack, int32(frame))), 0x04, 0x40, 0x05) // if, else
+	return append(w.trap(b, WhyStack), 0x0b)
 }
 
 func (w *rewriter) ascend(b []byte, frame uint32) []byte {
