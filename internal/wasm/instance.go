@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -54,7 +55,8 @@ type instance struct {
 	word  atomic.Int64 // of its call, see begin
 	last  int64        // the tick at which it was last given back
 
-	patience atomic.Int64 // ticks that it has at least, while it starts; 0 afterwards
+	limit atomic.Int64 // nanoseconds that its call may take; 0 for as long as nobody stops it
+	ends  time.Time    // when that is over, as it is told when it first gives way; zero before
 
 	call   *Call                           // that it is in; nil while it starts
 	closed bool                            // it may not call the host now

@@ -118,13 +118,13 @@ func (m *Module) instance() (*instance, error) {
 	m.mu.Lock()
 	m.all = append(m.all, in)
 	m.mu.Unlock()
-	in.patience.Store(int64(mostStart / tick))
+	in.limit.Store(int64(max(mostStart, m.set.Time)))
 	in.begin(m.engine.now.Load())
 	err := in.make(&allocator{limit: uint64(m.set.Limits.MemoryPages) * pageSize})
 	if in.end() && err == nil {
 		err = failed(errTimeout, "it did not start in time")
 	}
-	in.patience.Store(0)
+	in.limit.Store(int64(m.set.Time))
 	if err == nil && m.set.Isolation == Snapshot {
 		if m.snap == nil {
 			m.snap, err = in.snapshot()

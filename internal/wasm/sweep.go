@@ -116,13 +116,26 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
+// giveWay is called in a call, whenever the guest has used up a slice: others run,
+// and the call is stopped if it has taken too long. The sweeper knows that no
+// better than to a tick, and when all processors are busy it comes late itself.
+func (in *instance) giveWay() {
+	limit := time.Duration(in.limit.Load())
+	if in.ends.IsZero() { // less than a slice after it began: not worth a look at the clock in each short call
+		in.ends = time.Now().Add(limit)
+	}
+	in.watch.giveWay()
+	if limit > 0 && !time.Now().Before(in.ends) {
+		in.stop(in.word.Load())
+	}
+}
+
 // sweep stops the calls that have taken too long at now.
 func (e *Engine) sweep(now int64) {
 	for _, m := range *e.modules.Load() {
-		limit := int64((m.set.Time + tick - 1) / tick)
 		m.mu.Lock()
 		for _, in := range m.all {
-			in.stopIfLate(now, max(limit, in.patience.Load()))
+			in.stopIfLate(now, (in.limit.Load()+int64(tick)-1)/int64(tick))
 		}
 		m.mu.Unlock()
 	}
@@ -141,7 +154,7 @@ const (
 // goroutine. The call has all of a slice: one that is shorter would else give way
 // to others in its middle now and then, who would need a further instance.
 func (in *instance) begin(now int64) {
-	in.watch.slices = 0
+	in.watch.slices, in.ends = 0, time.Time{}
 	for i := range in.stops {
 		in.stops[i].fuel.Set(core.Slice)
 	}
@@ -166,8 +179,14 @@ func (in *instance) end() bool {
 
 // stopIfLate stops the call if it has run for more than limit ticks.
 func (in *instance) stopIfLate(now, limit int64) {
-	w := in.word.Load()
-	if w&stateOf != running || now-w>>2 <= limit || !in.word.CompareAndSwap(w, w&^stateOf|stopping) {
+	if w := in.word.Load(); now-w>>2 > limit {
+		in.stop(w)
+	}
+}
+
+// stop stops the call whose word is w, if it is running.
+func (in *instance) stop(w int64) {
+	if w&stateOf != running || !in.word.CompareAndSwap(w, w&^stateOf|stopping) {
 		return
 	}
 	in.mu.Lock()

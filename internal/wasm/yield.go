@@ -64,7 +64,7 @@ func (i lookAt) NewFunctionListener(f api.FunctionDefinition) experimental.Funct
 type givesWay struct{}
 
 func (givesWay) Before(ctx context.Context, _ api.Module, _ api.FunctionDefinition, _ []uint64, _ experimental.StackIterator) {
-	ctx.Value(instanceKey{}).(*instance).watch.giveWay()
+	ctx.Value(instanceKey{}).(*instance).giveWay()
 }
 
 func (givesWay) After(context.Context, api.Module, api.FunctionDefinition, []uint64) {}
