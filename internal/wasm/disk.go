@@ -204,12 +204,11 @@ func (e *Engine) fromDisk(ctx context.Context, place string, component []byte, l
 		_ = cache.Close(ctx)
 		e.disk.close(place)
 	}
-	defer func() { // also if the compiler panics
-		if c == nil {
-			done(context.Background())
-		}
-	}()
-	if c, err = compile(ctx, component, l, cache); err != nil {
+	// The engine takes a file that it once wrote as it is; a damaged one may make
+	// it panic.
+	c, err = try(ctx, func(ctx context.Context) (*code, error) { return compile(ctx, component, l, cache) })
+	if err != nil {
+		done(context.Background())
 		return nil, known, err
 	}
 	c.done = done

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"os"
@@ -166,6 +167,37 @@ func TestHalfWrittenCode(t *testing.T) {
 	called(t, newDiskEngine(t, dir), version(t, 1)).Close()
 	if got := sizes(); got != mended || got < 1000 {
 		t.Errorf("%d bytes are kept, then %d", mended, got)
+	}
+}
+
+// TestCodeThatMakesTheEnginePanic: nor does a file that is damaged so that the
+// engine panics when it reads it, and that is mended too.
+func TestCodeThatMakesTheEnginePanic(t *testing.T) {
+	dir := t.TempDir()
+	called(t, newDiskEngine(t, dir), version(t, 1)).Close()
+	// Of no functions and no code, with places in that code: the engine takes the
+	// address of its first byte.
+	damage := append(make([]byte, 4+8), 1, 1, 0, 0, 0, 0, 0, 0, 0)
+	files := filesOf(t, dir)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const magic = "WAZEVO"
+		if !bytes.HasPrefix(b, []byte(magic)) {
+			t.Fatalf("%s begins with %q", f, b[:8])
+		}
+		b = append(b[:len(magic)+1+int(b[len(magic)])], damage...)
+		if err := os.WriteFile(f, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	called(t, newDiskEngine(t, dir), version(t, 1)).Close()
+	for _, f := range files {
+		if info, err := os.Stat(f); err != nil || info.Size() < 100 {
+			t.Errorf("%s is not mended: %v", f, err)
+		}
 	}
 }
 

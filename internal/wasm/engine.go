@@ -110,10 +110,27 @@ func checkCode(modules ...*core.Module) error {
 			}
 		}
 	}
-	if n > maxCode {
-		return fmt.Errorf("it has %d bytes of code, its data not counted; at most %d are compiled", n, maxCode)
+	return checkSize(n)
+}
+
+func checkSize(code int) error {
+	if code > maxCode {
+		return fmt.Errorf("it has %d bytes of code, its data not counted; at most %d are compiled", code, maxCode)
 	}
 	return nil
+}
+
+// An amount is what compiling the parts of a component takes. A core module is
+// compiled for each of its instances, which import different things.
+type amount struct{ code, effort int }
+
+// add counts another part, and holds that all together can be compiled soon.
+func (a *amount) add(out *core.Rewritten) error {
+	a.code, a.effort = a.code+out.Code, a.effort+out.Effort
+	if !core.Affordable(a.code, a.effort) {
+		return fmt.Errorf("its core modules have functions with many blocks and calls, and locals in loops: all together too much for %d bytes of code", a.code)
+	}
+	return checkSize(a.code)
 }
 
 // close gives back what c has. Compiled code is counted in the cache that all
@@ -136,6 +153,7 @@ func (c *code) close(ctx context.Context) {
 func (c *code) link(ctx context.Context) error {
 	slots := make(map[*component.Builtin]int)
 	called := c.plan.Called()
+	var amount amount
 	for i := range c.plan.Instances {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("%d of %d core modules are compiled: %w", i, len(c.plan.Instances), err)
@@ -162,6 +180,9 @@ func (c *code) link(ctx context.Context) error {
 			links[k] = core.Link{Module: hostModule, Name: slotName(slot), Guest: it.Builtin.Func != nil && it.Builtin.Func.Core != nil}
 		}
 		out, err := core.Rewrite(m, core.Options{Links: links, Called: called[i], Stack: c.limits.Stack, Pages: c.limits.MemoryPages})
+		if err == nil {
+			err = amount.add(out)
+		}
 		if err != nil {
 			return err
 		}
