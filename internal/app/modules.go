@@ -29,6 +29,9 @@ func (a *App) openModules() (err error) {
 		return fmt.Errorf("wasm-state-dir: %w", err)
 	}
 	a.modules = wasm.NewRegistry(a.engine, kept, a.log)
+	if !a.cfg.Auth.TrustTenant {
+		a.modules.OnlyTenants(a.cfg.Auth.Tenants())
+	}
 	a.hooks = new(hook.Metrics)
 	metric.Fill(a.metrics, a.hooks)
 	return nil

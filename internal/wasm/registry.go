@@ -31,7 +31,7 @@ type Spec struct {
 	MaxBody    int64     // bytes of the largest body that it is given; 0 for 10 MiB
 	Settings   Settings  // how it is run
 	FromConfig bool      // the configuration names it, so it is not kept for the next start
-	Created    time.Time // when it was first registered; zero for now
+	Created    time.Time // when it was first registered; zero stands for the present moment
 	ID         uuid.UUID // zero for a new one
 }
 
@@ -144,10 +144,11 @@ const maxModules = 256
 
 // A Registry keeps the modules. Its methods may be called by any goroutine.
 type Registry struct {
-	engine *Engine
-	dir    string // where modules are kept for the next start; "" for nowhere
-	log    *slog.Logger
-	set    atomic.Pointer[Set]
+	engine  *Engine
+	dir     string // where modules are kept for the next start; "" for nowhere
+	log     *slog.Logger
+	tenants []string // that requests can be of, "" for nobody's; nil for any. Constant once there are modules
+	set     atomic.Pointer[Set]
 
 	mu       sync.Mutex     // guards changes of set, and the file
 	sums     map[string]int // components that are being compiled or are there; guarded by mu
@@ -161,6 +162,19 @@ func NewRegistry(e *Engine, dir string, log *slog.Logger) *Registry {
 	r := &Registry{engine: e, dir: dir, log: log, sums: make(map[string]int)}
 	r.set.Store(new(Set))
 	return r
+}
+
+// OnlyTenants says that a request is of one of these tenants or nobody's, so that
+// modules are refused that are for none of them. Otherwise anybody may be one. It
+// must be called before there are modules.
+func (r *Registry) OnlyTenants(names []string) { r.tenants = append([]string{""}, names...) }
+
+// checkTenants holds that s is for requests that there can be.
+func (r *Registry) checkTenants(s *Spec) error {
+	if r.tenants == nil || slices.ContainsFunc(r.tenants, s.WantsTenant) {
+		return nil
+	}
+	return fmt.Errorf("it is for the tenants %q, and no request can be of these: the gateway has no keys of theirs, and trusts no header that names tenants", s.Tenants)
 }
 
 // Set returns the modules that there are now.
@@ -195,6 +209,13 @@ func (r *Registry) Add(ctx context.Context, s Spec, binary []byte) (*Attached, e
 func (r *Registry) add(ctx context.Context, s Spec, binary []byte, restored bool) (*Attached, error) {
 	if err := s.check(); err != nil {
 		return nil, err
+	}
+	switch err := r.checkTenants(&s); {
+	case err == nil:
+	case !restored:
+		return nil, err
+	default: // it was right once; a start that fails would be worse than a module that has nothing to do
+		r.log.Warn("a module is never called", "module", s.Name, "because", err)
 	}
 	sum := Sum(binary)
 	if err := r.reserve(sum); err != nil {
@@ -398,10 +419,9 @@ func (r *Registry) Remove(id uuid.UUID) error {
 		return ErrUnknown
 	}
 	all := slices.DeleteFunc(slices.Clone(r.Set().All), func(x *Attached) bool { return x == a })
-	if err := r.save(all); err != nil {
+	if err := r.change(all); err != nil {
 		return err
 	}
-	r.publish(all)
 	r.drop(a.Sum)
 	a.Module.Close()
 	r.unkeep(a)
@@ -419,6 +439,9 @@ func (r *Registry) Update(ctx context.Context, id uuid.UUID, change func(*Spec),
 			return nil, ErrUnknown
 		}
 		s, err := old.changed(change)
+		if err == nil && !slices.Equal(s.Tenants, old.Tenants) {
+			err = r.checkTenants(&s)
+		}
 		switch {
 		case err != nil:
 			return nil, err
@@ -450,6 +473,9 @@ func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), 
 		return nil, ErrUnknown
 	}
 	s, err := old.changed(change)
+	if err == nil && !slices.Equal(s.Tenants, old.Tenants) {
+		err = r.checkTenants(&s)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -509,7 +535,18 @@ func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), 
 func (r *Registry) replace(old, next *Attached) error {
 	all := slices.Clone(r.Set().All)
 	all[slices.Index(all, old)] = next
+	return r.change(all)
+}
+
+// change makes all the modules that there are, now and at the next start. If it
+// fails all is as before. r.mu must be held.
+func (r *Registry) change(all []*Attached) error {
 	if err := r.save(all); err != nil {
+		// The new list may be in place all the same: what fails may be to wait for
+		// the disk. A module that the next start does not have may guard a door.
+		if again := r.save(r.Set().All); again != nil {
+			r.log.Error("it is not certain that the next start has the modules that there are now", "directory", r.dir, "err", again)
+		}
 		return err
 	}
 	r.publish(all)

@@ -146,6 +146,117 @@ func TestAPowerCut(t *testing.T) {
 	}
 }
 
+// TestAChangeThatCannotBeKept holds that the next start has the modules that there
+// are now also if a new list is in place, and only the wait for the disk fails.
+func TestAChangeThatCannotBeKept(t *testing.T) {
+	before := syncFile
+	t.Cleanup(func() { syncFile = before })
+	dir := filepath.Join(t.TempDir(), "modules")
+	r := newRegistry(t, dir)
+	if err := r.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a := mustAdd(t, r, specOf("a"), version(t, 1))
+	broken := errors.New("the disk does not answer")
+	for _, tt := range []struct {
+		name   string
+		change func() error
+	}{
+		{"removed", func() error { return r.Remove(a.ID) }},
+		{"disabled", func() error {
+			_, err := r.Update(t.Context(), a.ID, func(s *Spec) { s.Disabled = true }, nil)
+			return err
+		}},
+		{"replaced", func() error {
+			_, err := r.Update(t.Context(), a.ID, func(s *Spec) { s.Name = "b" }, version(t, 2))
+			return err
+		}},
+	} {
+		directories := 0
+		syncFile = func(f *os.File) error {
+			if info, err := f.Stat(); err != nil || !info.IsDir() {
+				return err
+			}
+			if directories++; tt.name == "replaced" && directories == 1 { // the bytes' own
+				return nil
+			}
+			return broken
+		}
+		if err := tt.change(); !errors.Is(err, broken) {
+			t.Errorf("%s: got %v, want that it fails", tt.name, err)
+		}
+		if got := listed(r); got != "a" {
+			t.Errorf("%s: there are %s", tt.name, got)
+		}
+		syncFile = before
+		next := newRegistry(t, dir)
+		if err := next.Restore(t.Context()); err != nil {
+			t.Errorf("%s: the next start: %v", tt.name, err)
+		}
+		if got := listed(next); got != "a" {
+			t.Errorf("%s: the next start has %q, and there are %q now", tt.name, got, "a")
+		}
+	}
+}
+
+// TestTenantsThatNobodyIs holds that a module is refused that is for tenants that
+// no request can be of, however it comes to that; but not one that was there
+// before, nor a change of something else of it.
+func TestTenantsThatNobodyIs(t *testing.T) {
+	for _, tt := range []struct {
+		there []string // tenants
+		for_  []string
+		ok    bool
+	}{
+		{nil, nil, true},
+		{nil, []string{"*"}, true},
+		{nil, []string{"acme"}, false},
+		{nil, []string{"a*"}, false},
+		{[]string{"acme"}, []string{"acne"}, false},
+		{[]string{"acme"}, []string{"acne", "ac*"}, true},
+		{[]string{"beta", "acme"}, []string{"acme"}, true},
+	} {
+		dir := filepath.Join(t.TempDir(), "modules")
+		r := newRegistry(t, dir)
+		r.OnlyTenants(tt.there)
+		if err := r.Restore(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s := specOf("a")
+		s.Tenants = tt.for_
+		is := func(what string, err error) {
+			t.Helper()
+			if tt.ok && err != nil || !tt.ok && (err == nil || !strings.Contains(err.Error(), "no request can be of")) {
+				t.Errorf("for %q, and there are %q: %s: %v", tt.for_, tt.there, what, err)
+			}
+		}
+		_, err := r.Add(t.Context(), s, version(t, 1))
+		is("added", err)
+		b := mustAdd(t, r, specOf("b"), version(t, 2))
+		for n, binary := range [][]byte{nil, version(t, 3)} {
+			_, err = r.Update(t.Context(), b.ID, func(s *Spec) { s.Tenants = tt.for_ }, binary)
+			is([]string{"changed", "replaced"}[n], err)
+		}
+	}
+
+	dir := filepath.Join(t.TempDir(), "modules")
+	r := newRegistry(t, dir)
+	if err := r.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := specOf("a")
+	s.Tenants = []string{"acme"}
+	a := mustAdd(t, r, s, version(t, 1)) // anybody may be a tenant here
+	next := newRegistry(t, dir)
+	next.OnlyTenants(nil)
+	if err := next.Restore(t.Context()); err != nil || listed(next) != "a" {
+		t.Fatalf("after a restart there is %q, %v", listed(next), err)
+	}
+	if _, err := next.Update(t.Context(), a.ID, func(s *Spec) { s.Disabled = true }, nil); err != nil {
+		t.Errorf("it cannot be disabled: %v", err)
+	}
+}
+
 func TestModulesAreKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "modules")
 	r := newRegistry(t, dir)
