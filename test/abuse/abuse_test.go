@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/test/program"
 )
 
@@ -88,12 +89,12 @@ func (v *victim) ask(t *testing.T) {
 	t.Helper()
 	c := v.dial(t)
 	defer c.Close()
-	begun := time.Now()
+	watch := bubble.Begin(t)
 	if status, body := c.ask(); status != 200 {
 		t.Fatalf("a normal request got %d %s", status, body)
 	}
-	if took := time.Since(begun); took > 5*time.Second {
-		t.Errorf("a normal request took %s", took)
+	if took, awake := watch.End(); awake > 5*time.Second {
+		t.Errorf("a normal request took %s, %s of it awake", took, awake)
 	}
 }
 
@@ -254,7 +255,7 @@ func TestSlowHeaders(t *testing.T) {
 			time.Sleep(time.Second / 4)
 		}
 	}()
-	begun := time.Now()
+	watch := bubble.Begin(t)
 	for range 20 {
 		v.ask(t)
 	}
@@ -263,8 +264,8 @@ func TestSlowHeaders(t *testing.T) {
 			t.Fatalf("a slow client got %d %s", status, body)
 		}
 	}
-	if took := time.Since(begun); took > 20*time.Second {
-		t.Errorf("they were let go after %s, want 4 s", took)
+	if took, awake := watch.End(); awake > 20*time.Second {
+		t.Errorf("they were let go after %s, %s of it awake; want 4 s", took, awake)
 	}
 	<-quiet
 	closeAll(cs)

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 // TestModulesThatMisbehave has clients who make a module spin, take memory,
@@ -41,7 +43,7 @@ func TestModulesThatMisbehave(t *testing.T) {
 			clients.Go(func() {
 				defer c.Close()
 				for ctx.Err() == nil {
-					begun := time.Now()
+					watch := bubble.Begin(t)
 					status, body := c.askFor("/v1/completions?request=" + does)
 					// A bomb may be done before its time is up: the worker is asked then.
 					if status != 503 && (does != "bomb" || status != 400) {
@@ -49,7 +51,8 @@ func TestModulesThatMisbehave(t *testing.T) {
 						return
 					}
 					stopped[i].Add(1)
-					for took, most := int64(time.Since(begun)), longest.Load(); took > most && !longest.CompareAndSwap(most, took); most = longest.Load() {
+					_, awake := watch.End()
+					for took, most := int64(awake), longest.Load(); took > most && !longest.CompareAndSwap(most, took); most = longest.Load() {
 					}
 				}
 			})

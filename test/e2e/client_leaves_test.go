@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/test/program"
 )
 
@@ -35,15 +36,14 @@ func TestTheClientLeaves(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			asked, gone := make(chan struct{}), make(chan time.Time, 1)
+			asked, gone := make(chan struct{}), make(chan struct{})
 			w := newRogue(t, func(c net.Conn, _ *http.Request) {
 				_, _ = io.WriteString(c, tt.first)
 				close(asked)
 				_, _ = io.Copy(io.Discard, c)
-				gone <- time.Now()
+				close(gone)
 			})
 			g := inFrontOf(t, 1, []string{w.URL})
-			var left time.Time
 			ctx, leave := context.WithCancel(t.Context())
 			got := make(chan struct{})
 			go func() {
@@ -52,14 +52,14 @@ func TestTheClientLeaves(t *testing.T) {
 			}()
 			<-asked
 			time.Sleep(30 * time.Millisecond) // what the worker said is on its way to the client
-			left = time.Now()
+			watch := bubble.Begin(t)
 			leave()
 			select {
-			case at := <-gone:
-				if late := at.Sub(left); late > soon {
-					t.Errorf("the worker heard of it after %s, want %s at most", late, soon)
+			case <-gone:
+				if took, awake := watch.End(); awake > soon {
+					t.Errorf("the worker heard of it after %s, %s of it awake; want %s at most", took, awake, soon)
 				} else {
-					t.Logf("the worker heard of it after %s", late.Round(10*time.Microsecond))
+					t.Logf("the worker heard of it after %s", took.Round(10*time.Microsecond))
 				}
 			case <-time.After(20 * time.Second):
 				t.Error("the worker never heard that the client left")
@@ -119,11 +119,11 @@ func TestTheClientLeavesBetweenTries(t *testing.T) {
 	}
 	program.Eventually(t, "the first try fails", func() bool { return requests() == 1 })
 	leave()
-	left := time.Now()
+	watch := bubble.Begin(t)
 	<-got
 	wantLine(t, g, "status=499", "tries=1")
-	if took := time.Since(left); took > soon {
-		t.Errorf("the request ended %s after its client left", took)
+	if took, awake := watch.End(); awake > soon {
+		t.Errorf("the request ended %s after its client left, %s of it awake", took, awake)
 	}
 	if n := requests(); n != 1 {
 		t.Errorf("the engines were asked %d times, want once", n)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/test/program"
 )
 
@@ -73,12 +74,12 @@ func TestDrain(t *testing.T) {
 	if err != nil || !strings.HasSuffix(string(rest), "data: [DONE]\n\n") {
 		t.Errorf("the stream that ran ended with %v: %.200s", err, rest)
 	}
-	ended := time.Now()
+	watch := bubble.Begin(t)
 	if code := g.Wait(t); code != 0 {
 		t.Errorf("exit code %d, want 0:\n%s", code, g.Log())
 	}
-	if took := time.Since(ended); took > 3*time.Second {
-		t.Errorf("the program ended %s after its last stream", took)
+	if took, awake := watch.End(); awake > 3*time.Second {
+		t.Errorf("the program ended %s after its last stream, %s of it awake", took, awake)
 	}
 }
 
@@ -97,13 +98,13 @@ func TestAnIdleGatewayEndsAtOnce(t *testing.T) {
 		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
 			t.Fatal(err)
 		}
-		begun := time.Now()
+		watch := bubble.Begin(t)
 		g.Signal(t, s)
 		if code := g.Wait(t); code != 0 {
 			t.Errorf("%v: exit code %d, want 0", s, code)
 		}
-		if took := time.Since(begun); took > 3*time.Second {
-			t.Errorf("%v: the end took %s", s, took)
+		if took, awake := watch.End(); awake > 3*time.Second {
+			t.Errorf("%v: the end took %s, %s of it awake", s, took, awake)
 		}
 	}
 }
@@ -113,15 +114,15 @@ func TestTheGracePeriodEnds(t *testing.T) {
 	t.Parallel()
 	g, _ := program.Fleet(t, 1, slowEngine, []string{"--shutdown-grace-period-secs", "1"})
 	_, r := begin(t, g, 4000)
-	begun := time.Now()
+	watch := bubble.Begin(t)
 	g.Signal(t, syscall.SIGTERM)
 	rest, err := io.ReadAll(r)
 	if s := string(rest); err == nil && !strings.Contains(s, `"stream_error"`) || strings.Contains(s, "[DONE]") {
 		t.Errorf("the stream ended as if it were whole: %v, …%s", err, s[max(0, len(s)-200):])
 	}
 	code := g.Wait(t)
-	if took := time.Since(begun); took < 900*time.Millisecond || took > 6*time.Second {
-		t.Errorf("the end took %s, want about 1s", took)
+	if took, awake := watch.End(); took < 900*time.Millisecond || awake > 6*time.Second {
+		t.Errorf("the end took %s, %s of it awake; want about 1s", took, awake)
 	}
 	if !strings.Contains(g.Log(), "requests were still running") {
 		t.Errorf("the program does not say that requests were cut (exit code %d):\n%s", code, g.Log())
@@ -141,11 +142,11 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 		}
 		return err != nil
 	})
-	begun := time.Now()
+	watch := bubble.Begin(t)
 	g.Signal(t, syscall.SIGTERM)
 	code := g.Wait(t)
-	if took := time.Since(begun); took > 2*time.Second || code == 0 {
-		t.Errorf("it ended after %s with code %d; want at once, and not 0", took, code)
+	if took, awake := watch.End(); awake > 2*time.Second || code == 0 {
+		t.Errorf("it ended after %s, %s of it awake, with code %d; want at once, and not 0", took, awake, code)
 	}
 }
 

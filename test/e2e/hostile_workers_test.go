@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/test/program"
 )
 
@@ -75,10 +76,10 @@ func TestWorkersThatAnswerNonsense(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			w := rogues[i]
-			begun := time.Now()
+			watch := bubble.Begin(t)
 			a := post(t, g.URL, chatPath, of(tt.name, body(chatPath, tt.stream, "")))
-			if took := time.Since(begun); took > 10*time.Second {
-				t.Errorf("the answer took %s", took)
+			if took, awake := watch.End(); awake > 10*time.Second {
+				t.Errorf("the answer took %s, %s of it awake", took, awake)
 			}
 			got := ""
 			if a.status == 200 {

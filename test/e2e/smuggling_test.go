@@ -281,7 +281,7 @@ func TestAnswersAreNotMixed(t *testing.T) {
 				}
 				select {
 				case <-closed[i]:
-				case <-time.After(5 * time.Second):
+				case <-time.After(20 * time.Second):
 					t.Fatal("the connection to the worker was kept")
 				}
 			}

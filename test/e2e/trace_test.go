@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/trace/tracetest"
 	"sluice/test/program"
 )
@@ -118,13 +119,13 @@ func TestNobodyMissesACollector(t *testing.T) {
 	for range 50 {
 		chat(t, g.URL)
 	}
-	begin := time.Now()
+	watch := bubble.Begin(t)
 	g.Signal(t, syscall.SIGTERM)
 	if code := g.Wait(t); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("the end took %s", took)
+	if took, awake := watch.End(); awake > 10*time.Second {
+		t.Errorf("the end took %s, %s of it awake", took, awake)
 	}
 	if log := g.Log(); !strings.Contains(log, `msg="spans lost"`) || !strings.Contains(log, "total=50 ") {
 		t.Error("the log does not say that 50 spans were lost")

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/kit/bubble"
 	"sluice/test/program"
 )
 
@@ -346,16 +347,15 @@ func TestTheClientLeavesInAnUpload(t *testing.T) {
 	t.Parallel()
 	for _, reads := range []bool{true, false} {
 		t.Run(fmt.Sprint("the worker reads: ", reads), func(t *testing.T) {
-			asked, left, gone := make(chan struct{}), make(chan time.Time, 1), make(chan time.Time, 1)
+			asked, left, gone := make(chan struct{}), make(chan struct{}), make(chan struct{})
 			w := newTaker(t, func(c net.Conn, r *http.Request) {
 				close(asked)
 				if !reads {
-					at := <-left
-					left <- at
+					<-left
 					time.Sleep(20 * time.Millisecond) // what is promised
 				}
 				_, _ = io.Copy(io.Discard, r.Body)
-				gone <- time.Now()
+				close(gone)
 			})
 			g := uploading(t, []string{w.URL})
 			c, _ := sender(t, g, "Content-Length: 104857600")
@@ -366,15 +366,15 @@ func TestTheClientLeavesInAnUpload(t *testing.T) {
 				pour(c)
 			}
 			<-asked
-			at := time.Now()
+			watch := bubble.Begin(t)
 			c.Close()
-			left <- at
+			close(left)
 			select {
-			case end := <-gone:
-				if late := end.Sub(at); late > soon {
-					t.Errorf("the worker heard of it after %s", late)
+			case <-gone:
+				if took, awake := watch.End(); awake > soon {
+					t.Errorf("the worker heard of it after %s, %s of it awake", took, awake)
 				} else {
-					t.Logf("the worker heard of it after %s", late.Round(10*time.Microsecond))
+					t.Logf("the worker heard of it after %s", took.Round(10*time.Microsecond))
 				}
 			case <-time.After(20 * time.Second):
 				t.Error("the worker never heard that the client left")

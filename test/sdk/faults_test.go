@@ -15,6 +15,7 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	"github.com/openai/openai-go/v3/packages/ssestream"
 
+	"sluice/internal/kit/bubble"
 	"sluice/test/program"
 )
 
@@ -340,14 +341,15 @@ var goneChecks = []check{
 }
 
 // cancelledBy returns once one more request was cancelled at the engines than
-// before act, and how long that took.
+// before act, and how long that took on a machine that was awake.
 func (f *fleet) cancelledBy(t *testing.T, act func()) time.Duration {
 	t.Helper()
 	before := f.counts(t).Cancelled
 	act()
-	begin := time.Now()
+	watch := bubble.Begin(t)
 	program.Eventually(t, "the engine's request is cancelled", func() bool { return f.counts(t).Cancelled > before })
-	return time.Since(begin)
+	_, awake := watch.End()
+	return awake
 }
 
 // promptly is far above the 50 ms that are meant, because the machine may be
@@ -408,12 +410,12 @@ func goneTimeout(t *testing.T, f *fleet) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	begin := time.Now()
+	watch := bubble.Begin(t)
 	program.Eventually(t, "no engine works on it", func() bool {
 		c := f.counts(t)
 		return c.Cancelled-before.Cancelled == c.Requests-before.Requests // both 0 if the second went by before it was sent on
 	})
-	if took := time.Since(begin); took > promptly {
+	if _, took := watch.End(); took > promptly {
 		t.Errorf("the engine worked on for %s", took)
 	}
 }
