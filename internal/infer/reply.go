@@ -61,6 +61,7 @@ type Served struct {
 	Worker    string        // URL of the last worker asked, "" if none was
 	Tries     int           // attempts made
 	FirstByte time.Duration // from Received to the first byte of the body, 0 if there was none
+	AtOnce    bool          // with the first byte, all of the answer had come
 	Events    int64         // pieces of a stream that carried something
 	Tokens    Tokens
 

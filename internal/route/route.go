@@ -294,7 +294,7 @@ func (rt *Router) attempt(t *trip, route *Route, way *way, r *infer.Request, w *
 	if o == breaker.Failure && lost(err) && lead.Breaker().Failures() > fails {
 		o = breaker.Neutral
 	}
-	now = t.now()
+	now = t.over(err)
 	t.arrive(w, o, err, now)
 	rt.metrics.answered(way, w, err)
 	return now, err

@@ -22,6 +22,7 @@ type trip struct {
 	prefill *leg // nil until a team has two workers
 	paired  bool // the present attempt's has, and both are at work
 	reply   *infer.Reply
+	came    time.Time // the request
 	begun   time.Time
 	records bool // hashes of the prompt are needed at the end
 
@@ -59,6 +60,23 @@ func begin(parent context.Context, now time.Time, limit time.Duration) *trip {
 
 // now returns the time. It asks the system once, where time.Now does twice.
 func (t *trip) now() time.Time { return t.begun.Add(time.Since(t.begun)) }
+
+// firstByte returns when the answer that is being committed came. Most Backends
+// have asked the clock just now.
+func (t *trip) firstByte() time.Time {
+	if d := t.reply.Served.FirstByte; d > 0 {
+		return t.came.Add(d)
+	}
+	return t.now()
+}
+
+// over returns when an attempt was over that has ended now.
+func (t *trip) over(err error) time.Time {
+	if err == nil && t.reply.Served.AtOnce {
+		return t.firstByte()
+	}
+	return t.now()
+}
 
 // end tells that the request has been served.
 func (t *trip) end() {
@@ -120,7 +138,7 @@ func (t *trip) depart(w *way, r *infer.Request, reply *infer.Reply) {
 		l.lease.Charge(l.choice.Uncached, l.choice.Prompt)
 	}
 	r.DropText()
-	t.reply = reply
+	t.reply, t.came = reply, r.Received
 	if t.paired || l.learner != nil || l.lease.Trial() || l.choice.Uncached > 0 {
 		reply.OnCommit(t.commits)
 	}
@@ -145,7 +163,7 @@ func (t *trip) committed(status int) {
 	if !t.paired && l.learner == nil && !l.lease.Trial() {
 		return
 	}
-	now := t.now()
+	now := t.firstByte()
 	l.began(status, now, t.records)
 	if t.paired {
 		t.paired = false

@@ -119,17 +119,17 @@ func (w *wire) WriteHeader(status int) {
 	}
 	length, dated, upgrade := int64(-1), false, false
 	for _, f := range w.header.Fields() {
-		switch {
-		case h1.EqualFold(f.Name, "content-length"):
+		switch n := len(f.Name); {
+		case n == 14 && h1.EqualFold(f.Name, "content-length"):
 			if n, err := strconv.ParseInt(string(f.Value), 10, 64); err == nil && n >= 0 {
 				length = n
 			}
 			continue
-		case h1.EqualFold(f.Name, "connection"), h1.EqualFold(f.Name, "transfer-encoding"):
+		case n == 10 && h1.EqualFold(f.Name, "connection"), n == 17 && h1.EqualFold(f.Name, "transfer-encoding"):
 			continue // ours to say
-		case h1.EqualFold(f.Name, "date"):
+		case n == 4 && h1.EqualFold(f.Name, "date"):
 			dated = true
-		case h1.EqualFold(f.Name, "upgrade"):
+		case n == 7 && h1.EqualFold(f.Name, "upgrade"):
 			upgrade = true
 		}
 		b, _ = h1.AppendField(b, f.Name, f.Value) // what is no field is left out

@@ -251,6 +251,7 @@ func (c *call) all(body []byte) error {
 	if c.status != http.StatusNoContent && c.status != http.StatusNotModified {
 		c.length = int64(len(body))
 	}
+	c.w.Served.AtOnce = true
 	return c.send(body)
 }
 

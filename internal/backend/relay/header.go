@@ -56,11 +56,9 @@ var errHead = errors.New("a header field cannot be sent")
 // the client's is copied that is not on the list, nor what its Connection field
 // names. The body will have length bytes, -1 if nobody knows.
 func appendHead(b []byte, r *infer.Request, lead *fleet.Worker, p *peer, length int64) ([]byte, error) {
-	b, ok := h1.AppendRequestLine(b, "POST", p.targets[r.Endpoint])
-	if !ok {
-		return b, errors.New("the worker's path cannot be sent")
-	}
-	b, ok = h1.AppendField(b, "Host", p.name)
+	b = append(b, p.lines[r.Endpoint]...)
+	b = append(b, p.fixed...)
+	ok := true
 	own := lead.Authorization()
 	connection := options(&r.Header)
 	had := [2]bool{0: own != ""}
@@ -95,7 +93,6 @@ func appendHead(b []byte, r *infer.Request, lead *fleet.Worker, p *peer, length 
 		field("X-Data-Parallel-Rank", strconv.Itoa(rank))
 	}
 	field("X-Request-Id", r.ID)
-	field("User-Agent", "sluice")
 	if !ok {
 		return b, errHead
 	}

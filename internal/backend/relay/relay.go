@@ -51,10 +51,31 @@ type Config struct {
 
 // A peer is how a worker is spoken to. It is not written to after it was made.
 type peer struct {
-	worker  *fleet.Worker
-	host    *upstream.Host
-	name    string                     // of the Host field
-	targets [infer.NumEndpoints]string // of the request line
+	worker *fleet.Worker
+	host   *upstream.Host
+	name   string // of the Host field
+	prefix string // of the paths
+	lines  *lines // with that prefix
+	fixed  []byte // the fields that each request to it has
+}
+
+// lines are a worker's request lines, by endpoint.
+type lines [infer.NumEndpoints][]byte
+
+// rootLines are those of nearly all workers.
+var rootLines, _ = linesUnder("")
+
+// linesUnder returns the request lines of a worker that serves under prefix.
+func linesUnder(prefix string) (*lines, error) {
+	var l lines
+	for _, e := range infer.Endpoints() {
+		b, ok := h1.AppendRequestLine(nil, http.MethodPost, prefix+e.Path())
+		if !ok {
+			return nil, errors.New("the worker's path cannot be sent")
+		}
+		l[e] = b
+	}
+	return &l, nil
 }
 
 // New returns a Backend that sends through client. watch looks after the
@@ -129,22 +150,23 @@ func (b *Backend) peer(w *fleet.Worker) (*peer, error) {
 
 func (b *Backend) meet(w *fleet.Worker) (*peer, error) {
 	u := w.URL()
-	host, err := b.client.Host(u)
-	if err != nil {
-		return nil, err
-	}
-	p := &peer{worker: w, host: host, name: u.Host}
-	prefix := ""
-	switch u.Scheme {
-	case "unix":
+	p := &peer{worker: w, name: u.Host, lines: rootLines}
+	if u.Scheme == "unix" {
 		p.name = "localhost"
-	default:
-		prefix = strings.TrimSuffix(u.EscapedPath(), "/")
+	} else if p.prefix = strings.TrimSuffix(u.EscapedPath(), "/"); p.prefix != "" {
+		var err error
+		if p.lines, err = linesUnder(p.prefix); err != nil {
+			return nil, err
+		}
 	}
-	for _, e := range infer.Endpoints() {
-		p.targets[e] = prefix + e.Path()
+	var ok bool
+	if p.fixed, ok = h1.AppendField(nil, "Host", p.name); !ok {
+		return nil, errHead
 	}
-	return p, nil
+	p.fixed, _ = h1.AppendField(p.fixed, "User-Agent", "sluice")
+	var err error
+	p.host, err = b.client.Host(u)
+	return p, err
 }
 
 // Serve implements route.Backend.
@@ -154,12 +176,13 @@ func (b *Backend) Serve(ctx context.Context, r *infer.Request, w *infer.Reply, t
 	}
 	p, err := b.peer(t.Lead)
 	if err == nil {
-		x := upstream.NewExchange()
+		body := rankBody(r.Body, t.Lead)
+		x := upstream.NewExchange(len(body))
 		defer x.Free()
 		c := calls.Get().(*call)
 		defer c.free()
 		c.r, c.w = r, w
-		x.Method, x.Body, x.Sink = http.MethodPost, rankBody(r.Body, t.Lead), c
+		x.Method, x.Body, x.Sink = http.MethodPost, body, c
 		x.FirstByte, x.Between = b.cfg.FirstByte, b.cfg.Between
 		length := int64(len(x.Body))
 		if r.Left() {

@@ -54,7 +54,7 @@ func (b *Backend) open(ctx context.Context, r *infer.Request, w *infer.Reply, t 
 	if err != nil {
 		return nil, nil, unbuilt(err)
 	}
-	x := upstream.NewExchange()
+	x := upstream.NewExchange(0)
 	defer x.Free()
 	c := calls.Get().(*call)
 	defer c.free()
@@ -160,7 +160,7 @@ func goesUp(name []byte) bool {
 
 // appendUpgrade is appendHead for a request for a WebSocket.
 func appendUpgrade(b []byte, r *infer.Request, lead *fleet.Worker, p *peer) ([]byte, error) {
-	b, ok := h1.AppendRequestLine(b, http.MethodGet, p.targets[r.Endpoint]+"?"+query(r))
+	b, ok := h1.AppendRequestLine(b, http.MethodGet, p.prefix+r.Endpoint.Path()+"?"+query(r))
 	if !ok {
 		return b, errors.New("the worker's path cannot be sent")
 	}

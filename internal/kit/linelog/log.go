@@ -28,15 +28,13 @@ const (
 	patience = 100 * time.Millisecond
 
 	// maxWaiting bounds what waits while out does not take it, all stripes
-	// together. As much again may be under way to out.
+	// together. A stripe's share may be under way to out beside.
 	maxWaiting = 8 << 20
 
 	maxStripes = 16
 
-	// maxIdle is how much memory a stripe keeps that it does not need now, and
-	// maxIdleAll what they are put together in.
-	maxIdle    = 2 * batch
-	maxIdleAll = maxStripes * batch
+	// maxIdle is how much memory a stripe keeps that it does not need now.
+	maxIdle = 2 * batch
 )
 
 // Config says which lines are written and what they look like.
@@ -64,8 +62,7 @@ type Log struct {
 
 	mu    sync.Mutex // held while something is written
 	out   io.Writer  // guarded by mu
-	taken []byte     // guarded by mu; what is written
-	spare []byte     // guarded by mu; takes a stripe's place
+	spare []byte     // guarded by mu; what is written, and then takes a stripe's place
 	seen  int64      // guarded by mu; lost as it was at the last flush
 	told  int64      // guarded by mu; how many of lost have been warned of
 }
@@ -211,20 +208,15 @@ func (l *Log) flush(last bool) {
 		s.mu.Lock()
 		s.buf, l.spare = l.spare[:0], s.buf
 		s.mu.Unlock()
-		l.taken = append(l.taken, l.spare...)
+		if len(l.spare) > 0 {
+			n, err := l.out.Write(l.spare)
+			if err != nil {
+				l.drop(bytes.Count(l.spare[max(n, 0):], []byte("\n")))
+			}
+		}
 		if cap(l.spare) > maxIdle {
 			l.spare = nil // of a time when out was slow
 		}
-	}
-	if len(l.taken) > 0 {
-		n, err := l.out.Write(l.taken)
-		if err != nil {
-			l.drop(bytes.Count(l.taken[max(n, 0):], []byte("\n")))
-		}
-	}
-	l.taken = l.taken[:0]
-	if cap(l.taken) > maxIdleAll {
-		l.taken = nil
 	}
 	l.warnLocked(last)
 }

@@ -29,6 +29,13 @@ func (w *Waits) OnCall(cancel func()) bool {
 	return !w.over
 }
 
+// Over reports whether nobody wants to know any longer.
+func (w *Waits) Over() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.over
+}
+
 // Off notes that the owner waits no longer. After that nobody Interrupts the
 // Conn on behalf of w, or cancels.
 func (w *Waits) Off() {

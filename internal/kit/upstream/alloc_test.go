@@ -58,7 +58,7 @@ func turn(t testing.TB, size int, answer string) func() {
 	})
 	var c Collect
 	return func() {
-		x := NewExchange()
+		x := NewExchange(0)
 		x.Method, x.FirstByte, x.Between = "POST", time.Minute, time.Minute
 		x.Head = append(x.Head, head...)
 		x.Body = body

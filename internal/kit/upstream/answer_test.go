@@ -92,7 +92,7 @@ var answers = []answerCase{
 }
 
 func request(method string) *Exchange {
-	x := NewExchange()
+	x := NewExchange(0)
 	x.Method = method
 	x.Head = append(x.Head, method+" / HTTP/1.1\r\nHost: worker\r\n"...)
 	if method == "POST" {

@@ -29,7 +29,7 @@ func TestTheContextIsNotKept(t *testing.T) {
 	}})
 	h := host(t, c, "http://worker.test")
 	defer h.Close()
-	x := NewExchange()
+	x := NewExchange(0)
 	defer x.Free()
 	ctx := &brief{Context: t.Context()}
 	if err := h.Do(ctx, x); err == nil {

@@ -13,6 +13,7 @@ import (
 
 const (
 	headStore = 1 << 10  // what a request's head is built in
+	bodyStore = 3 << 10  // a body up to this has its place behind the head from the beginning
 	oneWrite  = 16 << 10 // a body up to this is copied behind the head: cheaper than two pieces
 	readSize  = 16 << 10
 	bulkSize  = 64 << 10 // once an answer has filled a smaller one
@@ -102,10 +103,14 @@ const (
 
 var exchanges = sync.Pool{New: func() any { return new(Exchange) }}
 
-// NewExchange returns an empty Exchange, with room for a Head.
-func NewExchange() *Exchange {
+// NewExchange returns an empty Exchange for a body of so many bytes, with room for a
+// Head.
+func NewExchange(body int) *Exchange {
+	if body > bodyStore {
+		body = 0 // it is put behind the head when that is sent
+	}
 	x := exchanges.Get().(*Exchange)
-	x.store = buf.Get(headStore)
+	x.store = buf.Get(headStore + body)
 	x.Head = x.store.B[:0]
 	return x
 }
@@ -201,6 +206,9 @@ func (x *Exchange) write(n int) {
 func (x *Exchange) sendSmall() error {
 	if len(x.Body) == 0 {
 		return x.c.s.Write(x.Head, x.c.stall())
+	}
+	if cap(x.Head)-len(x.Head) >= len(x.Body) {
+		return x.c.s.Write(append(x.Head, x.Body...), x.c.stall())
 	}
 	b := buf.Get(len(x.Head) + len(x.Body))
 	defer b.Free()

@@ -81,10 +81,12 @@ func (h *Host) do(ctx context.Context, x *Exchange, tunnel bool) (nc net.Conn, e
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, nil, unmade(ctx, "wait", err)
-	}
 	waits, _ := ctx.Value(sock.Key{}).(*sock.Waits)
+	if waits == nil || waits.Over() { // else it is neither ended nor, as total has seen, too late
+		if err := ctx.Err(); err != nil {
+			return nil, nil, unmade(ctx, "wait", err)
+		}
+	}
 	if waits == nil && ctx.Done() != nil { // asked last: it may cost a timer
 		waits = new(sock.Waits) // not used again: its End may come late
 		defer context.AfterFunc(ctx, waits.End)()

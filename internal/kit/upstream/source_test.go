@@ -75,7 +75,7 @@ func (f *feed) stopped() bool {
 // from makes an Exchange whose body f gives: of length bytes, or in chunks if
 // that is negative.
 func from(f *feed, length int64) *Exchange {
-	x := NewExchange()
+	x := NewExchange(0)
 	x.Method = "POST"
 	x.Draw(f, length)
 	x.Head = append(x.Head, "POST /v1/x HTTP/1.1\r\nHost: worker\r\n"...)

@@ -176,7 +176,7 @@ func TestTLSKeepsNothingBack(t *testing.T) {
 
 // tunnel makes an Exchange that asks for another protocol.
 func tunnel() *Exchange {
-	x := NewExchange()
+	x := NewExchange(0)
 	x.Method = "GET"
 	x.Head = append(x.Head, "GET /v1/realtime HTTP/1.1\r\nHost: worker\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"...)
 	return x

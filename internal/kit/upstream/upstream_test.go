@@ -164,7 +164,7 @@ func echo(c net.Conn, _ int, _ *http.Request, body []byte) bool {
 
 // post makes an Exchange.
 func post(body string) *Exchange {
-	x := NewExchange()
+	x := NewExchange(0)
 	x.Method = "POST"
 	x.Head = fmt.Appendf(x.Head, "POST /v1/x HTTP/1.1\r\nHost: worker\r\nContent-Length: %d\r\n\r\n", len(body))
 	x.Body = []byte(body)
