@@ -140,9 +140,11 @@ func (in *instance) invoke(h *hook, v *[16]uint64, a *Action) error {
 	return in.done(h, v, at)
 }
 
-// done tells the guest that what it returned, at an address, has been read.
+// done tells the guest that what it returned, at an address, has been read, so
+// that it can free that. To a guest of which nothing stays it need not be told:
+// while it is told it may not call out, so nobody can see whether it was.
 func (in *instance) done(h *hook, v *[16]uint64, at uint32) error {
-	if h.post == nil {
+	if h.post == nil || !in.stays {
 		return nil
 	}
 	in.closed = true

@@ -44,6 +44,7 @@ type instance struct {
 	memories []*memory    // those that the component defines; guarded by mu while it is made
 	grow     []api.Memory // the same, as the engine sees them
 	globals  []api.MutableGlobal
+	stays    bool           // what a call leaves is there in the next
 	snap     *snapshot      // what reset restores; nil for an instance that is used once
 	mu       sync.Mutex     // guards stops and memories, which grow while parts are started
 	stops    []controls     // one for each part

@@ -115,6 +115,7 @@ const mostStart = 2 * time.Second
 // instance makes another instance. It has been counted.
 func (m *Module) instance() (*instance, error) {
 	in := m.code.blank()
+	in.stays = m.set.Isolation == Shared
 	m.mu.Lock()
 	m.all = append(m.all, in)
 	m.mu.Unlock()

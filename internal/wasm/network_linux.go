@@ -93,6 +93,10 @@ func (b *doorbell) wait() error {
 // network is the doorbell of the process; nil if there can be none.
 var network = sync.OnceValues(newDoorbell)
 
+// cede lets other threads have the processor first that wait for it, if any.
+// Tests count its calls.
+var cede = func() { _, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) } // it cannot fail
+
 // waitForNetwork lets others run until the scheduler has looked at the network
 // once, and those whom that has woken.
 func waitForNetwork() {

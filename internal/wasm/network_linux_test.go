@@ -92,6 +92,26 @@ func TestACallHasAllOfASlice(t *testing.T) {
 	}
 }
 
+// TestWhoRunsForLongCedesTheProcessor holds that other processes get a turn beside
+// guests that run for long, and that short calls do not ask for that.
+func TestWhoRunsForLongCedesTheProcessor(t *testing.T) {
+	before := cede
+	t.Cleanup(func() { cede = before })
+	ceded := 0
+	cede = func() { ceded++; before() }
+	in := pokers(t, 1)[0]
+	for range 100 {
+		in.watched(t, func() { _ = in.tell("spin", 10_000*fewSlices) })
+	}
+	if ceded > 0 {
+		t.Errorf("the processor is ceded %d times in short calls", ceded)
+	}
+	in.watched(t, func() { _ = in.tell("spin", 1_000_000) })
+	if want := in.watch.slices / manySlices; ceded != want || want < 3 {
+		t.Errorf("the processor is ceded %d times in %d slices, want %d", ceded, in.watch.slices, want)
+	}
+}
+
 // TestMemoryThatAGuestGrowsByIsPaidFor holds that a guest gives way more often
 // while it may be the first to write to its memory, and not when it got none.
 func TestMemoryThatAGuestGrowsByIsPaidFor(t *testing.T) {

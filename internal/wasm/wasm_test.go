@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tetratelabs/wazero/api"
+
 	"sluice/internal/infer"
 )
 
@@ -37,6 +39,46 @@ func request(n int) *Request {
 		h.AddString(f[0], f[1])
 	}
 	return &Request{Method: "POST", Path: "/v1/chat/completions", Header: h, Body: bytes.Repeat([]byte("x"), n), ID: "req-0123456789abcdef", NowMillis: 1700000000000}
+}
+
+// A counted function counts its calls.
+type counted struct {
+	api.Function
+	calls *int
+}
+
+func (c counted) CallWithStack(ctx context.Context, st []uint64) error {
+	*c.calls++
+	return c.Function.CallWithStack(ctx, st)
+}
+
+// TestWhatStaysIsFreed holds that a guest is told that its answer has been read if
+// what it leaves is there in its next call, and that it costs nothing otherwise.
+func TestWhatStaysIsFreed(t *testing.T) {
+	for is, want := range map[Isolation]int{Shared: 3, Snapshot: 0, Fresh: 0} {
+		set := DefaultSettings()
+		set.Isolation = is
+		m := load(t, "rust-auth-smg", set)
+		told := 0
+		for range 3 {
+			in, err := m.get(t.Context(), new(Call))
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := &in.exports[OnRequest]
+			if _, is := h.post.(counted); !is {
+				h.post = counted{h.post, &told}
+			}
+			m.put(in)
+			m.left()
+			if err := m.OnRequest(t.Context(), new(Call), request(10), new(Action)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if told != want {
+			t.Errorf("%s: the guest is told %d times, want %d", is, told, want)
+		}
+	}
 }
 
 func load(t testing.TB, name string, set Settings) *Module {
