@@ -27,17 +27,21 @@ type run struct {
 	m         api.Module
 	p         *coretest.Program
 	rewritten bool
+	fuel      uint64 // that a call begins with, if it is rewritten
 }
 
 func newRun(ctx context.Context, rt wazero.Runtime, p *coretest.Program, binary []byte, rewritten bool) (*run, error) {
 	m, err := rt.InstantiateWithConfig(ctx, binary, wazero.NewModuleConfig().WithName("").WithStartFunctions())
-	return &run{m, p, rewritten}, err
+	return &run{m: m, p: p, rewritten: rewritten}, err
 }
 
 // call calls a function, and tells all that can be seen of what it did.
 func (r *run) call(ctx context.Context, f int, args []uint64) string {
 	set := func(name string, v uint64) { r.m.ExportedGlobal(name).(api.MutableGlobal).Set(v) }
 	set(coretest.GasGlobal, gas)
+	if r.rewritten {
+		set(core.FuelGlobal, r.fuel)
+	}
 	results, err := r.m.ExportedFunction(fmt.Sprintf("f%d", f)).Call(ctx, args...)
 	if err != nil && r.rewritten {
 		set(core.StackGlobal, stack)
@@ -93,6 +97,7 @@ func agree(t *testing.T, rt wazero.Runtime, seed uint64) (ended int) {
 	for range 2 {
 		for f := range p.Funcs {
 			args := p.Args(f, r)
+			changed.fuel = uint64(r.IntN(200)) // so that it looks somewhere
 			want, got := plain.call(ctx, f, args), changed.call(ctx, f, args)
 			if got != want {
 				t.Fatalf("seed %d: f%d of %#x is, rewritten,\n%s\nwant\n%s", seed, f, args, got, want)

@@ -119,6 +119,23 @@ func (r *Reader) integer(most int) {
 	r.Fail("an integer of more than %d bytes", most)
 }
 
+// i32 takes a signed LEB128 of at most 5 bytes, of which it looks at 32 bits.
+func (r *Reader) i32() int32 {
+	var v int64
+	for shift := 0; shift < 35; shift += 7 {
+		c := r.Byte()
+		v |= int64(c&0x7f) << shift
+		if c < 0x80 {
+			if c&0x40 != 0 {
+				v |= -1 << (shift + 7)
+			}
+			return int32(v)
+		}
+	}
+	r.Fail("an integer of more than 5 bytes")
+	return 0
+}
+
 // Count takes the length of a list whose elements have least bytes or more, and
 // fails if the list cannot be in what is left.
 func (r *Reader) Count(least int) int {

@@ -151,7 +151,9 @@ func (b *body) effort() int {
 
 // workOf is how many blocks what is added at a cut counts as: of what takes the
 // engine as long. Some of it is blocks.
-var workOf = [...]int{cutLoop: 2, cutPay: 1, cutBulk: 3, cutCall: 2, cutTail: 2, cutLeave: 1, cutThrow: 3, cutGrow: 1}
+var workOf = [...]int{cutLoop: 2, cutPay: 1, cutBulk: 2, cutCall: 2, cutTail: 2, cutLeave: 1, cutThrow: 3, cutGrow: 1}
+
+const workOfFill = 3 // the engine makes a loop of it
 
 // A rewriter holds what is known of a module.
 type rewriter struct {
@@ -184,6 +186,10 @@ type rewriter struct {
 	open     []frame  // of a walk
 	run      int      // of a walk: bytes since the guest has paid, on the longest way there; unreachable for none
 	from     int      // of a walk: up to where run is counted
+	data     []int    // lengths of data segments
+	literal  int      // of a walk: what the last instruction left, if it was a constant; else or if it is negative -1
+	before   int      // of a walk: the same of the one before that
+	parted   []parted // instructions that are done in pieces, by functions that are added
 	wraps    []byte   // types that are added for blocks around bodies
 	wrapped  []uint32 // of which types' results they have
 }
@@ -205,7 +211,7 @@ type body struct {
 	blocks  int
 	work    int  // blocks, and what is added, counted as such
 	nested  int  // in how many loops its loops are, all together
-	bulk    bool // copies or fills memory
+	bulk    bool // copies or fills memory, or tables, by a number that is not known
 	catches bool // exceptions
 	tries   bool // the same, and its cuts have the returns
 	free    bool // who calls it pays for it
@@ -225,7 +231,7 @@ const throughTable = -1
 const (
 	cutLoop  = iota // after a loop's head
 	cutPay          // where much code has been run since the last one
-	cutBulk         // before an instruction whose last operand is how much it does
+	cutBulk         // at an instruction whose last operand is how much it does
 	cutCall         // around a call
 	cutTail         // before a call that takes the place of who calls
 	cutLeave        // before a return

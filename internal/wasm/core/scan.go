@@ -332,7 +332,9 @@ func (w *rewriter) scanData(p *Reader) {
 	default:
 		p.Fail("a data segment of form %d", flags)
 	}
-	p.Bytes(int(p.U32()))
+	n := int(p.U32())
+	p.Bytes(n)
+	w.data = append(w.data, n)
 }
 
 const maxLocals = 50_000 // of a function

@@ -65,7 +65,7 @@ const unreachable = -1
 // types of one byte, second opcodes of the shortest form.
 func (w *rewriter) walk(r *Reader, b *body) {
 	w.open = append(w.open[:0], frame{to: unreachable})
-	w.run, w.from, b.most = 0, 0, 0
+	w.run, w.from, b.most, w.literal = 0, 0, 0, -1
 	for r.More() {
 		if len(w.open) == 0 {
 			r.Fail("instructions after the end of a function")
@@ -74,13 +74,14 @@ func (w *rewriter) walk(r *Reader, b *body) {
 		at := r.Pos()
 		w.advance(r, b, at)
 		op := r.Byte()
+		w.before, w.literal = w.literal, -1
 		if op == 0x00 {
 			w.run = unreachable
 		}
 		switch immediates[op] {
 		case immNone:
 		case immI32:
-			r.integer(5)
+			w.literal = max(int(r.i32()), -1)
 		case immI64:
 			r.integer(10)
 		case immF32:
@@ -356,7 +357,7 @@ func (w *rewriter) bulk(r *Reader, at int, b *body) {
 	long := false
 	switch op {
 	case 0, 1, 2, 3, 4, 5, 6, 7: // saturating truncation
-	case 8: // memory.init
+	case memoryInit:
 		w.memory(r)
 		r.U32()
 		zero(r, "a memory")
@@ -364,15 +365,16 @@ func (w *rewriter) bulk(r *Reader, at int, b *body) {
 	case 9: // data.drop
 		r.U32()
 		w.freeze("it drops a data segment")
-	case 10: // memory.copy
+	case memoryCopy:
 		w.memory(r)
 		zero(r, "a memory")
 		zero(r, "a memory")
 		long = true
-	case 11: // memory.fill
+	case memoryFill:
 		w.memory(r)
 		zero(r, "a memory")
 		long = true
+		b.work += workOfFill
 	case 12: // table.init
 		r.U32()
 		index(r, w.tables, "table")
@@ -396,10 +398,17 @@ func (w *rewriter) bulk(r *Reader, at int, b *body) {
 		index(r, w.tables, "table")
 		w.freeze("it writes into a table")
 		long = true
+		b.work += workOfFill
 	default:
 		r.Fail("instruction 0xfc %#x is not supported", op)
 	}
-	if long {
+	switch {
+	case !long:
+	case w.before >= 0 && w.before <= small:
+		if w.run >= 0 {
+			w.run += w.before / 8 // of which a byte of code may do as many
+		}
+	default:
 		b.bulk = true
 		w.cut(r, b, at, cutBulk, 0)
 	}

@@ -118,9 +118,13 @@ func (w *rewriter) extended(id byte, body, code []byte) []byte {
 	}
 	switch id {
 	case secType:
-		return list(1+uint32(len(w.wrapped)), append([]byte{0x60, 0, 0}, w.wraps...))
+		return list(2+uint32(len(w.wrapped)), append([]byte{0x60, 0, 0, 0x60, 3, byte(I32), byte(I32), byte(I32), 0}, w.wraps...))
 	case secFunction:
-		return list(1, appendU32(nil, uint32(len(w.types))))
+		types := appendU32(nil, uint32(len(w.types)))
+		for range w.parted {
+			types = appendU32(types, uint32(w.bulkType()))
+		}
+		return list(1+uint32(len(w.parted)), types)
 	case secMemory:
 		if w.memories > 0 {
 			if body == nil {
@@ -176,12 +180,11 @@ const (
 	lastGrowth = 1 << 20
 )
 
-// code is the code section with what is added to the bodies, and the function
-// that looks whether the guest is to end.
+// code is the code section with what is added to the bodies, and the functions
+// that are: first the one that looks whether the guest is to end.
 func (w *rewriter) code() ([]byte, error) {
 	most := mostGrowth*len(w.m.Binary) + lastGrowth
-	out := appendU32(nil, uint32(len(w.funcs)+1))
-	var b []byte
+	var out, b []byte
 	for i := range w.funcs {
 		b = w.changed(b[:0], i)
 		if len(out)+len(b) > most {
@@ -190,7 +193,12 @@ func (w *rewriter) code() ([]byte, error) {
 		out = append(appendU32(out, uint32(len(b))), b...)
 	}
 	b = w.look(b[:0])
-	return append(appendU32(out, uint32(len(b))), b...), nil
+	out = append(appendU32(out, uint32(len(b))), b...)
+	for _, p := range w.parted {
+		b = w.pieces(b[:0], p)
+		out = append(appendU32(out, uint32(len(b))), b...)
+	}
+	return append(appendU32(nil, uint32(len(w.funcs)+1+len(w.parted))), out...), nil
 }
 
 // look appends the function that a guest calls when its slice is used up.
@@ -263,7 +271,9 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 		case cutPay:
 			out = w.payOnce(out, 1)
 		case cutBulk:
-			out = w.payFor(out, amount)
+			var size int
+			out, size = w.paid(out, b.code[c.at:], amount)
+			last += uint32(size)
 		case cutThrow:
 			out = w.payOnce(out, throwCost)
 		case cutGrow:
@@ -324,7 +334,7 @@ func (w *rewriter) appendResults(b []byte, t uint32) []byte {
 			w.wraps = append(w.wraps, byte(r))
 		}
 	}
-	return appendSigned(b, int64(len(w.types)+1+k))
+	return appendSigned(b, w.bulkType()+1+int64(k))
 }
 
 // throwCost is how many checks a guest pays for an exception, which takes the
@@ -369,19 +379,6 @@ func (w *rewriter) lookUnless(b []byte) []byte {
 
 // call calls the function that looks.
 func (w *rewriter) call(b []byte) []byte { return appendU32(append(b, 0x10), uint32(len(w.sigs))) }
-
-// payFor takes from the slice by how much an instruction does: its last operand,
-// which it keeps in a local.
-func (w *rewriter) payFor(b []byte, local uint32) []byte {
-	b = append(appendU32(append(b, 0x22), local), 0x02, 0x40) // local.tee, block
-	b = w.get(b, fuel)
-	b = appendU32(append(b, 0x20), local)
-	b = append(appendConst(b, bulkShift), 0x76, 0x6b) // i32.shr_u, i32.sub
-	return w.lookUnless(notNegative(w.get(w.set(b, fuel), fuel)))
-}
-
-// bulkShift makes a number of checks of a number of bytes.
-const bulkShift = 8
 
 // grown appends an instruction that grows memory, and counts by how much it has.
 // If that is some, the slice is over.

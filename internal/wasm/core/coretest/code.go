@@ -223,30 +223,55 @@ func (g *maker) store(depth int) {
 }
 
 // address leaves an address, which is nearly always within memory.
-func (g *maker) address(depth int) {
+func (g *maker) address(depth int) { g.below(0x1000, depth) }
+
+// below leaves a number that is nearly always below n, a power of 2.
+func (g *maker) below(n int64, depth int) {
 	g.value(I32, depth+1)
 	if g.r.IntN(16) > 0 {
 		g.op(0x41)
-		g.b = signed(g.b, 0xfff)
+		g.b = signed(g.b, n-1)
 		g.op(0x71)
 	}
 }
 
 // bulk does something to much of the memory.
 func (g *maker) bulk(depth int) {
-	g.address(depth)
+	most := int64(0x1000)
+	if g.large && g.r.IntN(2) == 0 {
+		most = 0x80000
+	}
+	amount := func() {
+		if g.r.IntN(4) == 0 {
+			g.op(0x41)
+			g.b = signed(g.b, int64(g.r.IntN(2000)))
+			return
+		}
+		g.below(most, depth)
+	}
+	to := func() { g.below(most, depth) }
 	switch g.r.IntN(4) {
 	case 0:
+		to()
 		g.value(I32, depth+1)
-		g.address(depth)
+		amount()
 		g.op(0xfc, 11, 0)
 	case 1:
-		g.address(depth)
-		g.address(depth)
+		to()
+		to()
+		amount()
 		g.op(0xfc, 10, 0, 0)
 	case 2:
-		g.op(0x41, byte(g.r.IntN(4)), 0x41, byte(g.r.IntN(4)), 0xfc, 8, 1, 0)
+		to()
+		if most == 0x1000 {
+			g.op(0x41, byte(g.r.IntN(4)), 0x41, byte(g.r.IntN(4)))
+		} else {
+			g.below(0x1000, depth)
+			amount()
+		}
+		g.op(0xfc, 8, 1, 0)
 	default:
+		g.value(I32, depth+1)
 		g.op(0x41, 1, 0x71, 0x40, 0, 0x1a) // grow by a page or none
 	}
 }

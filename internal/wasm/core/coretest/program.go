@@ -103,6 +103,7 @@ type maker struct {
 	p     *Program
 	types []FuncType // those of functions first
 	gas   uint32     // the index of GasGlobal
+	large bool       // much memory is filled and copied at once
 
 	// Of the function that is being made.
 	b      []byte
@@ -135,6 +136,7 @@ func (g *maker) outline() {
 	}
 	g.gas = uint32(len(g.p.Globals))
 	g.p.Throws = g.r.IntN(4) == 0
+	g.large = g.r.IntN(4) == 0
 }
 
 // typeOf returns the index of a type, which it adds if there is none.
@@ -170,7 +172,11 @@ func (g *maker) module(bodies [][]byte) []byte {
 	}
 	section(3, n, b)
 	section(4, 1, append([]byte{0x70, 0}, u32(nil, uint32(n+2))...))
-	section(5, 1, []byte{0, 1})
+	pages := byte(1)
+	if g.large {
+		pages = 13
+	}
+	section(5, 1, []byte{0, pages})
 	if g.p.Throws {
 		section(13, 2, append(u32([]byte{0}, none), u32([]byte{0}, one)...))
 	}
@@ -202,7 +208,11 @@ func (g *maker) module(bodies [][]byte) []byte {
 	}
 	section(10, n, b)
 	b = append([]byte{0, 0x41, 16, 0x0b, 8}, "whatever"...)
-	b = append(append(b, 1, 5), "later"...)
+	later := []byte("later")
+	for g.large && len(later) < 300_000 {
+		later = append(later, byte(len(later)>>8), byte(len(later)>>4), byte(g.r.IntN(256)))
+	}
+	b = append(u32(append(b, 1), uint32(len(later))), later...)
 	section(11, 2, b)
 	return out
 }
