@@ -37,6 +37,10 @@ func rawWritev(fd uintptr, a, b []byte) (int, syscall.Errno) {
 	v := [2]syscall.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
 	v[0].SetLen(len(a))
 	v[1].SetLen(len(b))
-	n, _, errno := syscall.Syscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&v[0])), 2)
+	call := syscall.RawSyscall
+	if len(a)+len(b) > blocking {
+		call = syscall.Syscall
+	}
+	n, _, errno := call(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&v[0])), 2)
 	return int(n), errno
 }
