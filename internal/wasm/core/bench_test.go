@@ -70,6 +70,12 @@ func setAll(n int) (b []byte) {
 	return b
 }
 
+// interpreterAlone is a module of an interpreter.
+func interpreterAlone(calls, locals int) []byte {
+	b := interpreter(calls, locals)
+	return module(section(1, times(1, 0x60, 1, 0x7f, 1, 0x7f)), section(3, times(1, 0)), section(10, leb(1), leb(len(b)), b))
+}
+
 // BenchmarkCompileHostile is what the engine takes for functions that are only
 // just not refused.
 func BenchmarkCompileHostile(b *testing.B) {
@@ -77,7 +83,8 @@ func BenchmarkCompileHostile(b *testing.B) {
 		"calls of itself": code(concat(bytes.Repeat(ofItself, 5000), []byte{0x20, 0, 0x0b})...),
 		"many loops":      code(concat(bytes.Repeat([]byte{3, 0x40, 0x0b}, 3400), []byte{0x20, 0, 0x0b})...),
 		"many choices":    code(concat(bytes.Repeat([]byte{0x20, 0, 4, 0x40, 0x0b}, 10_000), []byte{0x20, 0, 0x0b})...),
-		"filling":         code(concat(bytes.Repeat([]byte{0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 11, 0}, 3300), []byte{0x20, 0, 0x0b})...),
+		"filling":         code(concat(bytes.Repeat([]byte{0x41, 0, 0x41, 0, 0x20, 0, 0xfc, 11, 0}, 2000), []byte{0x20, 0, 0x0b})...),
+		"an interpreter":  interpreterAlone(6, 200),
 		"loops, locals":   codeWith(concat([]byte{1}, leb(500), []byte{0x7f}), concat(bytes.Repeat([]byte{3, 0x40}, 64), setAll(500), bytes.Repeat([]byte{0x20, 0, 0x0d, 0, 0x0b}, 64), []byte{0x20, 0, 0x0b})...),
 	} {
 		out := rewrite(b, binary).Binary

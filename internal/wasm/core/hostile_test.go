@@ -3,6 +3,7 @@ package core_test
 import (
 	"bytes"
 	"encoding/binary"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
@@ -114,7 +115,7 @@ var hostile = []struct {
 	{"calls of itself", code(concat(bytes.Repeat(ofItself, 8000), []byte{0x20, 0, 0x0b})...), "a function of 16039 blocks and calls with 1 locals in loops; with those before it that is too much for 40008 bytes of code"},
 	{"many loops in many functions", many(10, concat(bytes.Repeat([]byte{3, 0x40, 0x0b}, 1300), []byte{0x20, 0, 0x0b})), "a function of 3900 blocks and calls with 1 locals in loops; with those before it that is too much"},
 	{"many loops", code(concat(bytes.Repeat([]byte{3, 0x40, 0x0b}, 4000), []byte{0x20, 0, 0x0b})...), "a function of 12000 blocks and calls"},
-	{"filling in many places", code(concat(bytes.Repeat([]byte{0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 11, 0}, 4000), []byte{0x20, 0, 0x0b})...), "blocks and calls with 1 locals in loops"},
+	{"filling in many places", code(concat(bytes.Repeat([]byte{0x41, 0, 0x41, 0, 0x20, 0, 0xfc, 11, 0}, 4000), []byte{0x20, 0, 0x0b})...), "blocks and calls with 1 locals in loops"},
 	{"loops within loops with many locals", codeWith(concat([]byte{1}, leb(1000), []byte{0x7f}), concat(bytes.Repeat([]byte{3, 0x40}, 60), bytes.Repeat([]byte{0x20, 1, 0x1a}, 60), bytes.Repeat([]byte{0x0b}, 60), []byte{0x20, 0, 0x0b})...), "a function of 180 blocks and calls with 1001 locals in loops"},
 
 	// What the engine would read in another way, so that instructions hide in
@@ -368,5 +369,50 @@ func TestGuestsAreFarFromTheBounds(t *testing.T) {
 				t.Errorf("%s: an effort of %d; at most %d is allowed", name, effort, most)
 			}
 		}
+	}
+}
+
+// interpreter is a function (i32) -> i32 of the shape that interpreters of large
+// languages have: a loop around a choice between 200 cases, in which there are
+// calls and branches, and which share some hundred locals.
+func interpreter(calls, locals int) []byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	get := func() []byte { return concat([]byte{0x20}, leb(1+r.IntN(locals))) }
+	set := func() []byte { return concat([]byte{0x21}, leb(1+r.IntN(locals))) }
+	const cases = 200
+	b := concat([]byte{1}, leb(locals), []byte{0x7f, 0x03, 0x40}, bytes.Repeat([]byte{0x02, 0x40}, cases+1), get(), []byte{0x0e}, leb(cases))
+	for i := range cases + 1 {
+		b = append(b, leb(i)...)
+	}
+	b = append(b, 0x0b)
+	for i := range cases {
+		for range calls {
+			b = concat(b, get(), get(), []byte{0x6a, 0x10, 0, 0x04, 0x40}, get(), []byte{0x41, 1, 0x6a}, set(), []byte{0x05}, get(), set(), []byte{0x0b})
+		}
+		b = concat(b, []byte{0x0c}, leb(cases-i), []byte{0x0b})
+	}
+	return append(b, 0x0c, 0, 0x0b, 0x20, 0, 0x0b)
+}
+
+// TestInterpretersAreTaken holds that a function as large as those of CPython and
+// SpiderMonkey is, in a module with as much code beside it as they have; but not
+// alone, as the engine would take much memory for few bytes.
+func TestInterpretersAreTaken(t *testing.T) {
+	large := interpreter(15, 200)
+	other := concat([]byte{0}, bytes.Repeat([]byte{0x41, 0, 0x1a}, 300_000), []byte{0x20, 0, 0x0b})
+	of := func(bodies ...[]byte) []byte {
+		list := leb(len(bodies))
+		for _, b := range bodies {
+			list = concat(list, leb(len(b)), b)
+		}
+		return module(section(1, times(1, 0x60, 1, 0x7f, 1, 0x7f)), section(3, times(len(bodies), 0)), section(10, list))
+	}
+	rewrite(t, of(large, other, other))
+	m, err := core.Decode(of(large), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := core.Rewrite(m, core.Options{}); err == nil || !strings.Contains(err.Error(), "too much of both") {
+		t.Errorf("alone it is refused with %v", err)
 	}
 }

@@ -134,26 +134,38 @@ const (
 	maxBlocks   = 1 << 14 // of a function, and branches
 	maxDepth    = 1 << 13 // of blocks within blocks
 	maxLoops    = 1 << 6  // of loops within loops
-	maxTangle   = 1 << 20 // of a function: its work by its locals
+
+	// Of a function: its work by its locals, which the engine may keep 250 bytes
+	// each for. Interpreters of large languages have two million in one, and many
+	// bytes of code beside it.
+	minTangle = 1 << 20
+	maxTangle = 1 << 22
 
 	// Of all functions: their effort, which takes the engine 20 ns each, or 35.
 	// A byte of code may take four times as long as in the largest guests.
-	maxEffort     = 100 << 20
-	effortPerByte = 100
+	maxEffort       = 100 << 20
+	effortPerByte   = 100
+	effortPerTangle = 16
 )
 
 // effort is what of the time that compiling b takes grows faster than b: with the
-// square of its work, and in loops with that of its locals, once for each loop
-// that they are in.
+// square of its work, with its work by its locals, and in loops with the square of
+// its locals, once for each loop that they are in.
 func (b *body) effort() int {
-	return b.work*b.work + b.nested*int(b.locals)*int(b.locals)/8
+	return b.work*b.work + b.tangle()*effortPerTangle + b.nested*int(b.locals)*int(b.locals)/8
 }
+
+func (b *body) tangle() int { return b.work * int(b.locals) }
+
+// mostTangle is how much of it a function may have. Who wants much has to send
+// more.
+func (w *rewriter) mostTangle() int { return min(minTangle+w.codeSize/2, maxTangle) }
 
 // workOf is how many blocks what is added at a cut counts as: of what takes the
 // engine as long. Some of it is blocks.
-var workOf = [...]int{cutLoop: 2, cutPay: 1, cutBulk: 2, cutCall: 2, cutTail: 2, cutLeave: 1, cutThrow: 3, cutGrow: 1}
+var workOf = [...]int{cutLoop: 2, cutPay: 1, cutBulk: 1, cutCall: 2, cutTail: 2, cutLeave: 1, cutThrow: 3, cutGrow: 1}
 
-const workOfFill = 3 // the engine makes a loop of it
+const workOfFill = 2 // the engine makes a loop of it
 
 // A rewriter holds what is known of a module.
 type rewriter struct {

@@ -387,8 +387,8 @@ func (w *rewriter) scanCode(b *body) error {
 	switch {
 	case r.Err() != nil:
 		return r.Err()
-	case b.work*int(b.locals) > maxTangle:
-		return &Error{Offset: b.off, Msg: fmt.Sprintf("a function of %d blocks and calls with %d locals, which is too much of both", b.work, b.locals)}
+	case b.tangle() > w.mostTangle():
+		return &Error{Offset: b.off, Msg: fmt.Sprintf("a function of %d blocks and calls with %d locals, which is too much of both for %d bytes of code", b.work, b.locals, w.codeSize)}
 	case !Affordable(w.codeSize, w.effort):
 		return &Error{Offset: b.off, Msg: fmt.Sprintf("a function of %d blocks and calls with %d locals in loops; with those before it that is too much for %d bytes of code", b.work, b.locals, w.codeSize)}
 	}
