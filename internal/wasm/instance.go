@@ -57,7 +57,7 @@ type instance struct {
 	last  int64        // the tick at which it was last given back
 
 	limit atomic.Int64 // nanoseconds that its call may take; 0 for as long as nobody stops it
-	ends  time.Time    // when that is over, as it is told when it first gives way; zero before
+	began time.Time    // its call, as it was noted when it first gave way; zero before
 
 	call   *Call                           // that it is in; nil while it starts
 	closed bool                            // it may not call the host now

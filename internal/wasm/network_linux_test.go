@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // TestWhoRunsForLongLetsTheNetworkIn holds that a goroutine that waits for a
@@ -93,22 +94,49 @@ func TestACallHasAllOfASlice(t *testing.T) {
 }
 
 // TestWhoRunsForLongCedesTheProcessor holds that other processes get a turn beside
-// guests that run for long, and that short calls do not ask for that.
+// guests that run for long.
 func TestWhoRunsForLongCedesTheProcessor(t *testing.T) {
 	before := cede
 	t.Cleanup(func() { cede = before })
 	ceded := 0
 	cede = func() { ceded++; before() }
-	in := pokers(t, 1)[0]
-	for range 100 {
-		in.watched(t, func() { _ = in.tell("spin", 10_000*fewSlices) })
+	set := DefaultSettings()
+	set.Time = 50 * time.Millisecond
+	m := loadFile(t, "testdata/every.wasm", set)
+	r := request(0)
+	r.Query = "request=spin"
+	begin := time.Now()
+	if err := m.OnRequest(t.Context(), &Call{Store: NewStore()}, r, new(Action)); err == nil {
+		t.Error("it ends by itself")
 	}
-	if ceded > 0 {
-		t.Errorf("the processor is ceded %d times in short calls", ceded)
+	if most := int(time.Since(begin) / cedeEvery); ceded < 1 || ceded > most {
+		t.Errorf("the processor is ceded %d times in %d ms", ceded, most)
 	}
-	in.watched(t, func() { _ = in.tell("spin", 1_000_000) })
-	if want := in.watch.slices / manySlices; ceded != want || want < 3 {
-		t.Errorf("the processor is ceded %d times in %d slices, want %d", ceded, in.watch.slices, want)
+}
+
+// TestWhoseTurnIsOver: the processor is ceded by calls that have run for long, and
+// not all the time.
+func TestWhoseTurnIsOver(t *testing.T) {
+	var turn turn
+	begin := time.Unix(1_000_000_000, 0)
+	for _, tt := range []struct {
+		at, ran time.Duration
+		want    bool
+	}{
+		{0, 0, false},
+		{0, longCall - 1, false},
+		{0, longCall, true},
+		{0, longCall, false}, // another's
+		{cedeEvery - 1, time.Second, false},
+		{cedeEvery, longCall - 1, false},
+		{cedeEvery, time.Second, true},
+		{cedeEvery + 1, time.Second, false},
+		{time.Hour, time.Hour, true},
+		{-time.Hour, time.Second, true}, // the clock was set
+	} {
+		if got := turn.over(begin.Add(tt.at), tt.ran); got != tt.want {
+			t.Errorf("at %s, of a call that has run for %s: %v, want %v", tt.at, tt.ran, got, tt.want)
+		}
 	}
 }
 

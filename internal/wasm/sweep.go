@@ -120,13 +120,17 @@ func (e *Engine) Run(ctx context.Context) error {
 // and the call is stopped if it has taken too long. The sweeper knows that no
 // better than to a tick, and when all processors are busy it comes late itself.
 func (in *instance) giveWay() {
-	limit := time.Duration(in.limit.Load())
-	if in.ends.IsZero() { // less than a slice after it began: not worth a look at the clock in each short call
-		in.ends = time.Now().Add(limit)
+	if in.began.IsZero() { // less than a slice ago: not worth a look at the clock in each short call
+		in.began = time.Now()
 	}
 	in.watch.giveWay()
-	if limit > 0 && !time.Now().Before(in.ends) {
+	now := time.Now()
+	ran := now.Sub(in.began)
+	switch limit := time.Duration(in.limit.Load()); {
+	case limit > 0 && ran >= limit:
 		in.stop(in.word.Load())
+	case processTurn.over(now, ran):
+		cede()
 	}
 }
 
@@ -154,7 +158,7 @@ const (
 // goroutine. The call has all of a slice: one that is shorter would else give way
 // to others in its middle now and then, who would need a further instance.
 func (in *instance) begin(now int64) {
-	in.watch.slices, in.ends = 0, time.Time{}
+	in.watch.slices, in.began = 0, time.Time{}
 	for i := range in.stops {
 		in.stops[i].fuel.Set(core.Slice)
 	}

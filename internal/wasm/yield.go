@@ -3,6 +3,8 @@ package wasm
 import (
 	"context"
 	"runtime"
+	"sync/atomic"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -32,25 +34,38 @@ import (
 // its own now and then.
 
 // fewSlices is how many slices a call has before it waits for the network. With
-// Slice they are some tenths of a millisecond. manySlices is after how many it
-// cedes the processor, again and again: about once a millisecond.
+// Slice they are less than a tenth of a millisecond, or some.
+const fewSlices = 4
+
+// A call that has run for longCall cedes the processor if none has in cedeEvery.
+// That is about what the system gives a thread at a time: who computes beside gets
+// its half, and not more. Ceded after 16 slices each, a guest had a tenth.
 const (
-	fewSlices  = 4
-	manySlices = 16
+	longCall  = 5 * time.Millisecond
+	cedeEvery = time.Millisecond
 )
 
-// rest lets other goroutines run, those too that are woken by the network, and
-// now and then other processes.
+// rest lets other goroutines run, those too that are woken by the network.
 func (w *watch) rest() {
-	if w.slices++; w.slices <= fewSlices {
-		runtime.Gosched()
+	if w.slices++; w.slices > fewSlices {
+		waitForNetwork()
 		return
 	}
-	waitForNetwork()
-	if w.slices%manySlices == 0 {
-		cede()
-	}
+	runtime.Gosched()
 }
+
+// A turn is when the processor was last ceded.
+type turn struct{ last atomic.Int64 } // Unix nanoseconds
+
+// over reports whether the processor is to be ceded at now by a call that has run
+// for so long. If so, it is not soon again.
+func (t *turn) over(now time.Time, ran time.Duration) bool {
+	last, n := t.last.Load(), now.UnixNano()
+	return ran >= longCall && (n-last >= int64(cedeEvery) || n < last) && t.last.CompareAndSwap(last, n)
+}
+
+// processTurn is that of all calls.
+var processTurn turn
 
 // compileCore compiles a core module, which has been rewritten.
 func compileCore(ctx context.Context, rt wazero.Runtime, m *core.Module, out *core.Rewritten) (wazero.CompiledModule, error) {
