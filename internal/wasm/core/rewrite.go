@@ -89,8 +89,8 @@ func Affordable(code, effort int) bool { return effort <= maxEffort+effortPerByt
 // A guest pays at the head of every loop and of every function, but for small
 // ones, and wherever it has run stride bytes of code without; every Slice of that
 // it leaves compiled code, where the Go runtime can stop it, and looks whether it
-// is to end. Calls that may recurse pay for their frame from a stack of bounded
-// size. Mutable globals are exported. Nothing that the module had changes its
+// is to end. What fills or copies much memory is done in pieces. Calls that may
+// recurse pay for their frame from a stack of bounded size. Mutable globals are exported. Nothing that the module had changes its
 // index.
 //
 // What the module has beyond the bounds below is refused, and so is every
