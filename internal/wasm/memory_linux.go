@@ -263,6 +263,15 @@ func (m *memory) reset(quiet bool) error {
 // 0.2 ms. Others run in between.
 const piece = 4 << 20
 
+// excess is how much of the memory reset, or Free, gives back to the system.
+func (m *memory) excess() uint64 {
+	stays := uint64(0)
+	if m.image != nil {
+		stays = m.image.size + keepTail
+	}
+	return max(m.size, stays) - stays
+}
+
 // release gives what is between two addresses back to the system.
 func (m *memory) release(from, to uint64) error {
 	for ; from < to; from += piece {

@@ -82,6 +82,9 @@ func (m *memory) adopt(im *image) error {
 func (m *memory) shrink() { m.back = true }
 func (m *memory) shrunk() { m.back, m.grew = false, false }
 
+// excess is how much of the memory reset gives back: nothing is.
+func (m *memory) excess() uint64 { return 0 }
+
 // reset makes m hold what its image holds.
 func (m *memory) reset(bool) error {
 	n := copy(m.base, m.image.view)

@@ -436,9 +436,31 @@ func (m *Module) leave(in *instance, err error) error {
 	in.call.Out.take(&in.out)
 	in.out.reset()
 	in.call = nil
+	if err != nil && in.hoards() {
+		m.engine.aside.Go(func() {
+			m.giveBack(in, err)
+			m.left()
+		})
+		return err
+	}
 	m.giveBack(in, err)
 	m.left()
 	return err
+}
+
+// muchMemory is how much an instance may have to give back to the system after a
+// call that failed while who called it waits. More takes milliseconds, of which
+// nobody should have to know who is told that the call took too long. It counts as
+// an instance meanwhile.
+const muchMemory = 4 << 20
+
+// hoards reports whether putting in back gives much memory back to the system.
+func (in *instance) hoards() bool {
+	var n uint64
+	for _, m := range in.memories {
+		n += m.excess()
+	}
+	return n > muchMemory
 }
 
 // giveBack makes an instance ready for another call, or ends it.

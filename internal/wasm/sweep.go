@@ -25,8 +25,9 @@ type Engine struct {
 
 	mu      sync.Mutex // guards modules while it is replaced
 	modules atomic.Pointer[[]*Module]
-	some    chan struct{} // there is a module; holds at most one word
-	wanting chan *Module  // those whose instances are to be looked after, each once
+	some    chan struct{}  // there is a module; holds at most one word
+	wanting chan *Module   // those whose instances are to be looked after, each once
+	aside   sync.WaitGroup // of instances whose memory is given back beside
 }
 
 // tick is how often it is looked whether calls take too long.
@@ -86,6 +87,7 @@ func (e *Engine) change(f func([]*Module) []*Module) {
 // Close gives the compiled code back, once what is being compiled is. No Module
 // may be used any more.
 func (e *Engine) Close(ctx context.Context) error {
+	e.aside.Wait()
 	e.shelf.clear()
 	return e.cache.Close(ctx)
 }
