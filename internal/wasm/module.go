@@ -436,7 +436,7 @@ func (m *Module) leave(in *instance, err error) error {
 	in.call.Out.take(&in.out)
 	in.out.reset()
 	in.call = nil
-	if in.hoards() {
+	if err != nil && in.hoards() {
 		m.engine.aside.Go(func() {
 			m.giveBack(in, err)
 			m.left()
@@ -448,9 +448,10 @@ func (m *Module) leave(in *instance, err error) error {
 	return err
 }
 
-// muchMemory is how much an instance may have to give back to the system while who
-// called it waits. More takes milliseconds, and is given back beside; it counts as
-// an instance meanwhile.
+// muchMemory is how much an instance may have to give back to the system, after a
+// call that failed, while who called it waits. More takes milliseconds, of which
+// nobody should have to know who is told that the call took too long: it is given
+// back beside. It counts as an instance meanwhile.
 const muchMemory = 4 << 20
 
 // hoards reports whether putting in back gives much memory back to the system.
