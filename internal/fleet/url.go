@@ -53,7 +53,7 @@ func ParseURL(s string, bareOK bool) (*url.URL, error) {
 	switch {
 	case err != nil:
 		// The error of net/url holds the text, which may hold a password.
-		return nil, refuse("not a valid URL; want http://host:port")
+		return nil, refuse("not a valid URL; want http://host:port, or unix: and an absolute path")
 	case u.User != nil:
 		return nil, refuse("URL must not hold a user or password; use api_key")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(text, "#"):

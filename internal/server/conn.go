@@ -44,8 +44,8 @@ type conn struct {
 	held     *scratch // of the request that is read or served
 
 	served    int  // requests
-	pipelined int  // of them, those that had arrived when the one before was answered, in a row
-	fresh     bool // bytes were read since the last request
+	pipelined int  // of them, those that had begun to arrive when the one before was answered, in a row
+	ahead     bool // the next is such a one
 	timed     bool // the time for a header runs
 	closing   bool // this answer is the last
 	lingering bool // the client may be sending what nobody will read
@@ -225,7 +225,6 @@ func (c *conn) Space() []byte {
 // Received implements sock.Receiver.
 func (c *conn) Received(n int) (bool, error) {
 	c.to += n
-	c.fresh = true
 	return false, c.consume()
 }
 
@@ -298,12 +297,11 @@ func (c *conn) serve() error {
 func (c *conn) count() {
 	cfg := &c.front.cfg
 	c.served++
-	if c.fresh {
-		c.pipelined = 0
-	} else {
+	if c.ahead {
 		c.pipelined++
+	} else {
+		c.pipelined = 0
 	}
-	c.fresh = false
 	c.closing = !c.held.head.KeepAlive
 	if c.pipelined >= cfg.MaxPipelined {
 		c.closing = true
@@ -412,7 +410,7 @@ func (c *conn) after(whole bool) error {
 	case c.front.draining.Load() && c.from == c.to && c.state.CompareAndSwap(connIdle, connRetired):
 		return errLast
 	}
-	if c.from == c.to {
+	if c.ahead = c.from < c.to; !c.ahead {
 		c.from, c.to = 0, 0
 		return c.sock.Expire(c.front.cfg.IdleTimeout)
 	}

@@ -148,6 +148,7 @@ func TestHowManyRequests(t *testing.T) {
 			"of a connection":            {func(c *Config) { c.MaxRequests = 3 }, false, "requests", 3},
 			"of a connection, at once":   {func(c *Config) { c.MaxRequests = 3 }, true, "requests", 3},
 			"ahead of their answers":     {func(c *Config) { c.MaxPipelined = 4 }, true, "pipelined", 5},
+			"ahead, and long":            {func(c *Config) { c.MaxPipelined = 4 }, true, "pipelined", 5},
 			"not ahead of their answers": {func(c *Config) { c.MaxPipelined = 4 }, false, "pipelined", 8},
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -155,8 +156,12 @@ func TestHowManyRequests(t *testing.T) {
 				tt.set(&cfg)
 				s := w.on(t, cfg, plain())
 				c := w.dial(t, s)
+				ask := get
+				if strings.HasSuffix(name, "long") { // no two fit into what is read at once
+					ask = strings.TrimSuffix(get, "\r\n") + "X-Long: " + strings.Repeat("x", 3<<10) + "\r\n\r\n"
+				}
 				if tt.atOnce {
-					c.say("%s", strings.Repeat(get, 8))
+					c.say("%s", strings.Repeat(ask, 8))
 				}
 				for i := 1; i <= tt.n; i++ {
 					if !tt.atOnce {

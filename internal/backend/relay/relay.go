@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sluice/internal/fleet"
@@ -232,6 +233,9 @@ func failed(ctx context.Context, err error) error {
 	var up *upstream.Error
 	var bad *h1.Error
 	switch {
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		e.Status, e.Code, e.Msg = http.StatusServiceUnavailable, "no_descriptors", "The gateway has no descriptors left for a connection to a worker."
+		e.RetryAfter = time.Second // another worker may have a connection that is not used
 	case !errors.As(err, &up):
 		e.Msg = "The worker could not be reached."
 	case up.Timeout && (up.Op == "dial" || up.Op == "wait"):

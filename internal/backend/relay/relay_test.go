@@ -3,12 +3,15 @@ package relay
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -368,10 +371,29 @@ func TestAWorkerThatDoesNotBegin(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-hang }))
 	defer s.Close()
 	defer close(hang)
-	w := infer.NewReply(new(client))
-	err := backendOf(t, Config{FirstByte: 100 * time.Millisecond}).Serve(t.Context(), chat(), w, fleet.Team{Lead: worker(t, s.URL, "")})
-	if e := infer.AsError(err); e.Status != 504 || e.Code != "call_upstream_timeout" || !e.Retry || w.Committed() {
-		t.Errorf("got %v, want 504 call_upstream_timeout, to be tried elsewhere", err)
+	for _, e := range []infer.Endpoint{infer.Chat, infer.Realtime} {
+		r, w := chat(), infer.NewReply(new(client))
+		r.Endpoint = e
+		begin := time.Now()
+		err := backendOf(t, Config{FirstByte: 100 * time.Millisecond}).Serve(t.Context(), r, w, fleet.Team{Lead: worker(t, s.URL, "")})
+		if e := infer.AsError(err); e.Status != 504 || e.Code != "call_upstream_timeout" || !e.Retry || w.Committed() {
+			t.Errorf("%s: got %v, want 504 call_upstream_timeout, to be tried elsewhere", r.Endpoint.Label(), err)
+		}
+		if took := time.Since(begin); took >= handshakeTimeout {
+			t.Errorf("%s: after %v", r.Endpoint.Label(), took)
+		}
+	}
+}
+
+// TestNoDescriptors holds that a client is not told that a worker is at fault when
+// it is the gateway that cannot open a connection.
+func TestNoDescriptors(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
+		err := failed(t.Context(), &upstream.Error{Op: "dial", Err: os.NewSyscallError("socket", errno)})
+		var e *infer.Error
+		if !errors.As(err, &e) || e.Status != 503 || e.Code != "no_descriptors" || e.RetryAfter == 0 || !e.Retry {
+			t.Errorf("%v: got %+v", errno, err)
+		}
 	}
 }
 

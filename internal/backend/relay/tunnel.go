@@ -24,7 +24,8 @@ import (
 
 const (
 	// handshakeTimeout is how long a worker may take to answer whether it
-	// opens a WebSocket: it need not have computed anything for that.
+	// opens a WebSocket, if it may not take less to begin any answer: it need not
+	// have computed anything for that.
 	handshakeTimeout = 30 * time.Second
 
 	tunnelSize = 16 << 10
@@ -61,6 +62,9 @@ func (b *Backend) open(ctx context.Context, r *infer.Request, w *infer.Reply, t 
 	c.r, c.w = r, w
 	u := &upgrade{call: c, own: t.Lead.Authorization() != ""}
 	x.Method, x.Sink, x.FirstByte, x.Between = http.MethodGet, u, handshakeTimeout, b.cfg.Between
+	if d := b.cfg.FirstByte; d > 0 {
+		x.FirstByte = min(d, handshakeTimeout)
+	}
 	if x.Head, err = appendUpgrade(x.Head, r, t.Lead, p); err != nil {
 		return nil, nil, unbuilt(err)
 	}
