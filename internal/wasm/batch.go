@@ -49,7 +49,11 @@ func (c *code) compileBatch(ctx context.Context) error {
 	}
 	m, err := c.rt.CompileModule(ctx, batchModule(c.parts[it.Instance].name, it.Name))
 	if err != nil {
-		return fmt.Errorf("BUG: compiling the module that allocates: %w", err)
+		what := "compiling the module that allocates"
+		if !isSystem(err) { // such as a disk that is full
+			what = "BUG: " + what
+		}
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	c.batch = m
 	return nil

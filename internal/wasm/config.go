@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -26,6 +27,9 @@ func (c Config) Validate() error {
 	var errs []error
 	if !c.Enable && len(c.Modules) > 0 {
 		errs = append(errs, errors.New("wasm-module needs enable-wasm"))
+	}
+	if !c.Enable && c.StateDir != "" { // what is kept there may guard the door
+		errs = append(errs, errors.New("wasm-state-dir needs enable-wasm"))
 	}
 	if c.StateDir != "" && !filepath.IsAbs(c.StateDir) {
 		errs = append(errs, fmt.Errorf("wasm-state-dir %q is not an absolute path", c.StateDir))
@@ -61,18 +65,23 @@ func ParseSpec(text string) (Spec, error) {
 		return s, err
 	}
 	if !more {
-		return s, s.check()
+		return s, cmp.Or(s.checkName(), s.check())
 	}
+	seen := make(map[string]bool)
 	for n, part := range further(rest) {
 		key, value, ok := keyValue(part)
 		if !ok {
 			return s, fmt.Errorf("setting %d is not key=value; a ; within a value is written ;;", n+1) // it may be half of a secret
 		}
+		if seen[key] {
+			return s, fmt.Errorf("%.64q is there twice", key)
+		}
+		seen[key] = true
 		if err := s.option(key, value); err != nil {
 			return s, err
 		}
 	}
-	return s, s.check()
+	return s, cmp.Or(s.checkName(), s.check())
 }
 
 // further takes further settings apart at each ; that stands alone; ;; is one

@@ -30,6 +30,8 @@ func TestParseSpec(t *testing.T) {
 		"m=/m.wasm;fail_close=true":         `unknown setting "fail_close"`,
 		"m=/m.wasm;fail_closed=maybe":       `fail_closed is "maybe"; want true or false`,
 		"m=/m.wasm;order=x":                 `order is "x"; want a whole number`,
+		"m=/m.wasm;order=1;order=2":         `"order" is there twice`,
+		"m\x1b[2J=/m.wasm":                  "a control character",
 		"m=/m.wasm;paths=":                  "which no request has",
 		"m=/m.wasm;tenants=":                "tenants has one of 0 bytes",
 		"m=/m.wasm;attach_points=Tuesday":   "want one of OnRequest",
@@ -44,6 +46,23 @@ func TestParseSpec(t *testing.T) {
 		}
 		if err == nil || want == "" || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+	}
+}
+
+// TestModulesThatAreNotEnabled holds that no start leaves out modules without a
+// word: one may be what guards the door.
+func TestModulesThatAreNotEnabled(t *testing.T) {
+	for want, c := range map[string]Config{
+		"wasm-module needs enable-wasm":    {Modules: []string{"m=/m.wasm"}},
+		"wasm-state-dir needs enable-wasm": {StateDir: "/state"},
+	} {
+		if err := c.Validate(); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		c.Enable = true
+		if err := c.Validate(); err != nil {
+			t.Errorf("enabled: %v", err)
 		}
 	}
 }

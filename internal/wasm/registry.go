@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -84,6 +85,10 @@ func (c *Counts) Count(now time.Time, took time.Duration, err error) {
 type Set struct {
 	All []*Attached           // also those that are disabled
 	By  [NumHooks][]*Attached // that are called at a hook
+
+	// Gone is what was counted of modules that were removed, whose last calls may
+	// still run. There are not many: the first stands for all that are older.
+	Gone []*Counts
 }
 
 // wants reports whether list has s, or something that stands for it; an empty
@@ -153,6 +158,7 @@ type Registry struct {
 	mu       sync.Mutex     // guards changes of set, and the file
 	sums     map[string]int // components that are being compiled or are there; guarded by mu
 	watchers []func(*Set)   // guarded by mu
+	gone     []*Counts      // of the next Set; guarded by mu, itself not written to
 	closed   bool           // guarded by mu
 }
 
@@ -202,7 +208,14 @@ func (r *Registry) Find(id uuid.UUID) *Attached {
 // Add compiles a component and attaches it. It takes as long as compiling does,
 // during which requests are not disturbed. If it fails there is no such module.
 func (r *Registry) Add(ctx context.Context, s Spec, binary []byte) (*Attached, error) {
-	return r.add(ctx, s, binary, false)
+	if err := s.checkName(); err != nil {
+		return nil, err
+	}
+	a, err := r.add(ctx, s, binary, false)
+	if err == nil && !s.FromConfig { // what is there from the start is told there
+		r.tellAdded(a)
+	}
+	return a, err
 }
 
 // add is Add; of a module that is restored nothing has to be written.
@@ -277,6 +290,15 @@ func (s *Spec) check() error {
 		return err
 	}
 	return s.Settings.check()
+}
+
+// checkName holds that a name can be a metric's label and be shown anywhere. It is
+// asked of new names only: a start must not fail for one that was let in before.
+func (s *Spec) checkName() error {
+	if !utf8.ValidString(s.Name) || strings.ContainsFunc(s.Name, unicode.IsControl) {
+		return fmt.Errorf("the name %.100q has a control character, or is not UTF-8", s.Name)
+	}
+	return nil
 }
 
 // checkFilter holds that a list of what a module is for can be met: a module that
@@ -395,7 +417,7 @@ func (r *Registry) publish(all []*Attached) {
 	slices.SortStableFunc(all, func(a, b *Attached) int {
 		return cmp.Or(cmp.Compare(a.Order, b.Order), a.Created.Compare(b.Created))
 	})
-	s := &Set{All: all}
+	s := &Set{All: all, Gone: r.gone}
 	for _, a := range all {
 		for h := range NumHooks {
 			if !a.Disabled && a.Attaches(h) {
@@ -412,50 +434,88 @@ func (r *Registry) publish(all []*Attached) {
 // Remove takes a module away. Calls that it has end in peace. If the list for the
 // next start cannot be written, the module stays.
 func (r *Registry) Remove(id uuid.UUID) error {
+	a, err := r.remove(id)
+	if err == nil {
+		r.tellRemoved(a)
+	}
+	return err
+}
+
+func (r *Registry) remove(id uuid.UUID) (*Attached, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.Find(id)
 	if a == nil {
-		return ErrUnknown
+		return nil, ErrUnknown
 	}
 	all := slices.DeleteFunc(slices.Clone(r.Set().All), func(x *Attached) bool { return x == a })
+	before := r.gone
+	r.gone = remember(before, a.Counts)
 	if err := r.change(all); err != nil {
-		return err
+		r.gone = before
+		return nil, err
 	}
 	r.drop(a.Sum)
 	a.Module.Close()
 	r.unkeep(a)
-	return nil
+	return a, nil
+}
+
+// remember returns gone with c at its end. It is not longer than maxModules: the
+// first two are made one, whose calls are long over.
+func remember(gone []*Counts, c *Counts) []*Counts {
+	if len(gone) < maxModules {
+		return append(slices.Clone(gone), c)
+	}
+	a, b := gone[0], gone[1]
+	sum := new(Counts)
+	sum.Calls.Store(a.Calls.Load() + b.Calls.Load())
+	sum.Failed.Store(a.Failed.Load() + b.Failed.Load())
+	sum.Nanos.Store(a.Nanos.Load() + b.Nanos.Load())
+	sum.MaxNanos.Store(max(a.MaxNanos.Load(), b.MaxNanos.Load()))
+	return append(append([]*Counts{sum}, gone[2:]...), c)
 }
 
 // Update changes how a module is attached, and what it is if binary is not nil:
 // the new one serves before the old one ends. If it fails all is as before.
 func (r *Registry) Update(ctx context.Context, id uuid.UUID, change func(*Spec), binary []byte) (*Attached, error) {
+	var old, next *Attached
+	var err error
 	if binary == nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		old := r.Find(id)
-		if old == nil {
-			return nil, ErrUnknown
-		}
-		s, err := old.changed(change)
-		if err == nil && !slices.Equal(s.Tenants, old.Tenants) {
-			err = r.checkTenants(&s)
-		}
-		switch {
-		case err != nil:
-			return nil, err
-		case s.Settings != old.Settings:
-			return nil, errors.New("limits and isolation are changed together with the component's bytes")
-		}
-		next := *old
-		next.Spec = s
-		if err := s.fits(old.Module); err != nil {
-			return nil, err
-		}
-		return &next, r.replace(old, &next)
+		old, next, err = r.modify(id, change)
+	} else {
+		old, next, err = r.renew(ctx, id, change, binary)
 	}
-	return r.renew(ctx, id, change, binary)
+	if err != nil {
+		return nil, err
+	}
+	r.tellChanged(old, next)
+	return next, nil
+}
+
+// modify is Update without new bytes.
+func (r *Registry) modify(id uuid.UUID, change func(*Spec)) (old, next *Attached, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old = r.Find(id); old == nil {
+		return nil, nil, ErrUnknown
+	}
+	s, err := old.changed(change)
+	if err == nil && !slices.Equal(s.Tenants, old.Tenants) {
+		err = r.checkTenants(&s)
+	}
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case s.Settings != old.Settings:
+		return nil, nil, errors.New("limits and isolation are changed together with the component's bytes")
+	}
+	if err := s.fits(old.Module); err != nil {
+		return nil, nil, err
+	}
+	another := *old
+	another.Spec = s
+	return old, &another, r.replace(old, &another)
 }
 
 // changed returns a's Spec after a change.
@@ -463,35 +523,38 @@ func (a *Attached) changed(change func(*Spec)) (Spec, error) {
 	s := a.Spec
 	change(&s)
 	s.ID, s.Created, s.FromConfig = a.ID, a.Created, a.FromConfig
+	if s.Name != a.Name {
+		if err := s.checkName(); err != nil {
+			return s, err
+		}
+	}
 	return s, s.check()
 }
 
 // renew is Update with new bytes.
-func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), binary []byte) (*Attached, error) {
-	old := r.Find(id)
-	if old == nil {
-		return nil, ErrUnknown
+func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), binary []byte) (old, next *Attached, err error) {
+	if old = r.Find(id); old == nil {
+		return nil, nil, ErrUnknown
 	}
 	s, err := old.changed(change)
 	if err == nil && !slices.Equal(s.Tenants, old.Tenants) {
 		err = r.checkTenants(&s)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	sum := Sum(binary)
 	another := sum != old.Sum
 	if another {
 		if err := r.reserve(sum); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	next, err := r.load(ctx, s, binary, sum)
-	if err != nil {
+	if next, err = r.load(ctx, s, binary, sum); err != nil {
 		if another {
 			r.unreserve(sum)
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -521,14 +584,14 @@ func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), 
 			r.drop(sum)
 		}
 		next.Module.Close()
-		return nil, err
+		return nil, nil, err
 	}
 	if another {
 		r.drop(old.Sum)
 		r.unkeep(old)
 	}
 	old.Module.Close()
-	return next, nil
+	return old, next, nil
 }
 
 // replace puts next in old's place. r.mu must be held.

@@ -118,7 +118,8 @@ func TestAPowerCut(t *testing.T) {
 	}
 	want := []string{
 		". state", "state modules",
-		fmt.Sprintf("%d bytes in state/modules", a.Size), "state/modules " + a.Sum + ".wasm",
+		"4 bytes in state/modules", "state/modules " + stateFile, // bytes without a list would end the next start
+		fmt.Sprintf("%d bytes in state/modules", a.Size), "state/modules " + a.Sum + ".wasm " + stateFile,
 		fmt.Sprintf("%d bytes in state/modules", list.Size()), "state/modules " + a.Sum + ".wasm " + stateFile,
 	}
 	if !slices.Equal(synced, want) {
@@ -346,6 +347,27 @@ func TestWhatIsKeptIsLookedAt(t *testing.T) {
 	if err := newRegistry(t, dir).Restore(t.Context()); err == nil {
 		t.Error("a list that is none is restored")
 	}
+	spoil(func() error { return os.Remove(filepath.Join(dir, stateFile)) })
+	if err := newRegistry(t, dir).Restore(t.Context()); err == nil || !strings.Contains(err.Error(), "modules.json is missing, and 1 modules (.wasm) are in "+dir) {
+		t.Errorf("no list, and a module: %v", err)
+	}
+	if files, _ := filepath.Glob(filepath.Join(dir, "*.wasm")); len(files) != 1 {
+		t.Errorf("the files are %v, want the one module still there", files)
+	}
+	spoil(func() error { return os.Remove(filepath.Join(dir, wasmFile(t, dir))) })
+	if err := newRegistry(t, dir).Restore(t.Context()); err != nil {
+		t.Errorf("no list, and no modules: %v", err)
+	}
+}
+
+// wasmFile is the one file of a module in dir.
+func wasmFile(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.wasm"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v; want one", files, err)
+	}
+	return filepath.Base(files[0])
 }
 
 // TestWhatCannotBeKept holds that a change which would be lost at the next start

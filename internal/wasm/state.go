@@ -18,6 +18,13 @@ func (r *Registry) keep(a *Attached, binary []byte) error {
 	if r.dir == "" || a.FromConfig {
 		return nil
 	}
+	// Bytes beside which there is no list end the next start: a stop that comes
+	// before the new list must find the old one.
+	if _, err := os.Stat(filepath.Join(r.dir, stateFile)); errors.Is(err, os.ErrNotExist) {
+		if err := r.save(r.Set().All); err != nil {
+			return err
+		}
+	}
 	file := r.fileOf(a.Sum)
 	if err := writeFile(file, binary); err != nil {
 		return fmt.Errorf("keeping the module: %w", err)
@@ -141,7 +148,7 @@ func (r *Registry) Restore(ctx context.Context) error {
 	}
 	b, err := os.ReadFile(filepath.Join(r.dir, stateFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return r.unlisted()
 	}
 	var l []kept
 	if err == nil {
@@ -160,6 +167,25 @@ func (r *Registry) Restore(ctx context.Context) error {
 	}
 	r.tidy(named)
 	return errors.Join(errs...)
+}
+
+// unlisted holds that there are no modules where there is no list of them: one may
+// be what guards the door.
+func (r *Registry) unlisted() error {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return fmt.Errorf("reading the directory for modules: %w", err)
+	}
+	n := 0
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) == ".wasm" {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s is missing, and %d modules (.wasm) are in %s, of which one may be what guards the door; put the list back, or take them away and register them again", stateFile, n, r.dir)
 }
 
 // tidy removes what a stop in the middle of a change has left.
