@@ -38,7 +38,11 @@ func (p *ports) open(c *config.Config, log *slog.Logger) error {
 	if p.api = given.Take(listen.API); len(p.api) == 0 {
 		l, err := listen.Open(c.Listen.Address(c.Server.Host, c.Server.Port), opt)
 		if err != nil {
-			return fmt.Errorf("opening the API port (--port): %w", err)
+			what := "port (--port)"
+			if c.Listen.Unix != "" {
+				what = "socket (--unix-socket)"
+			}
+			return fmt.Errorf("opening the API's %s: %w", what, err)
 		}
 		p.api = []net.Listener{l}
 	}
@@ -96,20 +100,20 @@ func isTaken(addr listen.Address) bool {
 func (p *ports) secure(c *config.Config, log *slog.Logger) (err error) {
 	p.scheme = "http"
 	if p.workers, err = listen.ClientTLS(c.WorkerTLS, events(log, "the certificates for workers")); err != nil {
-		return err
+		return fmt.Errorf("reading what workers are shown and must show (--client-cert-path, --client-key-path, --ca-cert-paths): %w", err)
 	}
 	if c.Listen.CertFile == "" {
 		return nil
 	}
 	if p.cert, err = listen.NewCertificate(c.Listen.CertFile, c.Listen.KeyFile, events(log, "the certificate")); err != nil {
-		return err
+		return fmt.Errorf("reading the certificate (--tls-cert-path, --tls-key-path): %w", err)
 	}
 	for _, w := range p.cert.Info().Warnings {
 		log.Warn("certificate", "file", c.Listen.CertFile, "warning", w.Error())
 	}
 	if len(c.Listen.ClientCA) > 0 {
 		if p.clients, err = listen.NewRoots(c.Listen.ClientCA, events(log, "the certificate authorities of clients")); err != nil {
-			return err
+			return fmt.Errorf("reading the certificate authorities of clients (--tls-client-ca-paths): %w", err)
 		}
 	}
 	p.scheme = "https"
