@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -197,13 +198,16 @@ func strictly(b []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
-		return err
+		return plain(err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows the JSON")
 	}
 	return nil
 }
+
+// numbers are the settings of a module that are one.
+var numbers = []string{"order", "max_body_size", "max_memory_pages", "max_execution_time_ms", "max_stack_size", "max_instances"}
 
 // queried reads the settings of a module that is sent as bytes. They are in the
 // query, called as in JSON; a list has commas in between.
@@ -232,8 +236,15 @@ func queried(query string) (d descriptor, err error) {
 			all[key] = points
 		case key == "file_path" || key == "module_type" || key == "add_result":
 			return d, fmt.Errorf("%s is not of a module whose bytes are sent", key)
-		case !json.Valid([]byte(v)):
-			return d, fmt.Errorf("%.64s is %.64q; want a number, or true or false", key, v)
+		case key == "enabled" || key == "fail_closed":
+			if v != "true" && v != "false" {
+				return d, fmt.Errorf("%s is %.64q; want true or false", key, v)
+			}
+			all[key] = json.RawMessage(v)
+		case !slices.Contains(numbers, key):
+			return d, fmt.Errorf("unknown field %.64q", key)
+		case v == "null" || !json.Valid([]byte(v)): // null would be as if it were not there
+			return d, fmt.Errorf("%s is %.64q; want a whole number", key, v)
 		default:
 			all[key] = json.RawMessage(v)
 		}
@@ -270,10 +281,10 @@ func (a *Admin) addFile(ctx context.Context, d *descriptor) (uuid.UUID, error) {
 
 func (a *Admin) register(ctx context.Context, s wasm.Spec, b []byte) (uuid.UUID, error) {
 	m, err := a.modules.Add(ctx, s, b)
-	if m == nil {
+	if err != nil {
 		return uuid.Nil, err
 	}
-	return m.ID, err
+	return m.ID, nil
 }
 
 // isBinary reports whether the body is a module, and not JSON about one: it says
@@ -294,7 +305,7 @@ func (a *Admin) addBinary(ctx context.Context, r *infer.Request, w *infer.Reply)
 	}
 	id, err := a.register(ctx, s, bytes.Clone(r.Body))
 	if err != nil {
-		return text(w, http.StatusBadRequest, err.Error())
+		return text(w, refusal(err), err.Error())
 	}
 	return sendJSON(w, http.StatusOK, map[string]string{"module_uuid": id.String()})
 }
@@ -360,9 +371,14 @@ func (a *Admin) listModules(_ context.Context, _ *infer.Request, w *infer.Reply)
 		Metrics moduleMetrics `json:"metrics"`
 	}{Modules: []moduleInfo{}}
 	var nanos uint64
-	for _, m := range a.modules.Set().All {
+	set := a.modules.Set()
+	counts := slices.Clone(set.Gone) // the contract's counters are of all that has run, so they do not fall
+	for _, m := range set.All {
 		out.Modules = append(out.Modules, describe(m))
-		x, c := &out.Metrics, m.Counts
+		counts = append(counts, m.Counts)
+	}
+	for _, c := range counts {
+		x := &out.Metrics
 		calls, bad := c.Calls.Load(), c.Failed.Load()
 		x.Total += calls
 		x.Failed += bad
@@ -467,9 +483,22 @@ func (a *Admin) change(ctx context.Context, w *infer.Reply, id uuid.UUID, d *des
 	case errors.Is(err, wasm.ErrUnknown):
 		return text(w, http.StatusNotFound, "no module has the id "+id.String())
 	case err != nil:
-		return text(w, http.StatusBadRequest, err.Error())
+		return text(w, refusal(err), err.Error())
 	}
 	return sendJSON(w, http.StatusOK, describe(m))
+}
+
+// refusal is the status of a module that is not registered or changed: 400 if it
+// is what was sent, 5xx if it is this machine.
+func refusal(err error) int {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	switch {
+	case !ok:
+		return http.StatusBadRequest
+	case errno == syscall.ENOSPC || errno == syscall.EDQUOT:
+		return http.StatusInsufficientStorage
+	}
+	return http.StatusInternalServerError
 }
 
 func (a *Admin) removeModule(_ context.Context, r *infer.Request, w *infer.Reply) error {
@@ -477,8 +506,13 @@ func (a *Admin) removeModule(_ context.Context, r *infer.Request, w *infer.Reply
 	if err != nil {
 		return empty(w, http.StatusBadRequest)
 	}
+	m := a.modules.Find(id)
 	if err := a.modules.Remove(id); err != nil {
 		return text(w, http.StatusBadRequest, fmt.Sprintf("removing module %s: %v", id, err))
 	}
-	return text(w, http.StatusOK, "Module removed successfully")
+	done := "Module removed successfully"
+	if m != nil && m.FromConfig {
+		done += ", until the next start: the configuration names it"
+	}
+	return text(w, http.StatusOK, done)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +25,12 @@ import (
 // newModules returns an Admin with modules, and where to put their files.
 func newModules(t *testing.T) (a *Admin, r *wasm.Registry, dir string) {
 	t.Helper()
+	return modulesKept(t, "")
+}
+
+// modulesKept is newModules with a directory for the next start.
+func modulesKept(t *testing.T, kept string) (a *Admin, r *wasm.Registry, dir string) {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	e, err := wasm.NewEngine("", log)
 	if err != nil {
@@ -31,7 +39,7 @@ func newModules(t *testing.T) (a *Admin, r *wasm.Registry, dir string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
-	r = wasm.NewRegistry(e, "", log)
+	r = wasm.NewRegistry(e, kept, log)
 	t.Cleanup(func() {
 		r.Close()
 		cancel()
@@ -172,6 +180,101 @@ func TestTheContractsModules(t *testing.T) {
 	if n := len(r.Set().All); n != 1 {
 		t.Errorf("%d modules are left, want 1", n)
 	}
+	_, text = sent(t, a, "GET", "/wasm", "", nil)
+	if want := `"metrics":` + string(list.Metrics); !strings.Contains(text, want) {
+		t.Errorf("once it is removed: %s, want %s as before", text, want)
+	}
+}
+
+// TestAModuleOfTheConfigurationIsRemoved holds that it is said that this does not
+// last.
+func TestAModuleOfTheConfigurationIsRemoved(t *testing.T) {
+	a, r, _ := newModules(t)
+	m, err := r.Add(t.Context(), wasm.Spec{Name: "m", Settings: wasm.DefaultSettings(), FromConfig: true}, module(t, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, text := sent(t, a, "DELETE", "/wasm/"+m.ID.String(), "", nil)
+	if want := "Module removed successfully, until the next start: the configuration names it"; status != 200 || text != want {
+		t.Errorf("%d %s, want %s", status, text, want)
+	}
+}
+
+// TestErrorsAreInWordsOfTheAPI holds that what is refused is named as clients wrote
+// it, with what is wanted in its place, and without words of Go.
+func TestErrorsAreInWordsOfTheAPI(t *testing.T) {
+	a, r, _ := newModules(t)
+	for body, want := range map[string]string{
+		"":                                    "it is empty",
+		`{"modules":[`:                        "it ends before it is whole",
+		`[]`:                                  "it is a list; want an object",
+		`{"modules":7}`:                       "modules is a number; want a list",
+		`{"modules":[7]}`:                     "modules is a number; want an object",
+		`{"modules":[{"name":7}]}`:            "modules.name is a number; want a string",
+		`{"modules":[{"ordre":7}]}`:           `unknown field "ordre"`,
+		`{"modules":[{"order":"7"}]}`:         "modules.order is a string; want a whole number",
+		`{"modules":[{"order":1.5}]}`:         "modules.order is 1.5; want a whole number",
+		`{"modules":[{"enabled":[]}]}`:        "modules.enabled is a list; want true or false",
+		`{"modules":[{"models":"m"}]}`:        "modules.models is a string; want a list",
+		`{"modules":[{"models":[true]}]}`:     "modules.models is true or false; want a string",
+		`{"modules":[{"max_stack_size":-1}]}`: "modules.max_stack_size is -1; want a whole number from 0 to 4294967295",
+		`{"modules":[{"attach_points":["OnRequest"]}]}`: `modules.attach_points is a string; want an object such as {"Middleware":"OnRequest"}`,
+	} {
+		status, text := posted(t, a, body)
+		if want = "the body is not a list of modules: " + want; status != 400 || text != want {
+			t.Errorf("%s:\ngot  %d %s\nwant %s", body, status, text, want)
+		}
+	}
+	for query, want := range map[string]string{
+		"foo=x":             `unknown field "foo"`,
+		"foo=1":             `unknown field "foo"`,
+		"name=a%0ab":        `the name "a\nb" has a control character, or is not UTF-8`,
+		"order=x":           `order is "x"; want a whole number`,
+		"order=null":        `order is "null"; want a whole number`,
+		"order=1.5":         "the query: order is 1.5; want a whole number",
+		"max_instances=[]":  "the query: max_instances is a list; want a whole number",
+		"fail_closed=maybe": `fail_closed is "maybe"; want true or false`,
+		"enabled=1":         `enabled is "1"; want true or false`,
+	} {
+		if !strings.Contains(query, "name") {
+			query = "name=m&" + query
+		}
+		if status, text := sent(t, a, "POST", "/wasm?"+query, "application/wasm", module(t, 1)); status != 400 || text != want {
+			t.Errorf("%s:\ngot  %d %s\nwant %s", query, status, text, want)
+		}
+	}
+	if n := len(r.Set().All); n > 0 {
+		t.Errorf("%d modules are there", n)
+	}
+}
+
+// TestWhatTheMachineCannotDo holds that a client is not blamed for a disk.
+func TestWhatTheMachineCannotDo(t *testing.T) {
+	a, r, dir := modulesKept(t, filepath.Join(t.TempDir(), "gone"))
+	if status, text := sent(t, a, "POST", "/wasm?name=m", "application/wasm", module(t, 1)); status != 500 || !strings.Contains(text, "keeping the") {
+		t.Errorf("sent: %d %s, want 500", status, text)
+	}
+	file := writeModule(t, filepath.Join(dir, "m.wasm"), 1)
+	if status, text := posted(t, a, `{"modules":[{"name":"m","file_path":"`+file+`"}]}`); status != 400 || !strings.Contains(text, "keeping the") { // the contract's status of any that fails
+		t.Errorf("of a file: %d %s, want 400", status, text)
+	}
+	m, err := r.Add(t.Context(), wasm.Spec{Name: "m", Settings: wasm.DefaultSettings(), FromConfig: true}, module(t, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, text := sent(t, a, "PATCH", "/wasm/"+m.ID.String(), "application/json", []byte(`{"order":1}`)); status != 500 {
+		t.Errorf("changed: %d %s, want 500", status, text)
+	}
+	for err, want := range map[error]int{
+		fmt.Errorf("writing: %w", syscall.ENOSPC): 507,
+		fmt.Errorf("writing: %w", syscall.EDQUOT): 507,
+		fmt.Errorf("writing: %w", syscall.EROFS):  500,
+		errors.New("it is a core module"):         400,
+	} {
+		if got := refusal(err); got != want {
+			t.Errorf("%v: %d, want %d", err, got, want)
+		}
+	}
 }
 
 // TestModulesThatAreRefused holds the contract's rules for what may be registered.
@@ -281,7 +384,7 @@ func TestConfigurations(t *testing.T) {
 	}
 	before := len(r.Set().All)
 	for query, want := range map[string]string{
-		"config=a;b": "%3B is a ;", "config=a&b": `b is ""; want a number`, "config=%zz": "%25 a %", "config=%ff": `"config" is not UTF-8`,
+		"config=a;b": "%3B is a ;", "config=a&b": `unknown field "b"`, "config=%zz": "%25 a %", "config=%ff": `"config" is not UTF-8`,
 		"config=" + strings.Repeat("x", 65537): "a configuration of 65537 bytes; at most 65536 are allowed",
 	} {
 		if status, text := sent(t, a, "POST", "/wasm?name=x&"+query, "application/wasm", version()); status != 400 || !strings.Contains(text, want) {
