@@ -42,7 +42,8 @@ func (a *App) hook() infer.Gate {
 	if a.modules == nil {
 		return func(next infer.Handler) infer.Handler { return next }
 	}
-	return hook.Gate(hook.Options{Modules: a.modules, Look: server.Look, Endpoint: endpoint, Log: a.log, Metrics: a.hooks})
+	own := func(model string) string { return a.router.Table().Own(model) }
+	return hook.Gate(hook.Options{Modules: a.modules, Look: server.Look, Endpoint: endpoint, Own: own, Log: a.log, Metrics: a.hooks})
 }
 
 // endpoint is the call of workers that a method and a path are.

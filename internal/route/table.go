@@ -74,6 +74,15 @@ func (t *Table) Find(r *infer.Request) (*Route, error) {
 	}
 }
 
+// Own returns what the workers that serve a model call it, or name as it is if
+// they are not known to call it otherwise.
+func (t *Table) Own(name string) string {
+	if rt := t.models[name]; rt != nil && rt.Model != "" {
+		return rt.Model
+	}
+	return name
+}
+
 // unnamed returns the route for a request that names no model, which only
 // SGLang's own endpoints may do: the fleet's one model.
 func (t *Table) unnamed() (*Route, error) {

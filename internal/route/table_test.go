@@ -83,6 +83,12 @@ func TestNamesOfModels(t *testing.T) {
 			if listed := strings.Join(rt.Table().Models(), " "); listed != tt.listed {
 				t.Errorf("listed are %q, want %q", listed, tt.listed)
 			}
+			if own := rt.Table().Own(tt.ask); tt.ask != "" && tt.code == "" && own != tt.body {
+				t.Errorf("its own name is %q, want %q", own, tt.body)
+			}
+			if own := rt.Table().Own("nobody's"); own != "nobody's" {
+				t.Errorf("a name that nobody knows becomes %q", own)
+			}
 			if route, err := rt.Table().Find(&infer.Request{Model: tt.ask}); err == nil && len(route.draw(new(infer.Request)).lead.workers) != tt.serve {
 				t.Errorf("%d workers serve it, want %d", len(route.draw(new(infer.Request)).lead.workers), tt.serve)
 			}

@@ -35,6 +35,9 @@ type house struct {
 	metrics *metric.Registry
 	log     *notes
 	known   map[string]bool // metrics that failures has told of
+	own     func(model string) string
+
+	gateWith func(change func(*Options)) infer.Gate
 }
 
 // notes are what is logged.
@@ -80,7 +83,20 @@ func newHouse(t testing.TB) *house {
 	})
 	m := new(Metrics)
 	metric.Fill(h.metrics, m)
-	h.gate = Gate(Options{Modules: h.modules, Look: lookAt, Log: log, Metrics: m})
+	o := Options{Modules: h.modules, Look: lookAt, Log: log, Metrics: m, Own: func(model string) string {
+		if h.own == nil {
+			return model
+		}
+		return h.own(model)
+	}}
+	h.gate = Gate(o)
+	h.gateWith = func(change func(*Options)) infer.Gate {
+		o := o
+		o.Metrics = new(Metrics)
+		metric.Fill(metric.NewRegistry(nil), o.Metrics)
+		change(&o)
+		return Gate(o)
+	}
 	return h
 }
 
@@ -137,8 +153,7 @@ func (h *house) ask(r *infer.Request, next infer.HandlerFunc) (*client, error) {
 	w := infer.NewReply(c)
 	err := h.gate(next).Serve(context.Background(), r, w)
 	if err != nil && !w.Committed() {
-		e := infer.AsError(err)
-		_ = w.Send(e.Status, "text/plain", []byte(e.Code))
+		refuse(w, err)
 	}
 	return c, err
 }

@@ -27,8 +27,14 @@ type Options struct {
 	// that changes them may turn a request into no other. Nil is that every call
 	// stays what it is.
 	Endpoint func(method, path string) (infer.Endpoint, bool)
-	Log      *slog.Logger
-	Metrics  *Metrics
+
+	// Own is what a model is called by those that serve it, if a name is another
+	// one of it: modules for either are for its requests. Nil is that models have
+	// one name.
+	Own func(model string) string
+
+	Log     *slog.Logger
+	Metrics *Metrics
 
 	// Saw is told of each call once it is over; nil for nobody.
 	Saw func(m *wasm.Attached, h wasm.Hook, action string, took time.Duration, err error)
@@ -44,7 +50,7 @@ func Gate(o Options) infer.Gate {
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
 			for _, m := range *g.modules.Load() {
-				if m.Wants(r.Path, r.Model, r.Tenant) || r.Left() && m.WantsSome(r.Path, r.Tenant) {
+				if g.isFor(m, r) {
 					return g.serve(ctx, next, r, w)
 				}
 			}
@@ -65,6 +71,24 @@ type module struct {
 	most  int64               // bytes of the largest body that it is given
 	count [wasm.NumHooks]counters
 	quiet *quiet
+}
+
+// isFor reports whether m is for r as it is now. A request that names no model,
+// or whose body was left with the client, may be for each: leaving the name out
+// leads past no module.
+func (g *gate) isFor(m *module, r *infer.Request) bool {
+	switch {
+	case m.Wants(r.Path, r.Model, r.Tenant):
+		return true
+	case len(m.Models) == 0 || !m.WantsSome(r.Path, r.Tenant):
+		return false
+	case r.Model == "":
+		return true
+	case g.Own == nil:
+		return false
+	}
+	own := g.Own(r.Model)
+	return own != r.Model && m.Wants(r.Path, own, r.Tenant)
 }
 
 // renew takes over the modules that there are now. The Registry calls it, one
@@ -111,8 +135,9 @@ type visit struct {
 	resp   wasm.Response
 	action wasm.Action
 	chunk  wasm.ChunkAction
-	calls  []call // of the modules that are for the request, in order
-	begin  []byte // what the answer's body is to begin with
+	all    []*module // that there were when the request came
+	calls  []call    // of those that are for the request, in order
+	begin  []byte    // what the answer's body is to begin with
 	wire   wire
 	room   []byte
 }
@@ -120,7 +145,9 @@ type visit struct {
 // A call is what one module knows of the request.
 type call struct {
 	wasm.Call
-	of *module
+	of    *module
+	place int  // among all
+	deaf  bool // it hung at an event, and is shown no further one
 }
 
 // wants reports whether the module is to be called at a hook now.
@@ -147,7 +174,7 @@ var errPanic = errors.New("the handler of the request has panicked")
 // over tells the modules how the request ended, be it well, with an error, or in
 // the middle of its answer.
 func (v *visit) over(r *infer.Request, err error) {
-	if err != nil && v.wanted(wasm.OnError) {
+	if err != nil && v.said(err) == nil && v.wanted(wasm.OnError) {
 		v.failed(err)
 	}
 	if v.wanted(wasm.OnEnd) {
@@ -194,8 +221,9 @@ func (v *visit) pass(next infer.Handler, r *infer.Request) error {
 func (v *visit) gather(r *infer.Request) {
 	for {
 		gone := false
-		for _, m := range *v.g.modules.Load() {
-			if m.Wants(r.Path, r.Model, r.Tenant) && !v.join(m, r.Model) {
+		v.all = *v.g.modules.Load()
+		for i, m := range v.all {
+			if v.g.isFor(m, r) && !v.join(m, i, r.Model) {
 				gone = true
 				break
 			}
@@ -203,13 +231,34 @@ func (v *visit) gather(r *infer.Request) {
 		if !gone {
 			return
 		}
-		v.leave() // there is a newer list
+		v.leave(0) // there is a newer list
 	}
 }
 
-// leave lets the modules go that took part.
-func (v *visit) leave() {
-	for i := range v.calls {
+// regather lets those modules behind that of the i-th call take part that are
+// for what it has made of r, and no others. None of them has been called yet.
+func (v *visit) regather(i int, r *infer.Request) {
+	v.leave(i + 1)
+	for at := v.calls[i].place + 1; at < len(v.all); at++ {
+		for m := v.all[at]; m != nil && v.g.isFor(m, r) && !v.join(m, at, r.Model); {
+			m = v.g.find(m) // it has been replaced since the request came, or removed
+		}
+	}
+}
+
+// find returns what there is in m's place now, nil for nothing.
+func (g *gate) find(m *module) *module {
+	for _, now := range *g.modules.Load() {
+		if now.ID == m.ID {
+			return now
+		}
+	}
+	return nil
+}
+
+// leave lets the modules go that took part, from the n-th on.
+func (v *visit) leave(n int) {
+	for i := n; i < len(v.calls); i++ {
 		c := &v.calls[i]
 		c.Leave()
 		if cap(c.State) > maxIdleState {
@@ -217,21 +266,25 @@ func (v *visit) leave() {
 		}
 		*c = call{Call: wasm.Call{State: c.State[:0], Out: wasm.Output{Text: c.Out.Text[:0]}}}
 	}
-	v.calls = v.calls[:0]
+	v.calls = v.calls[:n]
 }
 
-// join lets m take part in a request for a model. It reports false if m has been
-// replaced or removed.
-func (v *visit) join(m *module, model string) bool {
+// join lets m, which stands at a place among all, take part in a request for a
+// model. It reports false if m has been replaced or removed.
+func (v *visit) join(m *module, place int, model string) bool {
 	if len(v.calls) < cap(v.calls) {
 		v.calls = v.calls[:len(v.calls)+1]
 	} else {
 		v.calls = append(v.calls, call{})
 	}
 	c := &v.calls[len(v.calls)-1]
-	c.of, c.Model, c.State, c.Store = m, model, c.State[:0], m.Store
+	c.of, c.place, c.Model, c.State, c.Store = m, place, model, c.State[:0], m.Store
 	c.Log, c.Name = v.g.Log, m.Name
-	return c.Join(m.Module)
+	if !c.Join(m.Module) {
+		v.leave(len(v.calls) - 1)
+		return false
+	}
+	return true
 }
 
 // wanted reports whether any module is to be called at h.
@@ -253,6 +306,15 @@ func (v *visit) reason(err error) *infer.Error {
 		}
 	}
 	return infer.AsError(err)
+}
+
+// said is err if it is a worker's answer that goes to the client, whole and
+// before anything else; nil if the gateway answers.
+func (v *visit) said(err error) *infer.Error {
+	if e, ok := errors.AsType[*infer.Error](err); ok && e.Answer != nil && e.Answer.Body != nil && !v.client.Committed() {
+		return e
+	}
+	return nil
 }
 
 // failed tells the modules that the request has failed.
@@ -278,7 +340,12 @@ func (v *visit) ended(r *infer.Request, err error) {
 		Status: w.Status(), Duration: time.Since(r.Received), Input: w.Served.Tokens.Input, Output: w.Served.Tokens.Output,
 		Header: w.Header(), Failed: err != nil,
 	}
-	if err != nil && !w.Committed() {
+	if e := v.said(err); e != nil {
+		s.Status, s.Failed = e.Answer.Status, false
+		if e.Answer.Header.Len() > 0 { // else it is with the client's already
+			s.Header = &e.Answer.Header
+		}
+	} else if err != nil && !w.Committed() {
 		e := v.reason(err)
 		if s.Status = e.Status; e.Answer != nil {
 			s.Status = e.Answer.Status
@@ -298,7 +365,8 @@ func (v *visit) end() {
 	if v.begin = v.begin[:0]; cap(v.begin) > longest {
 		v.begin = nil
 	}
-	v.leave()
+	v.leave(0)
+	v.all = nil
 	v.action.Trim(longest)
 	v.chunk.Trim(longest)
 	v.req, v.resp = wasm.Request{}, wasm.Response{}

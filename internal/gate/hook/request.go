@@ -46,7 +46,7 @@ func tooLarge(status int, msg string) error {
 
 // request calls the modules for r. It reports that one of them has answered it.
 func (v *visit) request(r *infer.Request) (done bool, err error) {
-	for i := range v.calls {
+	for i := 0; i < len(v.calls); i++ { // those behind one may become others by what it does
 		c := &v.calls[i]
 		if !c.wants(wasm.OnRequest) {
 			continue
@@ -60,6 +60,7 @@ func (v *visit) request(r *infer.Request) (done bool, err error) {
 			NowMillis: uint64(r.Received.UnixMilli()), Proto: r.Proto, Client: netip.AddrPortFrom(r.Remote, r.Port), Answer: v.client.Header(),
 		}
 		c.Model = r.Model
+		model, path := r.Model, r.Path
 		begin := time.Now()
 		err := m.Module.OnRequest(v.ctx, &c.Call, &v.req, &v.action)
 		if err == nil {
@@ -71,11 +72,13 @@ func (v *visit) request(r *infer.Request) (done bool, err error) {
 		v.note(c, wasm.OnRequest, begin, int(v.action.Kind), err)
 		switch {
 		case err != nil && m.FailClosed:
-			return false, closed(m, err)
+			return false, closed(m, wasm.OnRequest, err)
 		case err != nil:
 			c.Release() // it is as if the module were not there
 		case v.action.Kind == wasm.Reject:
 			return true, v.answer()
+		case r.Model != model || r.Path != path:
+			v.regather(i, r)
 		}
 	}
 	for i := range v.calls {
@@ -126,10 +129,14 @@ func (v *visit) look(r *infer.Request) error {
 }
 
 // closed is the error of a request that a module should have let in or kept out,
-// and could not.
-func closed(m *module, err error) error {
+// or whose answer it should have seen, and could not.
+func closed(m *module, h wasm.Hook, err error) error {
+	what := "request"
+	if h != wasm.OnRequest {
+		what = "answer"
+	}
 	return &infer.Error{Status: http.StatusServiceUnavailable, Code: "wasm_module_failed", Err: err,
-		Msg: fmt.Sprintf("The module %q could not look at the request.", m.Name)}
+		Msg: fmt.Sprintf("The module %q could not look at the %s.", m.Name, what)}
 }
 
 // check holds that what m wants can be done.

@@ -227,13 +227,13 @@ func (w *wire) oversize(p []byte) error {
 	v := w.v
 	for i := range v.calls {
 		c := &v.calls[i]
-		if w.skip || !c.wants(wasm.OnChunk) {
+		if w.skip || c.deaf || !c.wants(wasm.OnChunk) {
 			continue
 		}
 		err := &wasm.CallError{Kind: "size", Err: fmt.Errorf("an event of more than %d bytes cannot be shown to it", maxEvent)}
 		v.note(c, wasm.OnChunk, time.Now(), 0, err)
 		if c.of.FailClosed {
-			w.stop = closed(c.of, err)
+			w.stop = closed(c.of, wasm.OnChunk, err)
 			return w.stop
 		}
 	}
@@ -251,7 +251,7 @@ func (w *wire) event(e []byte) error {
 		if len(bytes.TrimSpace(e)) == 0 {
 			break
 		}
-		if !c.wants(wasm.OnChunk) {
+		if c.deaf || !c.wants(wasm.OnChunk) {
 			continue
 		}
 		begin := time.Now()
@@ -262,9 +262,10 @@ func (w *wire) event(e []byte) error {
 		v.note(c, wasm.OnChunk, begin, int(v.chunk.Kind), err)
 		switch {
 		case err != nil && c.of.FailClosed:
-			w.stop = closed(c.of, err)
+			w.stop = closed(c.of, wasm.OnChunk, err)
 			return w.stop
 		case err != nil:
+			c.deaf = kinds[kindOf(err)] == "timeout" // or each event would wait as long
 			continue
 		}
 		switch v.chunk.Kind {
@@ -299,6 +300,9 @@ func (w *wire) finish(err error) error {
 		if !w.v.client.Committed() {
 			w.next.Header().Cut(min(w.fields, w.next.Header().Len()))
 		}
+		if e := w.v.said(err); e != nil {
+			return w.relay(e)
+		}
 		return err
 	}
 	switch w.mode {
@@ -311,6 +315,32 @@ func (w *wire) finish(err error) error {
 		return nil
 	}
 	return w.send()
+}
+
+// relay calls the modules for a worker's answer that goes to the client as e, and
+// returns what has become of it. It stays an error, so that the log and what is
+// counted tell it as one.
+func (w *wire) relay(e *infer.Error) error {
+	if !w.whole && len(w.v.begin) == 0 {
+		return e
+	}
+	h := w.next.Header()
+	for _, f := range e.Answer.Header.Fields() {
+		h.AddCopy(f.Name, f.Value)
+	}
+	w.status, w.stream = e.Answer.Status, false // also what is said to be a stream is here whole
+	w.body = append(append(w.body[:0], w.v.begin...), e.Answer.Body...)
+	body, err := w.modules(h)
+	if err != nil {
+		h.Cut(min(w.fields, h.Len()))
+		return err
+	}
+	if w.status == http.StatusNoContent || w.status == http.StatusNotModified {
+		body = nil
+	}
+	changed := *e
+	changed.Answer = &infer.Answer{Status: w.status, Body: append([]byte{}, body...)} // the header is where it goes
+	return &changed
 }
 
 // last shows the modules what a stream ends with.
@@ -383,7 +413,7 @@ func (w *wire) modules(h *infer.Header) ([]byte, error) {
 		v.note(c, wasm.OnResponse, begin, int(a.Kind), err)
 		switch {
 		case err != nil && m.FailClosed:
-			return nil, closed(m, err)
+			return nil, closed(m, wasm.OnResponse, err)
 		case err != nil || a.Kind == wasm.Continue:
 			continue
 		case a.Kind == wasm.Reject:

@@ -1,0 +1,226 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/internal/infer"
+	"sluice/internal/wasm"
+)
+
+// refusing is a router whose last worker has answered with a status that another
+// might have bettered: its answer comes as an error.
+func refusing(status int) infer.HandlerFunc {
+	return func(context.Context, *infer.Request, *infer.Reply) error {
+		e := &infer.Error{Status: status, Code: "call_upstream_status_error", Answer: &infer.Answer{Status: status, Body: []byte(`{"key":"secret"}`)}}
+		e.Answer.Header.AddString("Content-Type", "application/json")
+		e.Answer.Header.AddString("X-Gone", "soon")
+		return e
+	}
+}
+
+// TestAWorkersErrorIsAnAnswer holds that modules see what a worker answers also
+// where the gateway would rather have had the answer of another: what they make
+// of it is what the client gets, and it is no error to them.
+func TestAWorkersErrorIsAnAnswer(t *testing.T) {
+	for _, tt := range []struct{ does, want, told string }{
+		{"", `500 Content-Length=16 X-Gone=soon {"key":"secret"}`, "end 500 0+0"},
+		{"body", `500 Content-Length=24 X-Gone=soon {"said":"another thing"}`, "end 500 0+0"},
+		{"no-body", `500 Content-Length=0 X-Gone=soon `, "end 500 0+0"},
+		{"status", `201 Content-Length=16 X-Gone=soon {"key":"secret"}`, "end 201 0+0"},
+		{"status-204", `204 Content-Length=0 X-Gone=soon `, "end 204 0+0"},
+		{"reject", `403 Content-Length=16 X-Gone=soon {"key":"secret"}`, "end 403 0+0"},
+		{"headers", `500 Content-Length=16 X-Set=new {"key":"secret"}`, "end 500 0+0"},
+		{"trap", `503 Content-Length=18 wasm_module_failed`, "error 503 wasm_module_failed; end 503 0+0"},
+	} {
+		h := newHouse(t)
+		h.add(t, "m", func(s *wasm.Spec) { s.FailClosed = true })
+		c, err := h.ask(newRequest("response="+tt.does), refusing(500))
+		if got := c.got("Content-Length", "X-Gone", "X-Set"); got != tt.want {
+			t.Errorf("%s: got  %s\nwant %s", tt.does, got, tt.want)
+		}
+		if got := h.told(); got != tt.told {
+			t.Errorf("%s: told %q, want %q", tt.does, got, tt.told)
+		}
+		if e := infer.AsError(err); tt.does != "trap" && e.Code != "call_upstream_status_error" {
+			t.Errorf("%s: the log has %v", tt.does, err)
+		}
+		h.whole(t)
+	}
+	for _, status := range []int{408, 429, 502, 503, 504} {
+		h := newHouse(t)
+		h.add(t, "m", nil)
+		if c, _ := h.ask(newRequest("response=body"), refusing(status)); c.status != status || c.body.String() != `{"said":"another thing"}` {
+			t.Errorf("%d: got %s", status, c.got())
+		}
+	}
+}
+
+// TestAnAnswerThatWasTooLongToBeKept is the gateway's own: the worker's is not
+// relayed.
+func TestAnAnswerThatWasTooLongToBeKept(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", nil)
+	_, _ = h.ask(newRequest("response=body"), func(context.Context, *infer.Request, *infer.Reply) error {
+		return &infer.Error{Status: 500, Code: "call_upstream_status_error", Answer: &infer.Answer{Status: 500}}
+	})
+	if got := h.told(); got != "error 500 call_upstream_status_error; end 500 0+0" {
+		t.Errorf("told %q", got)
+	}
+}
+
+// TestHTTPWasmModulesSeeAWorkersError is the same for a guest that wants answers,
+// and for one that has begun the answer.
+func TestHTTPWasmModulesSeeAWorkersError(t *testing.T) {
+	for letter, want := range map[string]string{"v": `501 <{"key":"secret"}>`, "B": `500 pre{"key":"secret"}`, "a": `500 {"key":"secret"}`, "C": `500 {"key":"secret"}`} {
+		l := newLetterbox(t, nil, nil)
+		c := new(client)
+		r := newRequest("")
+		r.Path += "/" + letter
+		w := infer.NewReply(c)
+		refuse(w, l.gate(refusing(500)).Serve(t.Context(), r, w))
+		if got := c.got(); got != want {
+			t.Errorf("%s: got %s, want %s", letter, got, want)
+		}
+		l.idle(t)
+	}
+}
+
+// refuse answers an error as the server does.
+func refuse(w *infer.Reply, err error) {
+	e := infer.AsError(err)
+	if a := e.Answer; a != nil && a.Body != nil {
+		for _, f := range a.Header.Fields() {
+			w.Header().AddCopy(f.Name, f.Value)
+		}
+		_ = w.Send(a.Status, "application/json", a.Body)
+		return
+	}
+	_ = w.Send(e.Status, "text/plain", []byte(e.Code))
+}
+
+// TestARequestWithoutAModel holds that leaving the model out leads past no module
+// that is for some models: the router finds out later which it is.
+func TestARequestWithoutAModel(t *testing.T) {
+	for _, tt := range []struct {
+		model, path string
+		want        int
+	}{
+		{"", "/generate", 403}, {"", "/other", 200}, {"guarded", "/generate", 403}, {"free", "/generate", 200}, {"alias", "/generate", 403},
+	} {
+		h := newHouse(t)
+		h.own = func(name string) string { return strings.Replace(name, "alias", "guarded", 1) }
+		h.add(t, "m", func(s *wasm.Spec) { s.Models, s.Paths = []string{"guarded"}, []string{"/generate"} })
+		r := newRequest("request=reject")
+		r.Model, r.Path = tt.model, tt.path
+		if c, _ := h.ask(r, worker("text/plain", "ok")); c.status != tt.want {
+			t.Errorf("model %q at %s: %d, want %d", tt.model, tt.path, c.status, tt.want)
+		}
+	}
+}
+
+// TestModulesAreForWhatOthersMake holds that a module is for a request as those
+// before it have made it.
+func TestModulesAreForWhatOthersMake(t *testing.T) {
+	h := newHouse(t)
+	only := func(order int, models ...string) func(*wasm.Spec) {
+		return func(s *wasm.Spec) { s.Order, s.Models = order, models }
+	}
+	h.add(t, "before", only(-1, "other"))
+	h.add(t, "first", only(0, "m"))
+	h.add(t, "was", only(1, "m"))
+	h.add(t, "is", only(2, "other"))
+	h.add(t, "all", only(3))
+	c, err := h.ask(newRequest("request=body&chunk=replace"), events("text/event-stream", "data: 1\n\n"))
+	if want := "[[[data: 1\n\n]]]"; err != nil || c.body.String() != want {
+		t.Errorf("got %q, %v; want %q", c.body.String(), err, want)
+	}
+	for name, want := range map[string]bool{"before": false, "first": true, "was": false, "is": true, "all": true} {
+		for _, hook := range []string{"OnRequest", "OnChunk", "OnEnd"} {
+			if got := slices.ContainsFunc(h.scrape("sluice_wasm_calls_total"), func(l string) bool {
+				return strings.Contains(l, `hook="`+hook+`",module="`+name+`"`)
+			}); got != want {
+				t.Errorf("%s is called at %s: %t, want %t", name, hook, got, want)
+			}
+		}
+	}
+	h.whole(t)
+}
+
+// TestAModuleIsReplacedBeforeItsTurn holds that a module that joins a request
+// late, because of what another made of it, may have been replaced or removed.
+func TestAModuleIsReplacedBeforeItsTurn(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "first", func(s *wasm.Spec) { s.Models = []string{"m"} })
+	second := h.add(t, "second", func(s *wasm.Spec) { s.Order, s.Models = 1, []string{"other"} })
+	third := h.add(t, "third", func(s *wasm.Spec) { s.Order, s.Models = 2, []string{"other"} })
+	changed := false
+	g := h.gateWith(func(o *Options) {
+		o.Look = func(r *infer.Request) error {
+			if changed {
+				return lookAt(r)
+			}
+			changed = true
+			b, _ := everything()
+			if _, err := h.modules.Update(t.Context(), second.ID, func(*wasm.Spec) {}, append(slices.Clone(b), 0, 2, 1, 'v')); err != nil {
+				t.Error(err)
+			}
+			if err := h.modules.Remove(third.ID); err != nil {
+				t.Error(err)
+			}
+			return lookAt(r)
+		}
+	})
+	c := new(client)
+	err := g(events("text/event-stream", "data: 1\n\n")).Serve(t.Context(), newRequest("request=body&chunk=replace"), infer.NewReply(c))
+	if want := "[[data: 1\n\n]]"; err != nil || c.body.String() != want {
+		t.Errorf("got %q, %v; want %q", c.body.String(), err, want)
+	}
+	h.whole(t)
+}
+
+// TestAModuleThatHangsInAStream holds that a stream waits once for a module that
+// hangs at events, and that the module is told of its end.
+func TestAModuleThatHangsInAStream(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", func(s *wasm.Spec) { s.Settings.Time = 20 * time.Millisecond })
+	h.add(t, "other", func(s *wasm.Spec) { s.Order, s.Attach = 1, []wasm.Hook{wasm.OnRequest, wasm.OnChunk} })
+	h.add(t, "trap", nil)
+	for range 2 {
+		h.log.reset()
+		c, err := h.ask(newRequest("chunk=spin"), events("text/event-stream", "data: 1\n\n", "data: 2\n\n", "data: 3\n\n"))
+		if want := "data: 1\n\ndata: 2\n\ndata: 3\n\n"; err != nil || c.body.String() != want {
+			t.Errorf("got %q, %v", c.body.String(), err)
+		}
+		if !strings.Contains(h.told(), "end 200 0+0") {
+			t.Errorf("told %q", h.told())
+		}
+	}
+	got := h.scrape("sluice_wasm_errors_total")
+	if !has(got, `sluice_wasm_errors_total{hook="OnChunk",kind="timeout",module="m"} 2`) {
+		t.Errorf("of two streams: %v", got)
+	}
+	h.whole(t)
+}
+
+// TestWhatAModuleCouldNotLookAt holds that an error names what it was.
+func TestWhatAModuleCouldNotLookAt(t *testing.T) {
+	for query, want := range map[string]string{"request=trap": "request", "response=trap": "answer", "chunk=trap": "answer"} {
+		h := newHouse(t)
+		h.add(t, "m", func(s *wasm.Spec) { s.FailClosed = true })
+		next := worker("text/plain", "ok")
+		if strings.HasPrefix(query, "chunk") {
+			next = events("text/event-stream", "data: 1\n\n")
+		}
+		_, err := h.ask(newRequest(query), next)
+		e, ok := errors.AsType[*infer.Error](err)
+		if !ok || e.Status != http.StatusServiceUnavailable || e.Msg != `The module "m" could not look at the `+want+"." {
+			t.Errorf("%s: %v", query, err)
+		}
+	}
+}
