@@ -97,20 +97,50 @@ func takeOne(fs *pflag.FlagSet, args []string, what string) (string, error) {
 // readModule reads a module from wherever it is: who runs this command may read
 // what they may read.
 func readModule(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	b, err := readMost(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("there is no file %s; its build script makes it, and sluice wasm new makes that", path)
+	case errors.Is(err, errTooLong):
+		return nil, fmt.Errorf("%s has %w, which is as many as the gateway takes of a module", path, err)
 	case err != nil:
-		return nil, fmt.Errorf("reading the module: %w", err)
-	case info.Size() > wasm.MaxBinary:
-		return nil, fmt.Errorf("%s has %d bytes; the gateway takes modules of at most %d", path, info.Size(), wasm.MaxBinary)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
 		return nil, fmt.Errorf("reading the module: %w", err)
 	}
 	return b, nil
+}
+
+// errTooLong says that a file has more than is read of one.
+var errTooLong = fmt.Errorf("more than %d bytes", wasm.MaxBinary)
+
+// readMost reads a file of at most as many bytes as a module may have. What it is
+// need not say how long it is: a pipe, or /dev/zero.
+func readMost(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, wasm.MaxBinary+1))
+	if err == nil && len(b) > wasm.MaxBinary {
+		err = errTooLong
+	}
+	return b, err
+}
+
+// readRequests reads a file of requests and answers.
+func readRequests(path string) ([]turn, error) {
+	text, err := readMost(path)
+	switch {
+	case errors.Is(err, errTooLong):
+		return nil, fmt.Errorf("%s has %w, which is as many as a file of requests may have", path, err)
+	case err != nil:
+		return nil, fmt.Errorf("reading the requests: %w", err)
+	}
+	turns, err := readTurns(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return turns, nil
 }
 
 // engine starts what modules are run by. stop ends it.

@@ -38,6 +38,11 @@ func TestWasmSaysWhatToDoNext(t *testing.T) {
 		{"no file", []string{"wasm", "inspect"}, exitUsage, "the module's file is missing"},
 		{"two files", []string{"wasm", "inspect", "a", "b"}, exitUsage, "want one"},
 		{"a file that is not there", []string{"wasm", "inspect", "x.wasm"}, exitFailed, "build script makes it"},
+		{"a file without an end to inspect", []string{"wasm", "inspect", "/dev/zero"}, exitFailed, "/dev/zero has more than 67108864 bytes"},
+		{"a file without an end to test", []string{"wasm", "test", "/dev/zero", "--request", "x"}, exitFailed, "/dev/zero has more than 67108864 bytes"},
+		{"a file without an end to bench", []string{"wasm", "bench", "/dev/zero"}, exitFailed, "/dev/zero has more than 67108864 bytes"},
+		{"a file without an end to wrap", []string{"wasm", "wrap", "/dev/zero", "--out", filepath.Join(dir, "out")}, exitFailed, "/dev/zero has more than 67108864 bytes"},
+		{"requests without an end", []string{"wasm", "test", api, "--request", "/dev/zero"}, exitFailed, "as many as a file of requests may have"},
 		{"no requests", []string{"wasm", "test", api}, exitUsage, "request is missing"},
 		{"a file of nothing", []string{"wasm", "test", api, "--request", file("empty", "\n\n")}, exitFailed, "it has no request"},
 		{"a line that is no header", []string{"wasm", "test", api, "--request", file("bad", "POST / HTTP/1.1\nHost\n")}, exitFailed, "line 2: \"Host\" is no header line"},
@@ -163,6 +168,19 @@ func TestTryShowsWhatFails(t *testing.T) {
 	}
 }
 
+// TestBenchTellsThatAllFailed holds that the exit code says that nothing was timed
+// but failures.
+func TestBenchTellsThatAllFailed(t *testing.T) {
+	request := filepath.Join(t.TempDir(), "trap.http")
+	if err := os.WriteFile(request, []byte("POST /v1/chat/completions?trap HTTP/1.1\n\n{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, _ := run("wasm", "bench", "../wasm/component/testdata/c-spin-smg.component.wasm", "--duration", "20ms", "--request", request)
+	if code != exitFailed || !strings.Contains(out, "calls failed, the first with trap: ") {
+		t.Errorf("exit code %d, want %d:\n%s", code, exitFailed, out)
+	}
+}
+
 func TestBenchComparesIsolations(t *testing.T) {
 	code, out, err := run("wasm", "bench", examples+"rate-limit/rate-limit.wasm", "--duration", "20ms", "--json")
 	if code != exitOK {
@@ -209,7 +227,7 @@ func TestBenchTimesExchanges(t *testing.T) {
 	if err := os.WriteFile(trap, []byte("POST /C HTTP/1.1\n\n{}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, out, _ := run("wasm", "bench", guest, "--request", trap, "--duration", "20ms"); code != exitOK || !strings.Contains(out, "calls failed, the first with trap") {
+	if code, out, _ := run("wasm", "bench", guest, "--request", trap, "--duration", "20ms"); code != exitFailed || !strings.Contains(out, "calls failed, the first with trap") {
 		t.Errorf("an answer that traps: exit code %d:\n%s", code, out)
 	}
 	if code, _, err := run("wasm", "bench", guest, "--hook", "on-response"); code != exitFailed || !strings.Contains(err, "timed as one call; want no --hook") {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -29,6 +28,8 @@ The time is of the whole call: giving the request, the module, reading its answe
 and putting it back. µs/call is the median; where the mean is far above it, the
 machine had other things to do. Of an http-wasm module a call is a request and its
 answer: handle_request, and handle_response unless it has answered itself.
+
+The exit code is 1 if in one of the isolations every call failed.
 `
 
 // timeOptions are the flags of "sluice wasm bench".
@@ -87,6 +88,9 @@ func wasmBench(args []string, std streams) int {
 	if err != nil {
 		return failed(std, "wasm bench", err)
 	}
+	if slices.ContainsFunc(res.Modes, func(m timingMode) bool { return m.Failed == m.Calls }) {
+		return exitFailed // what was timed is how long it takes to fail
+	}
 	return exitOK
 }
 
@@ -113,13 +117,9 @@ func inputOf(opt timeOptions) (*input, error) {
 	a.header.AddString("Content-Type", "application/json")
 	in := &input{event: []byte(`data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m1","choices":[{"index":0,"delta":{"content":" word"}}]}` + "\n\n")}
 	if opt.Request != "" {
-		text, err := os.ReadFile(opt.Request)
+		turns, err := readRequests(opt.Request)
 		if err != nil {
-			return nil, fmt.Errorf("reading the request: %w", err)
-		}
-		turns, err := readTurns(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", opt.Request, err)
+			return nil, err
 		}
 		m = turns[len(turns)-1].request // test.http begins with what is refused
 		if got := turns[len(turns)-1].answer; got != nil && got.kind == anAnswer {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -73,13 +72,9 @@ func wasmTry(args []string, std streams) int {
 	if err != nil {
 		return failed(std, "wasm test", err)
 	}
-	text, err := os.ReadFile(opt.Request)
+	turns, err := readRequests(opt.Request)
 	if err != nil {
-		return failed(std, "wasm test", fmt.Errorf("reading the requests: %w", err))
-	}
-	turns, err := readTurns(text)
-	if err != nil {
-		return failed(std, "wasm test", fmt.Errorf("%s: %w", opt.Request, err))
+		return failed(std, "wasm test", err)
 	}
 	ctx, end := untilSignal()
 	defer end()
