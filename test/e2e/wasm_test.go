@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -98,6 +99,39 @@ func TestModulesAtWork(t *testing.T) {
 	if a.status != 200 || !strings.Contains(a.body, `"code":"wasm_module_failed"`) || strings.Contains(a.body, "choices") {
 		t.Errorf("a stream whose module fails: %d %q", a.status, a.body)
 	}
+}
+
+// TestModulesSeeAWorkersErrors holds that what a module makes of a worker's error
+// is what the client gets, in either dialect, also where the gateway has asked
+// again; and that a request without a model passes no module by.
+func TestModulesSeeAWorkersErrors(t *testing.T) {
+	t.Parallel()
+	w := newRogueOf(t, "m", func(c net.Conn, _ *http.Request) {
+		say(c, "500 Internal Server Error", "application/json", `{"error":{"message":"the key is secret"}}`)
+	})
+	g := inFrontOf(t, 1, []string{w.URL}, "--model-alias", "guarded=m", "--enable-wasm", "--wasm-module", "every="+everything(t)+";fail_closed=true;models=m")
+	for query, want := range map[string]string{
+		"response=body":   `500 {"said":"another thing"}`,
+		"response=reject": `403 {"error":{"message":"the key is secret"}}`,
+	} {
+		a := post(t, g.URL, chatPath+"?"+query, body(chatPath, false, ""))
+		if got := fmt.Sprint(a.status, " ", a.body); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+	a := post(t, g.URL, messagesPath+"?response=body", body(messagesPath, false, ""))
+	if a.status != 500 || !strings.HasPrefix(a.body, `{"type":"error","error":{"type":`) || strings.Contains(a.body, "secret") {
+		t.Errorf("in Anthropic's words: %d %s", a.status, a.body)
+	}
+	if a = post(t, g.URL, chatPath+"?response=trap", body(chatPath, false, "")); a.status != 503 || !strings.Contains(a.body, "could not look at the answer") {
+		t.Errorf("a door that is kept: %d %s", a.status, a.body)
+	}
+	for _, ask := range []string{`{"text":"hello"}`, `{"model":"m","text":"hello"}`, `{"model":"guarded","text":"hello"}`} {
+		if a = post(t, g.URL, "/generate?request=reject", ask); a.status != 403 {
+			t.Errorf("%s: %d %s", ask, a.status, a.body)
+		}
+	}
+	wantMetric(t, g, `sluice_wasm_calls_total{action="continue",hook="OnError",module="every"}`, 1) // of the one that the gateway made
 }
 
 // TestModulesOutliveAStop holds that what was registered is there at the next

@@ -806,47 +806,6 @@ func TestWebSocketsAreGuarded(t *testing.T) {
 	h.whole(t)
 }
 
-// TestWhomAModuleIsFor holds the filters, and that they look at what the client
-// asked for.
-func TestWhomAModuleIsFor(t *testing.T) {
-	tests := []struct {
-		paths, models, tenants []string
-		off                    bool
-		tenant                 string // of the request
-		want                   bool
-	}{
-		{want: true},
-		{off: true},
-		{paths: []string{"/v1/chat/completions"}, want: true},
-		{paths: []string{"/v1/chat/*"}, want: true},
-		{paths: []string{"/v1/embeddings", "/v1/messages*"}},
-		{models: []string{"m"}, want: true},
-		{models: []string{"other", "m*"}, want: true},
-		{models: []string{"M"}},
-		{paths: []string{"/v1/chat/completions"}, models: []string{"x"}},
-		{tenant: "acme", want: true},
-		{tenants: []string{"acme"}, tenant: "acme", want: true},
-		{tenants: []string{"beta", "ac*"}, tenant: "acme", want: true},
-		{tenants: []string{"acme"}, tenant: "acme-2"},
-		{tenants: []string{"acme"}, tenant: "Acme"},
-		{tenants: []string{"acme", "a*"}},
-		{tenants: []string{"*"}, want: true},
-		{tenants: []string{"acme"}, models: []string{"x"}, tenant: "acme"},
-		{tenants: []string{"acme"}, models: []string{"m"}, paths: []string{"/v1/*"}, tenant: "acme", want: true},
-	}
-	for _, tt := range tests {
-		h := newHouse(t)
-		h.add(t, "m", func(s *wasm.Spec) { s.Paths, s.Models, s.Tenants, s.Disabled = tt.paths, tt.models, tt.tenants, tt.off })
-		r := newRequest("request=reject")
-		r.Tenant = tt.tenant
-		r.Header.AddString("X-SMG-Tenant-ID", "acme") // what a client says is not asked for here
-		c, _ := h.ask(r, worker("text/plain", "no"))
-		if got := c.status == 403; got != tt.want {
-			t.Errorf("paths %q, models %q, tenants %q, disabled %t, a request of %q: called %t, want %t", tt.paths, tt.models, tt.tenants, tt.off, tt.tenant, got, tt.want)
-		}
-	}
-}
-
 // TestABodyThatIsLeft holds that a body that was left with the client is read if
 // a module wants it, or its model, and otherwise stays there.
 func TestABodyThatIsLeft(t *testing.T) {
