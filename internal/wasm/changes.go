@@ -14,12 +14,12 @@ func (s *Spec) changes(old *Spec) string {
 	var all []string
 	tell := func(key string, was, is any) {
 		if was, is := fmt.Sprint(was), fmt.Sprint(is); was != is {
-			all = append(all, key+"="+is)
+			all = append(all, key+"="+short(is))
 		}
 	}
 	list := func(key string, was, is []string) {
 		if !slices.Equal(was, is) {
-			all = append(all, key+"="+cmp.Or(strings.Join(is, ","), "all"))
+			all = append(all, key+"="+cmp.Or(short(strings.Join(is, ",")), "all"))
 		}
 	}
 	tell("name", old.Name, s.Name)
@@ -42,6 +42,15 @@ func (s *Spec) changes(old *Spec) string {
 		all = append(all, configKey)
 	}
 	return strings.Join(all, " ")
+}
+
+// short is s, or its beginning: 256 paths of 256 bytes are no line of a log.
+func short(s string) string {
+	const most = 512
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 // tellAdded logs that a was registered, with what of it is not the default.

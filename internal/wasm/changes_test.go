@@ -3,6 +3,7 @@ package wasm
 import (
 	"bytes"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,11 @@ func TestWhatIsDoneIsLogged(t *testing.T) {
 	is.Settings.Config = "hunter2"
 	if got := is.changes(&was); got != "config" {
 		t.Errorf("of another configuration it is told %q", got)
+	}
+	is = specOf("c")
+	is.Paths = slices.Repeat([]string{"/ä"}, 256)
+	if got := is.changes(&was); !strings.HasPrefix(got, "paths=/ä,/ä,") || !strings.HasSuffix(got, "…") || len(got) > 600 {
+		t.Errorf("of many paths it is told %q", got)
 	}
 }
 
