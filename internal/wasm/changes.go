@@ -61,18 +61,20 @@ func (r *Registry) tellAdded(a *Attached) {
 
 // tellChanged logs that next has taken old's place.
 func (r *Registry) tellChanged(old, next *Attached) {
-	msg := "a module is changed"
+	pairs := []any{"module", next.Name, "uuid", next.ID.String(), "sha256", next.Sum, "changed", next.changes(&old.Spec)}
 	if next.Module != old.Module {
-		msg = "a module is replaced"
+		r.log.Info("a module is replaced", pairs...)
+		return
 	}
-	r.log.Info(msg, "module", next.Name, "uuid", next.ID.String(), "sha256", next.Sum, "changed", next.changes(&old.Spec))
+	r.log.Info("a module is changed", pairs...)
 }
 
 // tellRemoved logs that a was removed.
 func (r *Registry) tellRemoved(a *Attached) {
-	msg := "a module is removed"
+	pairs := []any{"module", a.Name, "uuid", a.ID.String(), "sha256", a.Sum}
 	if a.FromConfig {
-		msg = "a module is removed, and the next start brings it back: the configuration names it"
+		r.log.Info("a module is removed, and the next start brings it back: the configuration names it", pairs...)
+		return
 	}
-	r.log.Info(msg, "module", a.Name, "uuid", a.ID.String(), "sha256", a.Sum)
+	r.log.Info("a module is removed", pairs...)
 }
