@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"cmp"
 	"math"
+	"slices"
 
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
@@ -15,8 +17,9 @@ import (
 //
 // The key is the routing key, or else what tells clients apart: Authorization,
 // X-Forwarded-For, or Cookie. Requests without any go anywhere. X-SMG-Target-Worker
-// asks for one worker by its number, from 0 among those that are there, and is
-// given that one or none.
+// asks for one worker by its number and is given that one or none. Numbers begin
+// at 0 and go by when the workers were registered, whether they are well or not:
+// none means another worker because one between them is away.
 type consistentHashing struct {
 	dice    dice
 	headers []string
@@ -40,7 +43,41 @@ func newConsistentHashing(s *Settings) *consistentHashing {
 }
 
 func (p *consistentHashing) Bind(ws []*fleet.Worker) Picker {
-	return &ringPicker{p, ws, ringOf(&p.maker, ws)}
+	return p.BindMembers(ws, Members{All: ws, Ready: ws})
+}
+
+// WantsMembers implements MembersBinder.
+func (p *consistentHashing) WantsMembers() bool { return true }
+
+// BindMembers implements MembersBinder.
+func (p *consistentHashing) BindMembers(ws []*fleet.Worker, m Members) Picker {
+	return &ringPicker{p, ws, numbered(&m), ringOf(&p.maker, ws)}
+}
+
+// numbered returns the members by number, nil for one that is not ready. They are
+// in the order of registration, the ranks of an engine together: ranks are found
+// out later, in any order, and have IDs of their own.
+func numbered(m *Members) []*fleet.Worker {
+	since := make(map[string]fleet.ID) // when an engine was registered, by Root
+	for _, w := range m.All {
+		if id, ok := since[w.Root()]; !ok || w.ID() < id {
+			since[w.Root()] = w.ID()
+		}
+	}
+	ws := slices.Clone(m.All)
+	slices.SortStableFunc(ws, func(v, w *fleet.Worker) int {
+		return cmp.Or(cmp.Compare(since[v.Root()], since[w.Root()]), cmp.Compare(rankOf(v), rankOf(w)))
+	})
+	ready := make(map[*fleet.Worker]bool, len(m.Ready))
+	for _, w := range m.Ready {
+		ready[w] = true
+	}
+	for i, w := range ws {
+		if !ready[w] {
+			ws[i] = nil
+		}
+	}
+	return ws
 }
 
 // ringOf returns the ring over ws; its indexes are theirs.
@@ -54,17 +91,18 @@ func ringOf(m *hashring.Maker, ws []*fleet.Worker) *hashring.Ring {
 
 type ringPicker struct {
 	*consistentHashing
-	ws   []*fleet.Worker
-	ring *hashring.Ring
+	ws       []*fleet.Worker
+	numbered []*fleet.Worker // all that serve the model, nil for one that is not ready
+	ring     *hashring.Ring
 }
 
 func (p *ringPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	c.Considered = 1
 	if v := r.Header.Get(targetHeader); v != nil {
 		c.Why, c.Alone = "target", true
-		if i := index(v); i < len(p.ws) {
+		if i := index(v); i < len(p.numbered) && p.numbered[i] != nil {
 			p.target.Inc()
-			return p.ws[i]
+			return p.numbered[i] // although it may be overloaded: no other may answer
 		}
 		p.missed.Inc()
 		return nil

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"time"
 
 	"sluice/internal/fleet"
@@ -10,7 +11,8 @@ import (
 
 // sticky keeps the requests of a routing key at the worker that had its first.
 // While that one is away they go to a second, which is also remembered. Workers
-// that come move no keys.
+// that come move no keys, nor does a worker's being overloaded: that is why others
+// should not be given to it, and costs a session less than what it has there.
 //
 // Without a policy under it, it is manual, and chooses for keys that are new and
 // for requests without a key. With one it is the override, which leaves requests
@@ -77,10 +79,16 @@ func (p *sticky) TakesText() bool { return p.under != nil && TakesText(p.under) 
 // PricesLoad implements LoadPricer.
 func (p *sticky) PricesLoad() bool { return p.under != nil && pricesLoad(p.under) }
 
-func (p *sticky) Bind(ws []*fleet.Worker) Picker {
-	b := &stickyPicker{sticky: p, crew: crewOf(ws), seating: p.pins.sit(ws)}
+func (p *sticky) Bind(ws []*fleet.Worker) Picker { return p.BindMembers(ws, Members{}) }
+
+// WantsMembers implements MembersBinder.
+func (p *sticky) WantsMembers() bool { return true }
+
+// BindMembers implements MembersBinder. New keys are given to ws only.
+func (p *sticky) BindMembers(ws []*fleet.Worker, m Members) Picker {
+	b := &stickyPicker{sticky: p, crew: crewOf(ws), seating: p.pins.sit(slices.Concat(ws, m.Spared))}
 	if p.under != nil {
-		b.picker = p.under.Bind(ws)
+		b.picker = Bind(p.under, ws, m)
 		b.learner, _ = b.picker.(Learner)
 	}
 	return b
@@ -128,8 +136,7 @@ func (p *stickyPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	if w == nil {
 		return nil
 	}
-	// What the policy under it chooses is where the conversation is from now on.
-	ref, other := p.pins.put(h, now, &p.seating, w, p.mode == delegate)
+	ref, other := p.pins.put(h, now, &p.seating, w)
 	if other != w {
 		p.stay(r, other, ref, c)
 		return other

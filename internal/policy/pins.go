@@ -222,9 +222,9 @@ func (p *pins) useLocked(sh *pinShard, i int32, now uint32, s *seating) (pinRef,
 	return pinRef{hi: e.hi, i: i, era: e.era}, nil
 }
 
-// put remembers that h was given w, before or behind the one it was given first.
+// put remembers that h was given w, behind the one it was given first.
 // If h was given one in the meantime, by another request, it returns that one.
-func (p *pins) put(h xxh3.Uint128, now uint32, s *seating, w *fleet.Worker, first bool) (pinRef, *fleet.Worker) {
+func (p *pins) put(h xxh3.Uint128, now uint32, s *seating, w *fleet.Worker) (pinRef, *fleet.Worker) {
 	sh := p.of(h.Hi)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -236,13 +236,13 @@ func (p *pins) put(h xxh3.Uint128, now uint32, s *seating, w *fleet.Worker, firs
 		return ref, other
 	}
 	e := &sh.pins[i]
-	p.giveLocked(e, s.seatOf(w), first)
+	p.giveLocked(e, s.seatOf(w))
 	return pinRef{hi: e.hi, i: i, era: e.era}, w
 }
 
 // giveLocked notes that e's key was given the seat. Of three the one that it was
 // given longest ago is forgotten.
-func (p *pins) giveLocked(e *pin, seat uint32, first bool) {
+func (p *pins) giveLocked(e *pin, seat uint32) {
 	at := place{seat: seat + 1}
 	if e.at[0].seat == at.seat || e.at[1].seat == at.seat {
 		return
@@ -254,15 +254,9 @@ func (p *pins) giveLocked(e *pin, seat uint32, first bool) {
 		return
 	case e.at[1].seat == 0:
 		e.at[1] = at
-	case first:
-		p.forgetLocked(e, 1)
-		e.at[1] = at
 	default:
 		p.forgetLocked(e, 0)
 		e.at[0], e.at[1] = e.at[1], at
-	}
-	if first {
-		e.at[0], e.at[1] = e.at[1], e.at[0]
 	}
 }
 
@@ -318,7 +312,7 @@ func (p *pins) second(h xxh3.Uint128, s *seating, w *fleet.Worker) pinRef {
 	}
 	e := &sh.pins[i]
 	if e.at[1].seat == 0 {
-		p.giveLocked(e, s.seatOf(w), false)
+		p.giveLocked(e, s.seatOf(w))
 	}
 	return pinRef{hi: e.hi, i: i, era: e.era}
 }

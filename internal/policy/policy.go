@@ -77,6 +77,43 @@ func TakesText(p Policy) bool {
 	return ok && t.TakesText() || NeedsText(p)
 }
 
+// Members is what a Policy may know beyond the workers that it is offered: those
+// that serve the same model in the same role. Nobody writes to it.
+type Members struct {
+	All    []*fleet.Worker // whose models are known, ready or not
+	Ready  []*fleet.Worker // of those, offered or not
+	Spared []*fleet.Worker // of those, which are not offered and lack nothing but room
+}
+
+// Equal reports whether m and o are the same workers.
+func (m *Members) Equal(o *Members) bool {
+	return slices.Equal(m.All, o.All) && slices.Equal(m.Ready, o.Ready) && slices.Equal(m.Spared, o.Spared)
+}
+
+// A MembersBinder is a Policy that may give a request to a worker which it is not
+// offered, because the client or a session wants that one.
+type MembersBinder interface {
+	WantsMembers() bool
+
+	// BindMembers is Bind for who knows them. It is called again whenever they
+	// change, too.
+	BindMembers(ws []*fleet.Worker, m Members) Picker
+}
+
+// WantsMembers reports whether p looks beyond the workers that it is offered.
+func WantsMembers(p Policy) bool {
+	b, ok := p.(MembersBinder)
+	return ok && b.WantsMembers()
+}
+
+// Bind returns p's Picker over ws, with what p wants to know of m.
+func Bind(p Policy, ws []*fleet.Worker, m Members) Picker {
+	if b, ok := p.(MembersBinder); ok && b.WantsMembers() {
+		return b.BindMembers(ws, m)
+	}
+	return p.Bind(ws)
+}
+
 // A LoadPricer is a Policy that reckons with how much workers have to do, finely.
 type LoadPricer interface {
 	PricesLoad() bool

@@ -32,8 +32,18 @@ func (p minTokens) TakesText() bool { return TakesText(p.Policy) }
 func (p minTokens) PricesLoad() bool { return pricesLoad(p.Policy) }
 
 // Bind implements Policy.
-func (p minTokens) Bind(ws []*fleet.Worker) Picker {
-	inner := p.Policy.Bind(ws)
+func (p minTokens) Bind(ws []*fleet.Worker) Picker { return p.over(p.Policy.Bind(ws), ws) }
+
+// WantsMembers implements MembersBinder.
+func (p minTokens) WantsMembers() bool { return WantsMembers(p.Policy) }
+
+// BindMembers implements MembersBinder.
+func (p minTokens) BindMembers(ws []*fleet.Worker, m Members) Picker {
+	return p.over(Bind(p.Policy, ws, m), ws)
+}
+
+// over returns inner, which chooses among ws, with the choice of ranks.
+func (p minTokens) over(inner Picker, ws []*fleet.Worker) Picker {
 	engines := make(map[string][]*fleet.Worker)
 	for _, w := range ws {
 		if _, ok := w.Rank(); ok {

@@ -19,7 +19,9 @@ package policy
 //	leave a
 //	    It is removed. If it comes again it is another worker.
 //	away a, back a
-//	    It is not offered to the policy (unhealthy, or vetoed), or again.
+//	    It is not ready, or again.
+//	spare a
+//	    It is ready and overloaded, so it is not offered, until back a.
 //	restart a
 //	    It has lost its cache.
 //	busy a 4 tokens=1000
@@ -111,6 +113,7 @@ type stage struct {
 	cast  []*fleet.Worker // who is there, in the order they came
 	names map[*fleet.Worker]string
 	away  map[*fleet.Worker]bool
+	spare map[*fleet.Worker]bool
 	busy  map[*fleet.Worker][]*fleet.Lease
 	open  map[string]*call // requests that stay
 }
@@ -126,7 +129,7 @@ type call struct {
 
 func newStage(t *testing.T) *stage {
 	s := &stage{
-		t: t, types: new(troupe), names: make(map[*fleet.Worker]string), away: make(map[*fleet.Worker]bool),
+		t: t, types: new(troupe), names: make(map[*fleet.Worker]string), away: make(map[*fleet.Worker]bool), spare: make(map[*fleet.Worker]bool),
 		busy: make(map[*fleet.Worker][]*fleet.Lease), open: make(map[string]*call),
 	}
 	health := fleet.DefaultHealthConfig()
@@ -215,7 +218,7 @@ func (s *stage) act(words []word) error {
 		return s.come(rest)
 	case "began", "end", "fail", "retry":
 		return s.move(verb, rest)
-	case "leave", "away", "back", "restart", "idle", "busy", "report":
+	case "leave", "away", "spare", "back", "restart", "idle", "busy", "report":
 	default:
 		return fmt.Errorf("what is %q?", verb)
 	}
@@ -239,13 +242,17 @@ func (s *stage) act(words []word) error {
 		case "leave":
 			s.cast = slices.DeleteFunc(slices.Clone(s.cast), func(o *fleet.Worker) bool { return o.Root() == w.Root() })
 			delete(s.away, w)
+			delete(s.spare, w)
 			if err := s.reg.Remove(w.ID()); err != nil {
 				return err
 			}
 		case "away":
 			s.away[w] = true
+		case "spare":
+			s.spare[w] = true
 		case "back":
 			delete(s.away, w)
+			delete(s.spare, w)
 		case "restart":
 			w.Forgot()
 		case "idle":
@@ -287,13 +294,20 @@ func (s *stage) bind() error {
 		return nil
 	}
 	var ws []*fleet.Worker
+	m := Members{All: s.cast}
 	for _, w := range s.cast {
-		if !s.away[w] {
+		switch {
+		case s.away[w]:
+			continue
+		case s.spare[w]:
+			m.Spared = append(m.Spared, w)
+		default:
 			ws = append(ws, w)
 		}
+		m.Ready = append(m.Ready, w)
 	}
 	if len(ws) > 0 {
-		s.picker = s.policy.Bind(ws)
+		s.picker = Bind(s.policy, ws, m)
 	}
 	return nil
 }

@@ -312,6 +312,9 @@ func (rt *Router) side(m *model, p place) *side {
 		return s
 	}
 	s.workers = offered
+	if policy.WantsMembers(s.policy) {
+		s.members = rt.membersAt(m, p, offered)
+	}
 	switch {
 	case full:
 		s.worst = rt.metrics.Overload.With(p.label())
@@ -321,16 +324,35 @@ func (rt *Router) side(m *model, p place) *side {
 	if m.route != nil {
 		for i := range m.route.ways {
 			for was := range m.route.ways[i].sides {
-				if was.picker != nil && was.part == s.part && slices.Equal(was.workers, s.workers) {
+				if was.picker != nil && was.part == s.part && slices.Equal(was.workers, s.workers) && was.members.Equal(&s.members) {
 					s.picker, s.learner = was.picker, was.learner
 					return s
 				}
 			}
 		}
 	}
-	s.picker = s.policy.Bind(s.workers)
+	s.picker = policy.Bind(s.policy, s.workers, s.members)
 	s.learner, _ = s.picker.(policy.Learner)
 	return s
+}
+
+// membersAt returns those of m at p, of whom some are offered.
+func (rt *Router) membersAt(m *model, p place, offered []*fleet.Worker) policy.Members {
+	ms := policy.Members{Ready: m.was.ready[p]}
+	for _, w := range m.was.workers {
+		if at, _ := rt.placeOf(w); at == p { // all that claim have one
+			ms.All = append(ms.All, w)
+		}
+	}
+	left := offered // in the order of Ready
+	for _, w := range ms.Ready {
+		if len(left) > 0 && left[0] == w {
+			left = left[1:]
+		} else if w.Veto()&^fleet.Overloaded == 0 {
+			ms.Spared = append(ms.Spared, w)
+		}
+	}
+	return ms
 }
 
 // A part is what lives on of a side: what its policy has learned, and what was

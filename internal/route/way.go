@@ -86,6 +86,7 @@ func (w *way) shed() bool { return w.lead.shed || w.prefill != nil && w.prefill.
 type side struct {
 	*part
 	workers []*fleet.Worker // that may be chosen
+	members policy.Members  // empty if the policy does not want to know
 	picker  policy.Picker   // nil if workers is empty
 	learner policy.Learner  // picker, if it is one
 	shed    bool            // all that are ready are overloaded, and are not to be given more

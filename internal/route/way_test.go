@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -436,6 +437,91 @@ func TestWhoWantsOneWorkerIsGivenNoOther(t *testing.T) {
 	if err := rt.Serve(t.Context(), r, infer.NewReply(new(wire))); !errors.Is(err, errAlone) {
 		t.Errorf("it got %v, want to hear that there is no such worker", err)
 	}
+}
+
+// TestNumbersOfWorkersStay holds that a client which names a worker by its number
+// is served by that one, whichever others are away or overloaded, and even if it is
+// overloaded itself.
+func TestNumbersOfWorkersStay(t *testing.T) {
+	reg := kinds(t, "r r r r")
+	ws := reg.Snapshot().All
+	rt := before(t, reg, Options{Policies: policies("consistent_hashing")}, backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
+		_, err := w.Write([]byte("ok"))
+		return err
+	}))
+	check := func(when string, want ...*fleet.Worker) {
+		t.Helper()
+		for i, worker := range want {
+			r := &infer.Request{Endpoint: infer.Chat, Model: "m"}
+			r.Header.AddString("X-SMG-Target-Worker", fmt.Sprint(i))
+			w := infer.NewReply(new(wire))
+			switch err := rt.Serve(t.Context(), r, w); {
+			case worker == nil && !errors.Is(err, errAlone):
+				t.Errorf("%s: number %d got %v, %q; want to hear that it takes none", when, i, err, w.Served.Worker)
+			case worker != nil && (err != nil || w.Served.Worker != worker.Base()):
+				t.Errorf("%s: number %d is served by %q, %v; want %s", when, i, w.Served.Worker, err, worker.Base())
+			}
+		}
+	}
+	check("all are well", ws[0], ws[1], ws[2], ws[3], nil)
+	if !ws[0].Report(&fleet.Load{At: time.Now(), Waiting: 100}) {
+		t.Fatal("the report is not believed")
+	}
+	rt.Publish(reg.Snapshot())
+	check("the first is overloaded", ws[0], ws[1], ws[2], ws[3], nil)
+	snap := *reg.Snapshot()
+	snap.Ready = []*fleet.Worker{ws[0], ws[2], ws[3]}
+	rt.Publish(&snap)
+	check("the second is not ready", ws[0], nil, ws[2], ws[3], nil)
+	snap = *reg.Snapshot()
+	snap.Ready = []*fleet.Worker{ws[2], ws[3]} // of those that may be chosen none has changed
+	rt.Publish(&snap)
+	check("nor is the first", nil, nil, ws[2], ws[3], nil)
+}
+
+// TestOverloadMovesNoSession holds that a key stays at a worker that is overloaded,
+// and leaves one that makes no tokens.
+func TestOverloadMovesNoSession(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		reg := kinds(t, "r r")
+		rt := before(t, reg, Options{Policies: policies("manual")}, backendFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
+			_, err := w.Write([]byte("ok"))
+			return err
+		}))
+		ask := func() string {
+			t.Helper()
+			r := &infer.Request{Endpoint: infer.Chat, Model: "m"}
+			r.Header.AddString("X-SMG-Routing-Key", "alice")
+			w := infer.NewReply(new(wire))
+			if err := rt.Serve(t.Context(), r, w); err != nil {
+				t.Fatal(err)
+			}
+			return w.Served.Worker
+		}
+		home := ask()
+		i := slices.IndexFunc(reg.Snapshot().All, func(w *fleet.Worker) bool { return w.Base() == home })
+		worker := reg.Snapshot().All[i]
+		lease, _ := worker.Acquire(time.Now())
+		defer func() { lease.Release(time.Now(), breaker.Neutral) }()
+		report := func(want fleet.Veto) {
+			t.Helper()
+			if worker.Report(&fleet.Load{At: time.Now(), Running: 1, Waiting: 100}); worker.Veto() != want {
+				t.Fatalf("veto %q, want %q", worker.Veto(), want)
+			}
+			rt.Publish(reg.Snapshot())
+		}
+		report(fleet.Overloaded)
+		if got := ask(); got != home {
+			t.Errorf("its worker is overloaded: the session went from %s to %s", home, got)
+		}
+		time.Sleep(time.Minute)
+		report(fleet.Overloaded)
+		time.Sleep(time.Minute)
+		report(fleet.Overloaded | fleet.Wedged)
+		if got := ask(); got == home {
+			t.Errorf("its worker is wedged: the session is still at %s", got)
+		}
+	})
 }
 
 // TestTheLastResortIsCounted holds that it can be seen when requests go to workers
