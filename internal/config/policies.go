@@ -56,7 +56,7 @@ func LoadPolicySettings(args []string) (*policy.Settings, error) {
 }
 
 // Idle returns a sentence for each setting of c that changes nothing because of
-// another one. Such a configuration can be used, but is not what somebody meant.
+// another one, or because nothing can make use of it. Such a configuration can be used, but is not what somebody meant.
 func (c *Config) Idle() []string {
 	var l []string
 	add := func(idle bool, sentence string) {
@@ -65,6 +65,8 @@ func (c *Config) Idle() []string {
 		}
 	}
 	deaf := c.Workers.NoLoads && !c.Workers.EngineMetrics
+	add(c.Policy.Prefill != "", "prefill-policy does nothing: no worker that only computes prompts can be registered yet")
+	add(c.Policy.Decode != "", "decode-policy does nothing: no worker that only answers can be registered yet")
 	add(c.Ranks.MinTokens && !c.Workers.DPAware, "dp-minimum-tokens-scheduler does nothing without dp-aware: no rank is known")
 	add(c.Workers.OverShed && !c.Workers.Protect, "worker-overload-shed does nothing with disable-worker-overload-protection: no worker counts as overloaded")
 	add(c.Workers.OverShed && deaf, "worker-overload-shed does nothing with disable-load-monitoring: no worker counts as overloaded")

@@ -25,6 +25,8 @@ func TestSettingsWithoutEffectAreTold(t *testing.T) {
 		}
 	}
 	f("")
+	f("--prefill-policy bucket", "prefill-policy")
+	f("--policy random --decode-policy random", "decode-policy")
 	f("--dp-minimum-tokens-scheduler", "dp-minimum-tokens-scheduler")
 	f("--dp-minimum-tokens-scheduler --dp-aware")
 	f("--worker-overload-shed")
