@@ -294,7 +294,8 @@ func (s *stage) bind() error {
 		return nil
 	}
 	var ws []*fleet.Worker
-	m := Members{All: s.cast}
+	m := Members{All: slices.Clone(s.cast)}
+	slices.Reverse(m.All) // which is no order to go by: ranks come in any
 	for _, w := range s.cast {
 		switch {
 		case s.away[w]:
