@@ -19,6 +19,7 @@ func refusing(status int) infer.HandlerFunc {
 		e := &infer.Error{Status: status, Code: "call_upstream_status_error", Answer: &infer.Answer{Status: status, Body: []byte(`{"key":"secret"}`)}}
 		e.Answer.Header.AddString("Content-Type", "application/json")
 		e.Answer.Header.AddString("X-Gone", "soon")
+		e.Answer.Header.AddString("X-Seen", "by a guest")
 		return e
 	}
 }
@@ -88,6 +89,27 @@ func TestHTTPWasmModulesSeeAWorkersError(t *testing.T) {
 		}
 		l.idle(t)
 	}
+}
+
+// TestHTTPWasmModulesAreToldOfAWorkersError holds that handle_response, of a
+// guest that does not want answers, is told of one as of any answer.
+func TestHTTPWasmModulesAreToldOfAWorkersError(t *testing.T) {
+	l := newLetterbox(t, nil, nil)
+	for _, tt := range []struct {
+		next infer.HandlerFunc
+		want string // whether there was an error, and the status; and of the answer's header
+		seen bool
+	}{
+		{refusing(500), "text=05", true},
+		{func(context.Context, *infer.Request, *infer.Reply) error { return &infer.Error{Status: 502, Code: "x"} }, "text=15", false},
+	} {
+		l.log.reset()
+		_, _, _ = l.ask(t.Context(), "D", tt.next)
+		if got := l.log.String(); !strings.Contains(got, tt.want) || strings.Contains(got, "by a guest") != tt.seen {
+			t.Errorf("it was told %s, want %s", got, tt.want)
+		}
+	}
+	l.idle(t)
 }
 
 // refuse answers an error as the server does.

@@ -22,6 +22,7 @@ import (
 type letterbox struct {
 	gate    infer.Gate
 	modules *wasm.Registry
+	log     *notes
 }
 
 func newLetterbox(t testing.TB, change func(*wasm.Spec), endpoint func(method, path string) (infer.Endpoint, bool)) *letterbox {
@@ -30,7 +31,8 @@ func newLetterbox(t testing.TB, change func(*wasm.Spec), endpoint func(method, p
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.DiscardHandler)
+	said := new(notes)
+	log := slog.New(slog.NewTextHandler(said, nil))
 	e, err := wasm.NewEngine("", log)
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +56,7 @@ func newLetterbox(t testing.TB, change func(*wasm.Spec), endpoint func(method, p
 	m := new(Metrics)
 	metric.Fill(metric.NewRegistry([]float64{0.001, 1}), m)
 	look := func(r *infer.Request) error { r.Model = "looked at"; return nil }
-	return &letterbox{Gate(Options{Modules: r, Look: look, Endpoint: endpoint, Log: log, Metrics: m}), r}
+	return &letterbox{Gate(Options{Modules: r, Look: look, Endpoint: endpoint, Log: log, Metrics: m}), r, said}
 }
 
 // idle fails unless all instances stand ready.
