@@ -103,7 +103,9 @@ func (c Config) Validate() error {
 	if !(c.Warmup >= 0 && c.Warmup <= 0.9) {
 		errs = append(errs, fmt.Errorf("warmup %v is not between 0 and 0.9", c.Warmup))
 	}
-	number("prefill-rate", c.PrefillRate, 0, 1e9)
+	if !(c.PrefillRate >= 1 && c.PrefillRate <= 1e9) {
+		errs = append(errs, fmt.Errorf("prefill-rate %v is not between 1 and 1e+09 tokens a second", c.PrefillRate))
+	}
 	count("double-context", c.DoubleContext, 1, math.MaxInt32)
 	count("prefill-chunk", c.Chunk, 1, 1<<30)
 	count("max-running", c.MaxRunning, 1, 1<<20)

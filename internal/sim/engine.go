@@ -64,6 +64,10 @@ func newEngine(cfg *Config, block int) *engine {
 // answers grow.
 const folded = 16
 
+// endless is what a step takes at most: it ends after any replay, and before the
+// clock overflows.
+const endless = 4 * maxTime
+
 // need returns how many blocks a run takes at most.
 func need(input, output, block int) int { return (input+block-1)/block + (output+block-1)/block }
 
@@ -122,9 +126,10 @@ func (e *engine) step(now time.Duration) bool {
 		return false
 	}
 	e.begun, e.steps = now, 1
-	e.each = max(e.cfg.StepTime, time.Duration(math.Round(work*float64(time.Second)))) +
-		time.Duration(len(e.writing))*e.cfg.SequenceTime + time.Duration(e.context)*e.cfg.ContextTime
-	if len(e.chunks) == 0 && len(e.waiting) == 0 {
+	each := max(float64(e.cfg.StepTime), math.Round(work*float64(time.Second))) +
+		float64(len(e.writing))*float64(e.cfg.SequenceTime) + float64(e.context)*float64(e.cfg.ContextTime)
+	e.each = time.Duration(min(each, float64(endless)))
+	if len(e.chunks) == 0 && len(e.waiting) == 0 && e.each <= longest {
 		e.steps = folded
 		for _, r := range e.writing {
 			e.steps = max(1, min(e.steps, r.output-r.answered))

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"html"
 	"io"
@@ -44,13 +45,11 @@ func (r *Result) byMean() []int {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		if r.Rows[a].TTFTMean < r.Rows[b].TTFTMean {
-			return -1
+		x, y := r.Rows[a].TTFTMean, r.Rows[b].TTFTMean
+		if !x.known() || !y.known() { // NaN is less than all; who has none is last
+			x, y = y, x
 		}
-		if r.Rows[a].TTFTMean > r.Rows[b].TTFTMean {
-			return 1
-		}
-		return 0
+		return cmp.Compare(x, y)
 	})
 	return order
 }
@@ -136,11 +135,13 @@ func (d *drawing) scale() {
 	for i := range d.r.Rows {
 		c := d.r.Rows[i].curve
 		for _, p := range []float64{.01, .999} {
-			if v := at(c, p); v > 0 {
+			if v := float64(at(c, p)); v > 0 {
 				d.low, d.high = min(d.low, v), max(d.high, v)
 			}
 		}
-		d.high = max(d.high, d.r.Rows[i].TTFTP99)
+		if v := d.r.Rows[i].TTFTP99; v.known() {
+			d.high = max(d.high, float64(v))
+		}
 	}
 	if d.high == 0 {
 		d.low, d.high = .1, 1
@@ -229,20 +230,32 @@ func (d *drawing) ranges(top float64) {
 		y := top + float64(n*rowH) + rowH/2
 		d.text(axisLeft-14, y+4, "t e", short(d.names[i], 26))
 		c := colours[n%len(colours)]
-		d.line(d.x(w.TTFTP50), y, d.x(w.TTFTP99), y, `stroke-width="4" stroke-linecap="round" `+stroke(n))
-		d.line(d.x(w.TTFTP90), y-8, d.x(w.TTFTP90), y+8, `stroke-width="2.5" stroke="`+c+`"`)
-		m := d.x(w.TTFTMean)
-		fmt.Fprintf(&d.b, `<path d="M%s %s l7 7 -7 7 -7 -7z" fill="%s" class="k"><title>%s: mean %s s, p50 %s, p90 %s, p99 %s</title></path>`+"\n",
-			px(m), px(y-7), c, html.EscapeString(d.names[i]), figures(w.TTFTMean), figures(w.TTFTP50), figures(w.TTFTP90), figures(w.TTFTP99))
+		if w.TTFTMean.known() {
+			d.times(n, y, w)
+		}
+		hit := 0.0
+		if w.Hit.known() {
+			hit = float64(w.Hit)
+		}
 		fmt.Fprintf(&d.b, `<rect x="%d" y="%s" width="%d" height="14" class="n"/><rect x="%d" y="%s" width="%s" height="14" fill="%s"/>`+"\n",
-			hitLeft, px(y-7), hitRight-hitLeft, hitLeft, px(y-7), px(w.Hit*(hitRight-hitLeft)), c)
-		d.text(hitRight+52, y+4, "t s e", percent(w.Hit))
-		last := twoPlaces(w.Imbalance)
+			hitLeft, px(y-7), hitRight-hitLeft, hitLeft, px(y-7), px(hit*(hitRight-hitLeft)), c)
+		d.text(hitRight+52, y+4, "t s e", shown(w.Hit, percent))
+		last := shown(w.Imbalance, twoPlaces)
 		if w.Capacity != nil {
-			last = threePlaces(w.Capacity.Rate)
+			last = threePlaces(Figure(w.Capacity.Rate))
 		}
 		d.text(lastCol, y+4, "t s e", last)
 	}
+}
+
+// times draws at y when first tokens came under the n-th policy.
+func (d *drawing) times(n int, y float64, w *Row) {
+	c := colours[n%len(colours)]
+	mean, p50, p90, p99 := d.x(float64(w.TTFTMean)), d.x(float64(w.TTFTP50)), d.x(float64(w.TTFTP90)), d.x(float64(w.TTFTP99))
+	d.line(p50, y, p99, y, `stroke-width="4" stroke-linecap="round" `+stroke(n))
+	d.line(p90, y-8, p90, y+8, `stroke-width="2.5" stroke="`+c+`"`)
+	fmt.Fprintf(&d.b, `<path d="M%s %s l7 7 -7 7 -7 -7z" fill="%s" class="k"><title>%s: mean %s s, p50 %s, p90 %s, p99 %s</title></path>`+"\n",
+		px(mean), px(y-7), c, html.EscapeString(printable(w.Policy)), figures(w.TTFTMean), figures(w.TTFTP50), figures(w.TTFTP90), figures(w.TTFTP99))
 }
 
 // short cuts s to n columns.

@@ -134,7 +134,7 @@ func capacity(ctx context.Context, cfg *Config, t *tracefile.Trace, c Contender,
 		if err != nil {
 			return nil, err
 		}
-		if row := s.row(c.Label); row.TTFTP90 <= cfg.SLO.Seconds() {
+		if row := s.row(c.Label); float64(row.TTFTP90) <= cfg.SLO.Seconds() {
 			slow = speed
 			*best = Capacity{Speed: speed, Rate: row.Rate, TTFTP90: row.TTFTP90, Hit: row.Hit}
 		} else {

@@ -12,8 +12,8 @@ import (
 type column struct {
 	head  string // over it; equal ones in a row are written once
 	name  string
-	value func(*Row) float64
-	show  func(float64) string
+	value func(*Row) Figure
+	show  func(Figure) string
 	most  bool // the greatest is the best, not the least
 	plain bool // there is no best
 }
@@ -21,26 +21,26 @@ type column struct {
 // columns returns what a table has beside the policy.
 func (r *Result) columns() []column {
 	const first, whole, token, even = "first token, s", "whole answer, s", "per token, ms", "imbalance"
-	thousand := func(f func(*Row) float64) func(*Row) float64 { return func(w *Row) float64 { return 1000 * f(w) } }
+	thousand := func(f func(*Row) Figure) func(*Row) Figure { return func(w *Row) Figure { return 1000 * f(w) } }
 	cs := []column{
-		{name: "hit", value: func(w *Row) float64 { return w.Hit }, show: percent, most: true},
-		{head: first, name: "mean", value: func(w *Row) float64 { return w.TTFTMean }},
-		{head: first, name: "p50", value: func(w *Row) float64 { return w.TTFTP50 }},
-		{head: first, name: "p90", value: func(w *Row) float64 { return w.TTFTP90 }},
-		{head: first, name: "p99", value: func(w *Row) float64 { return w.TTFTP99 }},
-		{head: whole, name: "p50", value: func(w *Row) float64 { return w.E2EP50 }},
-		{head: whole, name: "p99", value: func(w *Row) float64 { return w.E2EP99 }},
-		{head: token, name: "p50", value: thousand(func(w *Row) float64 { return w.TPOTP50 })},
-		{head: token, name: "p99", value: thousand(func(w *Row) float64 { return w.TPOTP99 })},
-		{head: even, name: "prefill", value: func(w *Row) float64 { return w.Imbalance }, show: twoPlaces},
-		{head: even, name: "requests", value: func(w *Row) float64 { return w.ImbReqs }, show: twoPlaces, plain: true},
-		{name: "busy", value: func(w *Row) float64 { return w.Busy }, show: percent, plain: true},
+		{name: "hit", value: func(w *Row) Figure { return w.Hit }, show: percent, most: true},
+		{head: first, name: "mean", value: func(w *Row) Figure { return w.TTFTMean }},
+		{head: first, name: "p50", value: func(w *Row) Figure { return w.TTFTP50 }},
+		{head: first, name: "p90", value: func(w *Row) Figure { return w.TTFTP90 }},
+		{head: first, name: "p99", value: func(w *Row) Figure { return w.TTFTP99 }},
+		{head: whole, name: "p50", value: func(w *Row) Figure { return w.E2EP50 }},
+		{head: whole, name: "p99", value: func(w *Row) Figure { return w.E2EP99 }},
+		{head: token, name: "p50", value: thousand(func(w *Row) Figure { return w.TPOTP50 })},
+		{head: token, name: "p99", value: thousand(func(w *Row) Figure { return w.TPOTP99 })},
+		{head: even, name: "prefill", value: func(w *Row) Figure { return w.Imbalance }, show: twoPlaces},
+		{head: even, name: "requests", value: func(w *Row) Figure { return w.ImbReqs }, show: twoPlaces, plain: true},
+		{name: "busy", value: func(w *Row) Figure { return w.Busy }, show: percent, plain: true},
 	}
 	if r.SLO > 0 {
 		head := "p90 ≤ " + strconv.FormatFloat(r.SLO, 'g', 4, 64) + " s up to"
 		cs = append(cs,
-			column{head: head, name: "req/s/worker", value: func(w *Row) float64 { return w.Capacity.Rate }, show: threePlaces, most: true},
-			column{head: head, name: "speed", value: func(w *Row) float64 { return w.Capacity.Speed }, show: twoPlaces, plain: true})
+			column{head: head, name: "req/s/worker", value: func(w *Row) Figure { return Figure(w.Capacity.Rate) }, show: threePlaces, most: true},
+			column{head: head, name: "speed", value: func(w *Row) Figure { return Figure(w.Capacity.Speed) }, show: twoPlaces, plain: true})
 	}
 	for i := range cs {
 		if cs[i].show == nil {
@@ -56,7 +56,7 @@ func (r *Result) cells(cs []column) (lines [][]string, best [][]bool) {
 	for i := range r.Rows {
 		line := []string{printable(r.Rows[i].Policy)}
 		for _, c := range cs {
-			line = append(line, c.show(c.value(&r.Rows[i])))
+			line = append(line, shown(c.value(&r.Rows[i]), c.show))
 		}
 		lines, best = append(lines, line), append(best, make([]bool, len(line)))
 	}
@@ -67,12 +67,13 @@ func (r *Result) cells(cs []column) (lines [][]string, best [][]bool) {
 		top := 0
 		for i := range r.Rows {
 			v, was := c.value(&r.Rows[i]), c.value(&r.Rows[top])
-			if c.most && v > was || !c.most && v < was {
+			if c.most && v > was || !c.most && v < was || !was.known() {
 				top = i
 			}
 		}
+		known := c.value(&r.Rows[top]).known()
 		for i := range lines { // what reads the same is as good
-			best[i][k+1] = lines[i][k+1] == lines[top][k+1]
+			best[i][k+1] = known && lines[i][k+1] == lines[top][k+1]
 		}
 	}
 	return lines, best
@@ -192,7 +193,7 @@ func (r *Result) notes() []string {
 			ns = append(ns, fmt.Sprintf("%s let nobody serve %s of %s requests", name, grouped(w.Refused), grouped(w.Requests)))
 		}
 		if w.Unfinished > 0 {
-			ns = append(ns, fmt.Sprintf("under %s, %s of %s requests had not ended long after the last one came: the fleet does not keep up", name, grouped(w.Unfinished), grouped(w.Requests)))
+			ns = append(ns, fmt.Sprintf("under %s, %s of %s requests had not ended long after the last one came: the fleet does not keep up, and they count with the time they had taken", name, grouped(w.Unfinished), grouped(w.Requests)))
 		}
 		if w.Capacity != nil && w.Capacity.Speed == 0 {
 			ns = append(ns, fmt.Sprintf("%s has no capacity: p90 was above the bound at every speed that was tried", name))
@@ -219,21 +220,31 @@ func left(s string, n int) string {
 	return strings.Repeat(" ", max(0, n-utf8.RuneCountInString(s))) + s
 }
 
-func percent(v float64) string     { return strconv.FormatFloat(100*v, 'f', 1, 64) + " %" }
-func twoPlaces(v float64) string   { return strconv.FormatFloat(v, 'f', 2, 64) }
-func threePlaces(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
+// shown writes v, and a dash if there is none.
+func shown(v Figure, show func(Figure) string) string {
+	if !v.known() {
+		return "-"
+	}
+	return show(v)
+}
+
+func percent(v Figure) string     { return fixed(100*v, 1) + " %" }
+func twoPlaces(v Figure) string   { return fixed(v, 2) }
+func threePlaces(v Figure) string { return fixed(v, 3) }
+
+func fixed(v Figure, places int) string { return strconv.FormatFloat(float64(v), 'f', places, 64) }
 
 // figures writes v with three figures, none of them finer than a thousandth.
-func figures(v float64) string {
+func figures(v Figure) string {
 	switch {
 	case v < 0.9995:
-		return strconv.FormatFloat(v, 'f', 3, 64)
+		return fixed(v, 3)
 	case v < 9.995:
-		return strconv.FormatFloat(v, 'f', 2, 64)
+		return fixed(v, 2)
 	case v < 99.95:
-		return strconv.FormatFloat(v, 'f', 1, 64)
+		return fixed(v, 1)
 	default:
-		return strconv.FormatFloat(v, 'f', 0, 64)
+		return fixed(v, 0)
 	}
 }
 
