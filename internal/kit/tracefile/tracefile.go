@@ -46,6 +46,16 @@ type Trace struct {
 
 	Rows     []Row // by time
 	Sessions []Session
+
+	Damage Damage
+}
+
+// Damage is what could not be read of a recording, and was left out. A disk that
+// was full, or a crash, leaves parts of lines.
+type Damage struct {
+	Lines int   // how many
+	First int   // the number of the first, from 1; 0 for none
+	Err   error // what is wrong with that
 }
 
 // A Row is one request.
@@ -86,13 +96,17 @@ func Load(path string) (*Trace, error) {
 //
 // A line of Mooncake's form has timestamp (ms), input_length, output_length and,
 // if it is known, hash_ids; a recording also has block_tokens, the same in every
-// line. Lines may come in any order. A line of sessions has turns, each with in,
+// line. Lines may come in any order. Of a recording, lines that are no JSON are
+// left out and told as Damage, unless they are more than the others. A line of sessions has turns, each with in,
 // out, gap (s) and blocks, and perhaps block_tok. Empty lines are passed over,
 // fields with other names too.
 func Read(r io.Reader) (*Trace, error) {
 	br := bufio.NewReader(r)
 	if magic, _ := br.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		z, err := gzip.NewReader(br)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, errCut
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -101,6 +115,8 @@ func Read(r io.Reader) (*Trace, error) {
 	}
 	return parse(br)
 }
+
+var errCut = errors.New("the file is cut off: what gzip has compressed goes on")
 
 // parse reads the lines of a trace.
 func parse(r io.Reader) (*Trace, error) {
@@ -115,11 +131,14 @@ func parse(r io.Reader) (*Trace, error) {
 		if len(bytes.TrimSpace(sc.Bytes())) == 0 {
 			continue
 		}
-		if err := p.line(sc.Bytes()); err != nil {
-			return nil, fmt.Errorf("line %d: %w", line, err)
+		if err := p.line(sc.Bytes()); err != nil && !p.damaged(line, err) {
+			return nil, p.fault(line, err)
 		}
 	}
 	if err := sc.Err(); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, fmt.Errorf("line %d: %w", max(1, line), errCut)
+		}
 		if errors.Is(err, bufio.ErrTooLong) {
 			return nil, fmt.Errorf("line %d: longer than %d bytes", line+1, maxLine)
 		}
@@ -135,6 +154,32 @@ type parser struct {
 	lines int       // that were not empty
 	rows  int
 	ids   int
+}
+
+// fewBad is how many more bad lines than good ones are looked past.
+const fewBad = 100
+
+// damaged reports whether a line, with which err is wrong, may be part of one
+// that somebody began to write. Whether it is one is only known in the end: the
+// first line may be such a part.
+func (p *parser) damaged(line int, err error) bool {
+	d := &p.trace.Damage
+	if _, ok := errors.AsType[*json.SyntaxError](err); !ok || d.Lines >= p.lines+fewBad {
+		return false
+	}
+	if d.Lines++; d.First == 0 {
+		d.First, d.Err = line, err
+	}
+	return true
+}
+
+// fault says what is wrong with a file that cannot be read because of a line: in
+// what is no recording, a line above it is as much to blame.
+func (p *parser) fault(line int, err error) error {
+	if d := &p.trace.Damage; d.Lines > 0 && (!p.trace.Told || d.Lines > p.lines) {
+		line, err = d.First, d.Err
+	}
+	return fmt.Errorf("line %d: %w", line, err)
 }
 
 // A line as it is written. Pointers tell what is missing from what is 0.
@@ -257,6 +302,14 @@ func (p *parser) count(in string, input int64, out string, output int64, ids ids
 // done returns the Trace, its rows in the order of their times.
 func (p *parser) done() (*Trace, error) {
 	t := p.trace
+	if d := &t.Damage; d.Lines > 0 {
+		if recorded := t.Told && len(t.Rows) > 0; !recorded {
+			return nil, p.fault(d.First, d.Err)
+		}
+		if d.Lines > p.lines {
+			return nil, fmt.Errorf("line %d: %w (%d of %d lines cannot be read)", d.First, d.Err, d.Lines, d.Lines+p.lines)
+		}
+	}
 	if p.rows == 0 {
 		return nil, errors.New("it has no rows")
 	}

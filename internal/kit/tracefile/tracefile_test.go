@@ -112,6 +112,45 @@ func TestFaultsNameTheLineAndTheValue(t *testing.T) {
 	f(strings.Repeat("\n", maxLines+1), "cut it")
 }
 
+// TestPartsOfLinesDoNotSpoilARecording: wherever they stand.
+func TestPartsOfLinesDoNotSpoilARecording(t *testing.T) {
+	row := func(at int) string {
+		return fmt.Sprintf(`{"timestamp":%d,"input_length":300,"output_length":6,"hash_ids":[1],"block_tokens":128}`, at) + "\n"
+	}
+	f := func(rows, lines, first int, in string) {
+		t.Helper()
+		got, err := Read(strings.NewReader(in))
+		if err != nil {
+			t.Errorf("%.200q: %v", in, err)
+			return
+		}
+		if d := got.Damage; len(got.Rows) != rows || d.Lines != lines || d.First != first || (d.Err != nil) != (lines > 0) {
+			t.Errorf("%.200q: %d rows, %+v", in, len(got.Rows), d)
+		}
+	}
+	f(2, 0, 0, row(1)+row(2))
+	f(2, 1, 2, row(1)+`{"timestamp":3,`+row(4)+row(2))
+	f(2, 1, 3, row(1)+row(2)+`{"timestamp":3,"input_le`)
+	f(2, 1, 1, `ut_length":3,"hash_ids":[]}`+"\n"+row(1)+row(2))
+	f(2, 1, 2, row(1)+"\x00\x00\x00\n"+row(2))
+	f(1, 1, 2, row(1)+"{\n")
+	f(300, 250, 1, strings.Repeat("{\n"+row(1), 250)+strings.Repeat(row(2), 50))
+
+	bad := func(in, want string) {
+		t.Helper()
+		if got, err := Read(strings.NewReader(in)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.200q: got %+.200v, %v; want %q", in, got, err, want)
+		}
+	}
+	mooncake := `{"timestamp":1,"input_length":2,"output_length":3}` + "\n"
+	bad(row(1)+"{\n{\n", "line 2: unexpected end of JSON input (2 of 3 lines cannot be read)")
+	bad(strings.Repeat("{\n", fewBad+1)+row(1), "line 1: unexpected end")
+	bad(mooncake+mooncake+"{", "line 3: unexpected end")
+	bad(mooncake+"{\n"+`{"timestamp":1}`, "line 2: unexpected end")
+	bad(row(1)+row(2)+"{\n"+mooncake, "line 4: block_tokens is missing")
+	bad(row(1)+`{"timestamp":"1"}`, "line 2: json")
+}
+
 func TestCompressedTraceIsKnownByItsBytes(t *testing.T) {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -127,11 +166,13 @@ func TestCompressedTraceIsKnownByItsBytes(t *testing.T) {
 	if err != nil || len(got.Rows) != 1 {
 		t.Errorf("%v, %v", got, err)
 	}
-	if err := os.WriteFile(file, b.Bytes()[:b.Len()-6], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Load(file); err == nil || !strings.Contains(err.Error(), file) {
-		t.Errorf("a file that is cut off is taken for whole, or not named: %v", err)
+	for _, n := range []int{3, 15, b.Len() - 6} {
+		if err := os.WriteFile(file, b.Bytes()[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(file); err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "cut off") {
+			t.Errorf("a file that is cut off after %d bytes is taken for whole, or not named: %v", n, err)
+		}
 	}
 }
 
