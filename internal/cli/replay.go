@@ -29,13 +29,13 @@ are simulated, so an hour of traffic takes seconds and no GPU.
 
 A trace is a file in Mooncake's form (JSON lines with timestamp, input_length,
 output_length, hash_ids), what this gateway has recorded, or sessions (lines
-with turns). "sample" is a small one that is built in.
+with turns). "sample" is a small one that is built in, - is standard input.
 `
 
 // replayOptions are those that are not the simulation's.
 type replayOptions struct {
-	Trace    string `flag:"trace" help:"trace to replay, compressed with gzip or not; sample for a small one that is built in"`
-	Policies string `flag:"policies" help:"policies to compare, with commas in between; a policy's settings follow it, each after a colon and named as the flags of serve are; all for every policy"`
+	Trace    string `flag:"trace" help:"trace to replay, compressed with gzip or not; sample for a small one that is built in, - for standard input"`
+	Policies string `flag:"policies" help:"policies to compare, with commas in between; a policy's settings follow it, each after a colon and named as the flags of serve are, and their values may have commas; all for every policy"`
 	JSON     bool   `flag:"json" help:"print the result as JSON"`
 	Plot     string `flag:"plot" help:"also draw the result into this file, .svg or .html"`
 }
@@ -57,10 +57,11 @@ func replay(args []string, std streams) int {
 	if err := errors.Join(opt.validate(), err, plotErr, cfg.Validate()); err != nil {
 		return refuse(std, "replay", err)
 	}
-	trace, err := loadTrace(opt.Trace)
+	trace, err := loadTrace(opt.Trace, std.in)
 	if err != nil {
 		return failed(std, "replay", err)
 	}
+	remark(std.err, &opt, &cfg, fs.Changed, trace, contenders)
 	ctx, stop := untilSignal()
 	defer stop()
 	var progress io.Writer
@@ -71,7 +72,9 @@ func replay(args []string, std streams) int {
 	if err != nil {
 		return failed(std, "replay", err)
 	}
-	res.Trace = filepath.Base(opt.Trace)
+	if res.Trace = filepath.Base(opt.Trace); opt.Trace == fromInput {
+		res.Trace = "standard input"
+	}
 	if opt.Plot != "" {
 		var b bytes.Buffer
 		if err := res.WritePlot(&b, plot); err != nil {
@@ -105,10 +108,20 @@ func printReplay(out io.Writer, res *sim.Result, asJSON bool) error {
 	return res.WriteTable(out, color)
 }
 
+// fromInput is the name of the trace that comes through standard input.
+const fromInput = "-"
+
 // loadTrace reads the trace that is named.
-func loadTrace(name string) (*tracefile.Trace, error) {
-	if name == "sample" {
+func loadTrace(name string, in io.Reader) (*tracefile.Trace, error) {
+	switch name {
+	case "sample":
 		return tracefile.Sample()
+	case fromInput:
+		t, err := tracefile.Read(in)
+		if err != nil {
+			return nil, fmt.Errorf("reading trace from standard input: %w", err)
+		}
+		return t, nil
 	}
 	return tracefile.Load(name)
 }
@@ -131,8 +144,7 @@ func contendersOf(list string) ([]sim.Contender, error) {
 	var cs []sim.Contender
 	var errs []error
 	seen := make(map[string]bool)
-	for item := range strings.SplitSeq(list, ",") {
-		item = strings.TrimSpace(item)
+	for _, item := range itemsOf(list) {
 		items := []string{item}
 		if item == "all" {
 			items = items[:0]
@@ -161,6 +173,34 @@ func contendersOf(list string) ([]sim.Contender, error) {
 	return cs, errors.Join(errs...)
 }
 
+// itemsOf takes a list of policies apart at its commas. What follows a setting
+// and is no policy's name is more of the setting's value: cache-boundaries=10,20.
+func itemsOf(list string) []string {
+	var items []string
+	for piece := range strings.SplitSeq(list, ",") {
+		piece = strings.TrimSpace(piece)
+		if n := len(items) - 1; n >= 0 && !namesPolicy(piece) && endsInValue(items[n]) {
+			items[n] += "," + piece
+			continue
+		}
+		items = append(items, piece)
+	}
+	return items
+}
+
+// namesPolicy reports whether an item begins with a policy's name, or with what
+// was meant to be one.
+func namesPolicy(item string) bool {
+	name, _, _ := strings.Cut(item, ":")
+	return name == "" || name == "all" || slices.Contains(policy.Names(), name) || config.Nearest(name, policy.Names()) != ""
+}
+
+// endsInValue reports whether the last thing in an item is a setting's value.
+func endsInValue(item string) bool {
+	i := strings.LastIndexByte(item, ':')
+	return i >= 0 && strings.Contains(item[i:], "=")
+}
+
 // contenderOf reads one policy: its name and, each after a colon, settings.
 func contenderOf(item string) (sim.Contender, error) {
 	parts := strings.Split(item, ":")
@@ -178,7 +218,11 @@ func contenderOf(item string) (sim.Contender, error) {
 	}
 	s, err := config.LoadPolicySettings(args)
 	if err != nil {
-		return sim.Contender{}, fmt.Errorf("%s: %s", item, strings.ReplaceAll(err.Error(), "\n", "; "))
+		hint := ""
+		if strings.Contains(item, ",") {
+			hint = "; what follows a setting's comma and is no policy is taken for more of its value"
+		}
+		return sim.Contender{}, fmt.Errorf("%s: %s%s", item, strings.ReplaceAll(err.Error(), "\n", "; "), hint)
 	}
 	return sim.Contender{Label: item, Policy: name, Settings: *s}, nil
 }

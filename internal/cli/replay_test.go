@@ -6,6 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sluice/internal/policy"
 )
 
 // run runs a command and returns how it ended and what it printed.
@@ -70,6 +74,7 @@ func TestReplaySaysWhatToDo(t *testing.T) {
 	f(exitUsage, "did you mean --prefix-hash-load-factor?", append(sample, "prefix_hash:prefix-hash-load-facto=1")...)
 	f(exitUsage, `plot "x.png": the name of the file must end in .svg or .html`, "--trace", "sample", "--plot", "x.png")
 	f(exitUsage, "workers 0 is not between", "--trace", "sample", "--workers", "0")
+	f(exitUsage, "prefill-rate 1e-09 is not between 1 and", "--trace", "sample", "--prefill-rate", "1e-9")
 	f(exitFailed, "no such file", "--trace", filepath.Join(t.TempDir(), "none"))
 	f(exitFailed, "--kv-tokens must be at least", "--trace", "sample", "--kv-tokens", "1000")
 }
@@ -79,6 +84,101 @@ func TestReplayHelpTeaches(t *testing.T) {
 	for _, want := range []string{"sluice replay --trace sample", "--policies", "--kv-tokens", "--slo", "--prefill-rate"} {
 		if code != exitOK || !strings.Contains(out, want) {
 			t.Errorf("%d: no %q in\n%s", code, want, out)
+		}
+	}
+}
+
+func TestReplayReadsFromStandardInput(t *testing.T) {
+	var out, errs strings.Builder
+	in := strings.NewReader(`{"timestamp":0,"input_length":1000,"output_length":5}`)
+	code := Main([]string{"replay", "--trace", "-", "--policies", "random", "--workers", "1", "--warmup", "0"}, in, &out, &errs)
+	if code != exitOK || !strings.Contains(out.String(), "standard input: 1 requests") || errs.Len() > 0 {
+		t.Errorf("%d: %s%s", code, out.String(), errs.String())
+	}
+	if code, _, errs := run("replay", "--trace", "-"); code != exitFailed || !strings.Contains(errs, "reading trace from standard input: it has no rows") {
+		t.Errorf("%d: %s", code, errs)
+	}
+}
+
+func TestReplayTakesValuesWithCommas(t *testing.T) {
+	code, out, errs := run("replay", "--trace", "sample", "--workers", "4", "--json", "--policies",
+		"random, cache_aware:cache-index=hash:cache-boundaries=10,20,cache_aware:cache-boundaries=512,1024:cache-index=hash,least_load")
+	var res struct {
+		Rows []struct {
+			Policy string `json:"policy"`
+		} `json:"rows"`
+	}
+	if err := json.Unmarshal([]byte(out), &res); err != nil || code != exitOK || errs != "" {
+		t.Fatalf("%d, %v: %s%s", code, err, out, errs)
+	}
+	var got []string
+	for _, r := range res.Rows {
+		got = append(got, r.Policy)
+	}
+	want := []string{"random", "cache_aware:cache-index=hash:cache-boundaries=10,20", "cache_aware:cache-boundaries=512,1024:cache-index=hash", "least_load"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	for list, want := range map[string]string{
+		"random,20":                                       `unknown policy "20"`,
+		"cost:cost-kv-full=0.5,least_laod":                `unknown policy "least_laod"; did you mean least_load?`,
+		"cost:cost-kv-full=0.5,2":                         "is taken for more of its value",
+		"prefix_hash:routing-key-override,x":              `unknown policy "x"`,
+		"cost:cost-kv-full=0.5,random:cost-kv-fulll=0.25": "did you mean --cost-kv-full?",
+	} {
+		if code, _, errs := run("replay", "--trace", "sample", "--policies", list); code != exitUsage || !strings.Contains(errs, want) {
+			t.Errorf("%s: %d: %s", list, code, errs)
+		}
+	}
+}
+
+func TestReplaySaysWhatHasNoEffect(t *testing.T) {
+	f := func(want string, args ...string) {
+		t.Helper()
+		code, _, errs := run(append([]string{"replay", "--workers", "4"}, args...)...)
+		if want != "" {
+			want = "sluice replay: a setting has no effect: " + want + "\n"
+		}
+		if code != exitOK || errs != want {
+			t.Errorf("%v: %d: %q; want %q", args, code, errs, want)
+		}
+	}
+	sample := []string{"--trace", "sample", "--policies"}
+	f("cost-kv-tokens does nothing with policy random", append(sample, "random:cost-kv-tokens=5")...)
+	f("cache-threshold does nothing with policy bucket", append(sample, "bucket:balance-abs-threshold=5:cache-threshold=0.4")...)
+	f("cache-boundaries does nothing without cache-index hash", append(sample, "cache_aware:cache-boundaries=10")...)
+	f("max-idle-secs does nothing with policy random", append(sample, "random:max-idle-secs=5")...)
+	f("", append(sample, "random:max-idle-secs=5:routing-key-override=true")...)
+	f("dp-minimum-tokens-scheduler does nothing in a replay: no rank is known", append(sample, "random:dp-minimum-tokens-scheduler")...)
+	f("", append(sample, "cost:cost-kv-full=0.5,cache_aware:cache-threshold=0.2,least_load:least-load-mean-prefill-tokens=9,manual:max-idle-secs=9")...)
+	f("session-rate does nothing with a trace that has no sessions", append(sample, "random", "--session-rate", "2")...)
+	f("crowd-tokens does nothing without a crowd", append(sample, "random", "--crowd-tokens", "900")...)
+	f("", append(sample, "random", "--crowd-tokens", "900", "--crowd", "1")...)
+	sessions := []string{"--trace", "../kit/tracefile/testdata/sessions.jsonl.gz", "--policies", "random", "--session-time", "10s", "--session-rate", "1"}
+	f("copies does nothing with a trace of sessions", append(sessions, "--copies", "2")...)
+	f("", sessions...)
+	for _, name := range policy.Names() {
+		if _, ok := reads[name]; !ok {
+			t.Errorf("nothing says which settings %s reads", name)
+		}
+	}
+}
+
+func TestReplaySaysWhatItCouldNotRead(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "r.jsonl")
+	row := `{"timestamp":1763726400123,"input_length":850,"output_length":5,"hash_ids":[11,12],"block_tokens":128}` + "\n"
+	for broken, want := range map[string]string{
+		row + `{"timestamp":17` + row + row:              "line 2 cannot be read and is left out: invalid character",
+		row + `{"timestamp":17` + row + row + `{"timest`: "2 lines cannot be read and are left out; the first is line 2: invalid character",
+		row + row: "",
+		row + row + "{\"timestamp\":1763726400123,\"input": "line 3 cannot be read and is left out: unexpected end",
+	} {
+		if err := os.WriteFile(file, []byte(broken), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, out, errs := run("replay", "--trace", file, "--policies", "random", "--workers", "1", "--warmup", "0")
+		if code != exitOK || !strings.Contains(out, ": 2 requests") || !strings.Contains(errs, want) || want == "" && errs != "" {
+			t.Errorf("%d: %s%s; want %q", code, out, errs, want)
 		}
 	}
 }
