@@ -67,6 +67,18 @@ func TestWhatNothingIsKnownOfIsNoZero(t *testing.T) {
 	}
 }
 
+// TestAnAnswerThatDidNotEndHasAPace: steps of 12 ms and what a sequence and its
+// context add.
+func TestAnAnswerThatDidNotEndHasAPace(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Workers, cfg.Copies, cfg.ContextTime = 1, 1, 0
+	w := mustReplay(t, cfg, trace(t, `{"timestamp":0,"input_length":100,"output_length":900000}`), contenders("random")).Rows[0]
+	want := (cfg.StepTime + cfg.SequenceTime).Seconds()
+	if w.Unfinished != 1 || math.Abs(float64(w.TPOTP50)-want) > 1e-9 || math.Abs(float64(w.E2EP50)-leastSlack.Seconds()) > 1e-9 || w.TTFTP50 > 1 {
+		t.Errorf("%+v; want %v s for each token", w, want)
+	}
+}
+
 func TestTheBestIsAmongWhatIsKnown(t *testing.T) {
 	r := &Result{Rows: []Row{{TTFTMean: none, TPOTP50: none}, {TTFTMean: 2, TPOTP50: none}, {TTFTMean: 3, TPOTP50: none}}}
 	lines, best := r.cells(r.columns())
