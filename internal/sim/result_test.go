@@ -74,7 +74,7 @@ func TestAnAnswerThatDidNotEndHasAPace(t *testing.T) {
 	cfg.Workers, cfg.Copies, cfg.ContextTime = 1, 1, 0
 	w := mustReplay(t, cfg, trace(t, `{"timestamp":0,"input_length":100,"output_length":900000}`), contenders("random")).Rows[0]
 	want := (cfg.StepTime + cfg.SequenceTime).Seconds()
-	if w.Unfinished != 1 || math.Abs(float64(w.TPOTP50)-want) > 1e-9 || math.Abs(float64(w.E2EP50)-leastSlack.Seconds()) > 1e-9 || w.TTFTP50 > 1 {
+	if near := func(f Figure, want float64) bool { return math.Abs(float64(f)-want) < 1e-9 }; w.Unfinished != 1 || !near(w.TPOTP50, want) || !near(w.E2EP50, leastSlack.Seconds()) || !(w.TTFTP50 < 1) {
 		t.Errorf("%+v; want %v s for each token", w, want)
 	}
 }
