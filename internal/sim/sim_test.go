@@ -107,7 +107,7 @@ func TestEveryPolicyServesAll(t *testing.T) {
 					t.Fatal(err)
 				}
 				row := s.row(c.Label)
-				if row.Refused+row.Unfinished > 0 || row.TTFTMean <= 0 || row.Hit < 0 || row.Hit > 1 || row.Imbalance < 1 {
+				if row.Refused+row.Unfinished > 0 || !(row.TTFTMean > 0 && row.Hit >= 0 && row.Hit <= 1 && row.Imbalance >= 1) {
 					t.Errorf("%+v", row)
 				}
 				for _, r := range s.records {
