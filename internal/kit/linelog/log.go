@@ -28,13 +28,15 @@ const (
 	patience = 100 * time.Millisecond
 
 	// maxWaiting bounds what waits while out does not take it, all stripes
-	// together. A stripe's share may be under way to out beside.
+	// together. As much again may be under way to out.
 	maxWaiting = 8 << 20
 
 	maxStripes = 16
 
-	// maxIdle is how much memory a stripe keeps that it does not need now.
-	maxIdle = 2 * batch
+	// maxIdle is how much memory a stripe keeps that it does not need now, and
+	// maxIdleAll what they are put together in.
+	maxIdle    = 2 * batch
+	maxIdleAll = maxStripes * batch
 )
 
 // Config says which lines are written and what they look like.
@@ -62,7 +64,8 @@ type Log struct {
 
 	mu    sync.Mutex // held while something is written
 	out   io.Writer  // guarded by mu
-	spare []byte     // guarded by mu; what is written, and then takes a stripe's place
+	taken []byte     // guarded by mu; what is written
+	spare []byte     // guarded by mu; takes a stripe's place
 	seen  int64      // guarded by mu; lost as it was at the last flush
 	told  int64      // guarded by mu; how many of lost have been warned of
 }
@@ -208,15 +211,20 @@ func (l *Log) flush(last bool) {
 		s.mu.Lock()
 		s.buf, l.spare = l.spare[:0], s.buf
 		s.mu.Unlock()
-		if len(l.spare) > 0 {
-			n, err := l.out.Write(l.spare)
-			if err != nil {
-				l.drop(bytes.Count(l.spare[max(n, 0):], []byte("\n")))
-			}
-		}
+		l.taken = append(l.taken, l.spare...)
 		if cap(l.spare) > maxIdle {
 			l.spare = nil // of a time when out was slow
 		}
+	}
+	if len(l.taken) > 0 {
+		n, err := l.out.Write(l.taken)
+		if err != nil {
+			l.drop(bytes.Count(l.taken[max(n, 0):], []byte("\n")))
+		}
+	}
+	l.taken = l.taken[:0]
+	if cap(l.taken) > maxIdleAll {
+		l.taken = nil
 	}
 	l.warnLocked(last)
 }
