@@ -3,11 +3,13 @@ package wasm
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -141,63 +143,211 @@ func TestCompiledCodeHasABound(t *testing.T) {
 	}
 }
 
-// TestHalfWrittenCode: what a machine's end has left does not keep a module from
-// being loaded, and is mended.
-func TestHalfWrittenCode(t *testing.T) {
-	dir := t.TempDir()
-	called(t, newDiskEngine(t, dir), version(t, 1)).Close()
+// codeOf is the one file with compiled code under dir, and its place.
+func codeOf(t *testing.T, dir string) (file, place string) {
+	t.Helper()
 	for _, f := range filesOf(t, dir) {
-		b, err := os.ReadFile(f)
-		if err == nil {
-			err = os.WriteFile(f, b[:len(b)/2], 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
+		if filepath.Base(f) == sumsFile {
+			place = filepath.Dir(f)
+		} else if file == "" {
+			file = f
 		}
 	}
-	called(t, newDiskEngine(t, dir), version(t, 1)).Close()
-	sizes := func() (n int64) {
-		n, err := sizeOf(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
+	if file == "" || place == "" {
+		t.Fatalf("no compiled code is kept, or no checksums: %q", filesOf(t, dir))
 	}
-	mended := sizes()
-	called(t, newDiskEngine(t, dir), version(t, 1)).Close()
-	if got := sizes(); got != mended || got < 1000 {
-		t.Errorf("%d bytes are kept, then %d", mended, got)
+	return file, place
+}
+
+// offsets is where in a file of the engine's the list begins of where functions do,
+// which is not in the engine's own checksum.
+func offsets(t *testing.T, b []byte) int {
+	t.Helper()
+	const magic = "WAZEVO"
+	if !bytes.HasPrefix(b, []byte(magic)) {
+		t.Fatalf("it begins with %q", b[:8])
+	}
+	return len(magic) + 1 + int(b[len(magic)]) + 4
+}
+
+// TestDamagedCode: compiled code that is not as it was written is not run. That is
+// told in one line, and mended.
+func TestDamagedCode(t *testing.T) {
+	edit := func(change func([]byte) []byte) func(t *testing.T, file, place string) error {
+		return func(t *testing.T, file, _ string) error {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(file, change(b), 0o600)
+		}
+	}
+	tests := []struct {
+		name   string
+		damage func(t *testing.T, file, place string) error
+		told   string
+	}{
+		{"a function begins elsewhere", func(t *testing.T, file, place string) error {
+			return edit(func(b []byte) []byte { b[offsets(t, b)] ^= 16; return b })(t, file, place)
+		}, "has SHA-256"},
+		{"a bit of the code", edit(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "has SHA-256"},
+		{"half is missing", edit(func(b []byte) []byte { return b[:len(b)/2] }), "has SHA-256"},
+		{"all is missing", edit(func(b []byte) []byte { return nil }), "has SHA-256"},
+		{"something follows", edit(func(b []byte) []byte { return append(b, 0) }), "has SHA-256"},
+		{"another file is in its place", func(t *testing.T, file, place string) error {
+			return errors.Join(os.Remove(file), os.Symlink("/dev/zero", file))
+		}, "is not a file"},
+		{"there is no list, as before there was one", func(t *testing.T, file, place string) error {
+			return os.Remove(filepath.Join(place, sumsFile))
+		}, "has no checksum"},
+		{"half of the list is missing", func(t *testing.T, file, place string) error {
+			return os.Truncate(filepath.Join(place, sumsFile), 20)
+		}, "has no checksum"},
+		{"the directory is a file", func(t *testing.T, file, place string) error {
+			return errors.Join(os.RemoveAll(place), os.WriteFile(place, nil, 0o600))
+		}, "is not a directory"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			called(t, newDiskEngine(t, dir), version(t, 1)).Close()
+			file, place := codeOf(t, dir)
+			if err := tt.damage(t, file, place); err != nil {
+				t.Fatal(err)
+			}
+			load := func() string {
+				var told bytes.Buffer
+				e, err := NewEngine(dir, slog.New(slog.NewTextHandler(&told, &slog.HandlerOptions{Level: slog.LevelWarn})))
+				if err != nil {
+					t.Fatal(err)
+				}
+				called(t, e, version(t, 1)).Close()
+				if err := e.Close(context.Background()); err != nil {
+					t.Error(err)
+				}
+				return told.String()
+			}
+			if told := load(); strings.Count(told, "\n") != 1 || !strings.Contains(told, tt.told) {
+				t.Errorf("the log has %q, want one line with %q", told, tt.told)
+			}
+			if told := load(); told != "" {
+				t.Errorf("it is not mended: %q", told)
+			}
+			if info, err := os.Stat(file); err != nil || info.Size() < 1000 {
+				t.Errorf("it is not kept: %v, %v", info, err)
+			}
+		})
 	}
 }
 
-// TestCodeThatMakesTheEnginePanic: nor does a file that is damaged so that the
-// engine panics when it reads it, and that is mended too.
-func TestCodeThatMakesTheEnginePanic(t *testing.T) {
+// TestUnfinishedCode: what a stop in the middle of writing has left is removed, and
+// what is beside it is loaded.
+func TestUnfinishedCode(t *testing.T) {
 	dir := t.TempDir()
 	called(t, newDiskEngine(t, dir), version(t, 1)).Close()
-	// Of no functions and no code, with places in that code: the engine takes the
-	// address of its first byte.
-	damage := append(make([]byte, 4+8), 1, 1, 0, 0, 0, 0, 0, 0, 0)
-	files := filesOf(t, dir)
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		const magic = "WAZEVO"
-		if !bytes.HasPrefix(b, []byte(magic)) {
-			t.Fatalf("%s begins with %q", f, b[:8])
-		}
-		b = append(b[:len(magic)+1+int(b[len(magic)])], damage...)
-		if err := os.WriteFile(f, b, 0o600); err != nil {
+	file, place := codeOf(t, dir)
+	left := []string{file + ".123.tmp", filepath.Join(place, newFile+"123")}
+	for _, f := range left {
+		if err := os.WriteFile(f, make([]byte, 100), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(file, old, old); err != nil {
+		t.Fatal(err)
+	}
 	called(t, newDiskEngine(t, dir), version(t, 1)).Close()
-	for _, f := range files {
-		if info, err := os.Stat(f); err != nil || info.Size() < 100 {
-			t.Errorf("%s is not mended: %v", f, err)
+	for _, f := range left {
+		if _, err := os.Stat(f); err == nil {
+			t.Errorf("%s stays", f)
 		}
+	}
+	if info, err := os.Stat(file); err != nil || time.Since(info.ModTime()) < time.Minute {
+		t.Errorf("it was compiled again: %v", err)
+	}
+}
+
+// TestCodeThatMakesTheEnginePanic: a file that is as it was written, and of which
+// the engine panics all the same, does not keep a module from being loaded, and is
+// mended too.
+func TestCodeThatMakesTheEnginePanic(t *testing.T) {
+	dir := t.TempDir()
+	called(t, newDiskEngine(t, dir), version(t, 1)).Close()
+	file, place := codeOf(t, dir)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Of no functions and no code, with places in that code: the engine takes the
+	// address of its first byte.
+	damage := append(make([]byte, 4+8), 1, 1, 0, 0, 0, 0, 0, 0, 0)
+	if err := os.WriteFile(file, append(b[:offsets(t, b)-4], damage...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := seal(place, nil); err != nil {
+		t.Fatal(err)
+	}
+	called(t, newDiskEngine(t, dir), version(t, 1)).Close()
+	if info, err := os.Stat(file); err != nil || info.Size() < 1000 {
+		t.Errorf("%s is not mended: %v", file, err)
+	}
+}
+
+// TestCodeInUseIsMended: that a component is used already does not keep its damaged
+// file on the disk.
+func TestCodeInUseIsMended(t *testing.T) {
+	dir := t.TempDir()
+	e := newDiskEngine(t, dir)
+	limits := DefaultLimits()
+	first, err := e.compile(t.Context(), version(t, 1), limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.close(t.Context())
+	file, _ := codeOf(t, dir)
+	if err := os.Truncate(file, 500); err != nil {
+		t.Fatal(err)
+	}
+	second, err := e.compile(t.Context(), version(t, 1), limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.close(t.Context())
+	if info, err := os.Stat(file); err != nil || info.Size() < 1000 {
+		t.Errorf("%s is not mended: %v", file, err)
+	}
+}
+
+// TestOneAtATimeCompiles holds that those who compile one component with the same
+// limits, as with different configurations, do not take what the others write for
+// damaged.
+func TestOneAtATimeCompiles(t *testing.T) {
+	dir := t.TempDir()
+	var told bytes.Buffer
+	e, err := NewEngine(dir, slog.New(slog.NewTextHandler(&told, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			c, err := e.compile(t.Context(), version(t, 1), DefaultLimits())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.close(context.Background())
+		})
+	}
+	all.Wait()
+	if err := e.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if told.Len() > 0 {
+		t.Errorf("the log has %q", told.String())
+	}
+	if len(e.disk.uses) > 0 {
+		t.Errorf("in use: %v", e.disk.uses)
 	}
 }
 
