@@ -75,10 +75,10 @@ type moduleOptions struct {
 	Tenants    *[]string `json:"tenants,omitempty"`
 	MaxBody    *int64    `json:"max_body_size,omitempty"`
 
-	MemoryPages *uint32 `json:"max_memory_pages,omitempty"`
+	MemoryPages *int64  `json:"max_memory_pages,omitempty"`
 	TimeMillis  *int64  `json:"max_execution_time_ms,omitempty"`
-	Stack       *uint32 `json:"max_stack_size,omitempty"`
-	Instances   *int    `json:"max_instances,omitempty"`
+	Stack       *int64  `json:"max_stack_size,omitempty"`
+	Instances   *int64  `json:"max_instances,omitempty"`
 	Isolation   *string `json:"isolation,omitempty"`
 	Config      *string `json:"config,omitempty"`
 }
@@ -89,8 +89,8 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// apply changes s as o says.
-func (o *moduleOptions) apply(s *wasm.Spec) {
+// apply changes s as o says. If it fails s is of no use.
+func (o *moduleOptions) apply(s *wasm.Spec) error {
 	if o.Enabled != nil {
 		s.Disabled = !*o.Enabled
 	}
@@ -99,17 +99,25 @@ func (o *moduleOptions) apply(s *wasm.Spec) {
 	set(&s.Paths, o.Paths)
 	set(&s.Models, o.Models)
 	set(&s.Tenants, o.Tenants)
-	set(&s.MaxBody, o.MaxBody)
-	set(&s.Settings.Limits.MemoryPages, o.MemoryPages)
-	set(&s.Settings.Limits.Stack, o.Stack)
-	set(&s.Settings.Instances, o.Instances)
 	set(&s.Settings.Config, o.Config)
-	if o.TimeMillis != nil {
-		s.Settings.Time = time.Duration(max(0, min(*o.TimeMillis, 1<<32))) * time.Millisecond // no more than can be counted
-	}
 	if o.Isolation != nil {
 		s.Settings.Isolation = wasm.Isolation(*o.Isolation)
 	}
+	for _, l := range []struct {
+		key string
+		n   *int64
+	}{
+		{"max_body_size", o.MaxBody}, {"max_memory_pages", o.MemoryPages}, {"max_execution_time_ms", o.TimeMillis},
+		{"max_stack_size", o.Stack}, {"max_instances", o.Instances},
+	} {
+		if l.n == nil {
+			continue
+		}
+		if err := s.Limit(l.key, *l.n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // An attachPoint is {"Middleware":"OnRequest"}.
@@ -140,9 +148,10 @@ func (d *descriptor) spec() (wasm.Spec, error) {
 		return s, fmt.Errorf("unknown module_type %.64q; want Middleware", d.ModuleType)
 	}
 	var err error
-	s.Attach, err = hooks(d.AttachPoints)
-	d.apply(&s)
-	return s, err
+	if s.Attach, err = hooks(d.AttachPoints); err != nil {
+		return s, err
+	}
+	return s, d.apply(&s)
 }
 
 // maxModulesBody bounds the bodies of these calls, maxAdded the modules of one.
@@ -344,6 +353,7 @@ func describe(m *wasm.Attached) moduleInfo {
 	stats := m.Module.Stats()
 	enabled, millis, isolation := !m.Disabled, m.Settings.Time.Milliseconds(), string(is)
 	most := cmp.Or(m.MaxBody, wasm.DefaultMaxBody)
+	pages, stack, instances := int64(m.Settings.Limits.MemoryPages), int64(m.Settings.Limits.Stack), int64(m.Settings.Instances)
 	return moduleInfo{
 		UUID: m.ID.String(),
 		Meta: moduleMeta{
@@ -352,7 +362,7 @@ func describe(m *wasm.Attached) moduleInfo {
 		},
 		Options: moduleOptions{
 			Enabled: &enabled, Order: &m.Order, FailClosed: &m.FailClosed, Paths: &m.Paths, Models: &m.Models, Tenants: &m.Tenants, MaxBody: &most,
-			MemoryPages: &m.Settings.Limits.MemoryPages, TimeMillis: &millis, Stack: &m.Settings.Limits.Stack, Instances: &m.Settings.Instances, Isolation: &isolation,
+			MemoryPages: &pages, TimeMillis: &millis, Stack: &stack, Instances: &instances, Isolation: &isolation,
 		},
 		State: struct {
 			World        string `json:"world"`
@@ -464,6 +474,9 @@ func (a *Admin) updateModule(ctx context.Context, r *infer.Request, w *infer.Rep
 
 func (a *Admin) change(ctx context.Context, w *infer.Reply, id uuid.UUID, d *descriptor, b []byte) error {
 	attach, err := hooks(d.AttachPoints)
+	if err == nil {
+		err = d.apply(new(wasm.Spec)) // so that within Update it does not fail
+	}
 	if err != nil {
 		return text(w, http.StatusBadRequest, err.Error())
 	}
@@ -474,10 +487,10 @@ func (a *Admin) change(ctx context.Context, w *infer.Reply, id uuid.UUID, d *des
 		if b != nil {
 			s.Path = d.FilePath // "" of bytes that were sent
 		}
-		if attach != nil {
+		if d.AttachPoints != nil { // an empty list is all that it has
 			s.Attach = attach
 		}
-		d.apply(s)
+		_ = d.apply(s)
 	}, b)
 	switch {
 	case errors.Is(err, wasm.ErrUnknown):

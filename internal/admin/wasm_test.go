@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -205,19 +206,19 @@ func TestAModuleOfTheConfigurationIsRemoved(t *testing.T) {
 func TestErrorsAreInWordsOfTheAPI(t *testing.T) {
 	a, r, _ := newModules(t)
 	for body, want := range map[string]string{
-		"":                                    "it is empty",
-		`{"modules":[`:                        "it ends before it is whole",
-		`[]`:                                  "it is a list; want an object",
-		`{"modules":7}`:                       "modules is a number; want a list",
-		`{"modules":[7]}`:                     "modules is a number; want an object",
-		`{"modules":[{"name":7}]}`:            "modules.name is a number; want a string",
-		`{"modules":[{"ordre":7}]}`:           `unknown field "ordre"`,
-		`{"modules":[{"order":"7"}]}`:         "modules.order is a string; want a whole number",
-		`{"modules":[{"order":1.5}]}`:         "modules.order is 1.5; want a whole number",
-		`{"modules":[{"enabled":[]}]}`:        "modules.enabled is a list; want true or false",
-		`{"modules":[{"models":"m"}]}`:        "modules.models is a string; want a list",
-		`{"modules":[{"models":[true]}]}`:     "modules.models is true or false; want a string",
-		`{"modules":[{"max_stack_size":-1}]}`: "modules.max_stack_size is -1; want a whole number from 0 to 4294967295",
+		"":                                     "it is empty",
+		`{"modules":[`:                         "it ends before it is whole",
+		`[]`:                                   "it is a list; want an object",
+		`{"modules":7}`:                        "modules is a number; want a list",
+		`{"modules":[7]}`:                      "modules is a number; want an object",
+		`{"modules":[{"name":7}]}`:             "modules.name is a number; want a string",
+		`{"modules":[{"ordre":7}]}`:            `unknown field "ordre"`,
+		`{"modules":[{"order":"7"}]}`:          "modules.order is a string; want a whole number",
+		`{"modules":[{"order":1.5}]}`:          "modules.order is 1.5; want a whole number",
+		`{"modules":[{"enabled":[]}]}`:         "modules.enabled is a list; want true or false",
+		`{"modules":[{"models":"m"}]}`:         "modules.models is a string; want a list",
+		`{"modules":[{"models":[true]}]}`:      "modules.models is true or false; want a string",
+		`{"modules":[{"max_stack_size":1.5}]}`: "modules.max_stack_size is 1.5; want a whole number",
 		`{"modules":[{"attach_points":["OnRequest"]}]}`: `modules.attach_points is a string; want an object such as {"Middleware":"OnRequest"}`,
 	} {
 		status, text := posted(t, a, body)
@@ -318,12 +319,6 @@ func TestModulesThatAreRefused(t *testing.T) {
 		{"m", good, `,"module_type":"Filter"`, "unknown module_type"},
 		{"m", good, `,"attach_points":[{"Middleware":"OnTuesday"}]`, "unknown attach point"},
 		{"m", good, `,"attach_points":[{"Middleware":"OnChunk"}]`, "does not export"},
-		{"m", good, `,"max_execution_time_ms":0`, "between 1ms and 300s"},
-		{"m", good, `,"max_execution_time_ms":300001`, "between 1ms and 300s"},
-		{"m", good, `,"max_execution_time_ms":9223372036854775807`, "between 1ms and 300s"},
-		{"m", good, `,"max_memory_pages":65536`, "between 1 and 65535"},
-		{"m", good, `,"max_stack_size":65535`, "between 65536 and 16777216"},
-		{"m", good, `,"max_body_size":104857601`, "between 0 and 104857600"},
 		{"m", good, `,"isolation":"some"`, "unknown isolation"},
 	} {
 		status, text := posted(t, a, `{"modules":[{"name":"`+tt.name+`","file_path":"`+tt.path+`"`+tt.rest+`}]}`)
@@ -338,6 +333,77 @@ func TestModulesThatAreRefused(t *testing.T) {
 	}
 	if n := len(r.Set().All); n != 0 {
 		t.Errorf("%d modules are there", n)
+	}
+}
+
+// TestBounds holds that a limit is refused for the same reason however it is said,
+// and that the contract's bounds are let in.
+func TestBounds(t *testing.T) {
+	a, r, dir := newModules(t)
+	path := writeModule(t, filepath.Join(dir, "m.wasm"), 1)
+	there, err := r.Add(t.Context(), wasm.Spec{Name: "there", Settings: wasm.DefaultSettings()}, module(t, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := "/wasm/" + there.ID.String()
+	ways := []struct {
+		name string
+		say  func(key, n string) (status int, text string)
+	}{
+		{"POST", func(key, n string) (int, string) {
+			return posted(t, a, `{"modules":[{"name":"m","file_path":"`+path+`","`+key+`":`+n+`}]}`)
+		}},
+		{"POST, the query", func(key, n string) (int, string) {
+			return sent(t, a, "POST", "/wasm?name=m&"+key+"="+n, "application/wasm", module(t, 1))
+		}},
+		{"PATCH", func(key, n string) (int, string) {
+			return sent(t, a, "PATCH", at, "application/json", []byte(`{"`+key+`":`+n+`}`))
+		}},
+		{"PUT", func(key, n string) (int, string) {
+			return sent(t, a, "PUT", at, "application/json", []byte(`{"file_path":"`+path+`","`+key+`":`+n+`}`))
+		}},
+		{"the configuration", func(key, n string) (int, string) {
+			if _, err := wasm.ParseSpec("m=" + path + ";" + key + "=" + n); err != nil {
+				return 400, err.Error()
+			}
+			return 200, ""
+		}},
+	}
+	for _, tt := range []struct{ key, least, most string }{
+		{"max_memory_pages", "1", "65536"},
+		{"max_execution_time_ms", "1", "300000"},
+		{"max_stack_size", "65536", "16777216"},
+		{"max_body_size", "1", "104857600"},
+		{"max_instances", "1", "4096"},
+	} {
+		more, err := strconv.Atoi(tt.most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []string{"-1", "0", strconv.Itoa(more + 1), "9223372036854775807"} {
+			for _, way := range ways {
+				status, text := way.say(tt.key, n)
+				if want := "; want " + tt.least + " to " + tt.most; status != 400 || !strings.Contains(text, tt.key+" is "+n) || !strings.Contains(text, want) {
+					t.Errorf("%s, %s of %s: %d %s; want %q", way.name, tt.key, n, status, text, want)
+				}
+			}
+		}
+		for _, n := range []string{tt.least, tt.most} {
+			// Of its least memory and time a module may not start; that is another reason.
+			if _, text := ways[0].say(tt.key, n); strings.Contains(text, "; want ") {
+				t.Errorf("%s of %s: %s", tt.key, n, text)
+			}
+			for _, m := range r.Set().All {
+				if m != there {
+					if err := r.Remove(m.ID); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+	if now := r.Find(there.ID); now != there {
+		t.Errorf("what was refused has changed it to %+v", now.Spec)
 	}
 }
 
@@ -435,12 +501,14 @@ func TestAModulesOwnLife(t *testing.T) {
 		{"sent with a misspelling", "POST", "/wasm?name=x&fail_close=true", "application/wasm", string(module(t, 2)), 400, []string{`unknown field "fail_close"`}},
 		{"sent with two answers", "POST", "/wasm?name=x&fail_closed=true&fail_closed=false", "application/wasm", string(module(t, 2)), 400, []string{`"fail_closed" is there 2 times`}},
 		{"sent with a path", "POST", "/wasm?name=x&file_path=/x.wasm", "application/wasm", string(module(t, 2)), 400, []string{"file_path is not of a module whose bytes are sent"}},
-		{"sent with a limit that is none", "POST", "/wasm?name=x&max_stack_size=1", "application/wasm", string(module(t, 2)), 400, []string{"between 65536"}},
+		{"sent with a limit that is none", "POST", "/wasm?name=x&max_stack_size=1", "application/wasm", string(module(t, 2)), 400, []string{"max_stack_size is 1; want 65536"}},
 		{"sent half", "POST", "/wasm?name=x", "application/wasm", string(module(t, 2)[:1000]), 400, nil},
 		{"shown", "GET", at, "", "", 200, []string{`"enabled":true`, `"fail_closed":true`, `"max_memory_pages":1024`, `"max_body_size":10485760`, `"isolation":"snapshot"`, `"world":"smg:gateway"`, `"idle":1`}},
 		{"another", "GET", "/wasm/" + uuid.NewString(), "", "", 404, []string{"no module has the id"}},
 		{"no id", "GET", "/wasm/x", "", "", 400, nil},
 		{"disabled and moved", "PATCH", at, "application/json", `{"enabled":false,"order":-3,"paths":["/v1/*"],"tenants":["acme"],"name":"new"}`, 200, []string{`"enabled":false`, `"order":-3`, `"paths":["/v1/*"]`, `"tenants":["acme"]`, `"name":"new"`, `"fail_closed":true`}},
+		{"attached to one", "PATCH", at, "application/json", `{"attach_points":[{"Middleware":"OnRequest"}]}`, 200, []string{`"attach_points":[{"Middleware":"OnRequest"}]`}},
+		{"attached to all that it has", "PATCH", at, "application/json", `{"attach_points":[]}`, 200, []string{`"attach_points":[{"Middleware":"OnRequest"},{"Middleware":"OnResponse"}]`}},
 		{"enabled", "PATCH", at, "application/json", `{"enabled":true,"attach_points":[{"Middleware":"OnResponse"}]}`, 200, []string{`"enabled":true`, `"attach_points":[{"Middleware":"OnResponse"}]`}},
 		{"changed by nonsense", "PATCH", at, "application/json", `{"enable":true}`, 400, []string{"unknown field"}},
 		{"attached to what it has not", "PATCH", at, "application/json", `{"attach_points":[{"Middleware":"OnEnd"}]}`, 400, []string{"does not export"}},

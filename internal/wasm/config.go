@@ -148,9 +148,8 @@ func (c Config) Mask(text string) string {
 
 // option sets one further setting.
 func (s *Spec) option(key, value string) (err error) {
-	number := func(bits int) (n uint64) {
-		n, err = strconv.ParseUint(value, 10, bits)
-		return n
+	if _, limit := bounds[key]; limit {
+		return s.limit(key, value)
 	}
 	switch key {
 	case "order":
@@ -177,18 +176,8 @@ func (s *Spec) option(key, value string) (err error) {
 		}
 	case "isolation":
 		s.Settings.Isolation = Isolation(value)
-	case "max_memory_pages":
-		s.Settings.Limits.MemoryPages = uint32(number(32))
-	case "max_execution_time_ms":
-		s.Settings.Time = millis(number(32))
-	case "max_stack_size":
-		s.Settings.Limits.Stack = uint32(number(32))
-	case "max_instances":
-		s.Settings.Instances = int(number(31))
 	case configKey:
 		s.Settings.Config = value
-	case "max_body_size":
-		s.MaxBody = int64(number(63))
 	default:
 		return fmt.Errorf("unknown setting %.64q", key)
 	}
@@ -201,4 +190,32 @@ func (s *Spec) option(key, value string) (err error) {
 	return fmt.Errorf("%s is %.64q; want a whole number", key, value)
 }
 
-func millis(n uint64) time.Duration { return time.Duration(n) * time.Millisecond }
+// limit sets one that is a limit.
+func (s *Spec) limit(key, value string) error {
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // of such a one n is the nearest that there is
+		return fmt.Errorf("%s is %.64q; want a whole number", key, value)
+	}
+	return s.Limit(key, n)
+}
+
+// Limit sets a limit by the name that operators have for it. Its error is
+// CheckBound's.
+func (s *Spec) Limit(key string, n int64) error {
+	if err := CheckBound(key, n); err != nil {
+		return err
+	}
+	switch set := &s.Settings; key {
+	case "max_memory_pages":
+		set.Limits.MemoryPages = uint32(n)
+	case "max_execution_time_ms":
+		set.Time = time.Duration(n) * time.Millisecond
+	case "max_stack_size":
+		set.Limits.Stack = uint32(n)
+	case "max_body_size":
+		s.MaxBody = n
+	case "max_instances":
+		set.Instances = int(n)
+	}
+	return nil
+}

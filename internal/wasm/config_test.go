@@ -35,10 +35,18 @@ func TestParseSpec(t *testing.T) {
 		"m=/m.wasm;paths=":                  "which no request has",
 		"m=/m.wasm;tenants=":                "tenants has one of 0 bytes",
 		"m=/m.wasm;attach_points=Tuesday":   "want one of OnRequest",
-		"m=/m.wasm;max_stack_size=1":        "between 65536 and 16777216",
-		"m=/m.wasm;max_instances=5000":      "between 1 and 4096",
-		"m=/m.wasm;max_memory_pages=-1":     `max_memory_pages is "-1"; want a whole number`,
-		"m=/m.wasm;max_body_size=999999999": "between 0 and 104857600",
+		"m=/m.wasm;max_stack_size=1":        "max_stack_size is 1; want 65536 to 16777216",
+		"m=/m.wasm;max_instances=5000":      "max_instances is 5000; want 1 to 4096",
+		"m=/m.wasm;max_instances=0":         "max_instances is 0; want 1 to 4096",
+		"m=/m.wasm;max_memory_pages=1.5":    `max_memory_pages is "1.5"; want a whole number`,
+		"m=/m.wasm;max_memory_pages=-1":     "max_memory_pages is -1; want 1 to 65536",
+		"m=/m.wasm;max_memory_pages=65537":  "want 1 to 65536",
+		"m=/m.wasm;max_memory_pages=65536":  "",
+		"m=/m.wasm;max_body_size=999999999": "max_body_size is 999999999; want 1 to 104857600",
+		"m=/m.wasm;max_body_size=0":         "max_body_size is 0; want 1 to 104857600",
+		"m=/m.wasm;max_body_size=1":         "",
+
+		"m=/m.wasm;max_execution_time_ms=99999999999999999999": "want 1 to 300000",
 	} {
 		_, err := ParseSpec(text)
 		if want == "" && err == nil {

@@ -65,6 +65,10 @@ type Module struct {
 	all []*instance // those that there are
 }
 
+// mostPages is how many pages a memory may have whatever its limit is: the engine
+// keeps its length in 32 bits, in which that of the contract's 65536 is 0.
+const mostPages = 1<<16 - 1
+
 // newModule compiles binary.
 func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m *Module, err error) {
 	if set.Instances <= 0 {
@@ -73,6 +77,7 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 	if set.Isolation == "" {
 		set.Isolation = Snapshot
 	}
+	set.Limits.MemoryPages = min(set.Limits.MemoryPages, mostPages)
 	kept, err := e.shelf.get(ctx, &set, binary, func(ctx context.Context) (*code, error) {
 		c, err := e.compile(ctx, binary, set.Limits)
 		if err == nil {

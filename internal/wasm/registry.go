@@ -272,8 +272,9 @@ func (s *Spec) check() error {
 		return errors.New("a module needs a name")
 	case len(s.Name) > maxName:
 		return fmt.Errorf("a name of %d bytes; at most %d are allowed", len(s.Name), maxName)
-	case s.MaxBody < 0 || s.MaxBody > 100<<20:
-		return fmt.Errorf("max body %d is not between 0 and 104857600", s.MaxBody)
+	}
+	if err := s.checkBounds(); err != nil {
+		return err
 	}
 	for _, p := range s.Paths {
 		if p != "*" && !strings.HasPrefix(p, "/") {
@@ -318,21 +319,53 @@ func checkFilter(name string, list []string) error {
 	return nil
 }
 
-// check holds the contract's bounds.
+// bounds are of the limits that an operator may set, as they are called there: the
+// contract's, but for the last.
+var bounds = map[string]struct{ least, most int64 }{
+	"max_memory_pages":      {1, 1 << 16},
+	"max_stack_size":        {64 << 10, 16 << 20},
+	"max_execution_time_ms": {1, 300_000},
+	"max_body_size":         {1, 100 << 20},
+	"max_instances":         {1, 4096},
+}
+
+// CheckBound holds that a limit that an operator has set is within its bounds. 0
+// is not, also of those that have a default that 0 stands for in a Spec.
+func CheckBound(key string, n int64) error {
+	b, known := bounds[key]
+	switch {
+	case !known:
+		return fmt.Errorf("unknown setting %.64q", key)
+	case n < b.least || n > b.most:
+		return fmt.Errorf("%s is %d; want %d to %d", key, n, b.least, b.most)
+	}
+	return nil
+}
+
+// checkBounds holds that limits are within their bounds.
+func (s *Spec) checkBounds() error {
+	set := &s.Settings
+	err := cmp.Or(
+		CheckBound("max_memory_pages", int64(set.Limits.MemoryPages)),
+		CheckBound("max_stack_size", int64(set.Limits.Stack)),
+		CheckBound("max_execution_time_ms", set.Time.Milliseconds()),
+	)
+	if err == nil && s.MaxBody != 0 {
+		err = CheckBound("max_body_size", s.MaxBody)
+	}
+	if err == nil && set.Instances != 0 {
+		err = CheckBound("max_instances", int64(set.Instances))
+	}
+	return err
+}
+
+// check holds what is no limit.
 func (s *Settings) check() error {
 	switch {
-	case s.Limits.MemoryPages < 1 || s.Limits.MemoryPages > 1<<16-1:
-		return fmt.Errorf("memory of %d pages is not between 1 and 65535", s.Limits.MemoryPages)
-	case s.Limits.Stack < 64<<10 || s.Limits.Stack > 16<<20:
-		return fmt.Errorf("a stack of %d bytes is not between 65536 and 16777216", s.Limits.Stack)
-	case s.Time < time.Millisecond || s.Time > 300*time.Second:
-		return fmt.Errorf("a time limit of %s is not between 1ms and 300s", s.Time)
 	case len(s.Config) > maxConfig:
 		return fmt.Errorf("a configuration of %d bytes; at most %d are allowed", len(s.Config), maxConfig)
 	case !utf8.ValidString(s.Config):
 		return errors.New("a configuration that is not UTF-8")
-	case s.Instances < 0 || s.Instances > 4096:
-		return fmt.Errorf("%d instances are not between 1 and 4096", s.Instances)
 	}
 	switch s.Isolation {
 	case "", Snapshot, Fresh, Shared:
