@@ -144,7 +144,7 @@ func (s surroundings) Logs(level int32) bool {
 		return false
 	}
 	c := s.in.call
-	return c == nil || c.Log != nil && c.Log.Enabled(s.in.ctx, levels[level+1])
+	return c == nil || c.listens(s.in.ctx, levels[level+1])
 }
 
 // Log implements httpwasm.Host.
@@ -158,7 +158,7 @@ func (s surroundings) Log(level int32, msg []byte) {
 		in.out.Lost += len(msg)
 		return
 	}
-	in.call.Log.Log(in.ctx, levels[level+1], "a module says", "module", in.call.Name, "text", string(msg[:min(len(msg), mostOutput)]))
+	in.call.say(in.ctx, levels[level+1], string(msg[:min(len(msg), mostOutput)]))
 }
 
 // Print implements httpwasm.Host.
@@ -213,12 +213,12 @@ func (m *Module) hold(in *instance, ctx uint32) error {
 	return nil
 }
 
-// resume takes the instance that c holds, nil for none, for another call.
-func (m *Module) resume(c *Call) *instance {
+// resume takes the instance that c holds, nil for none, for its call at h.
+func (m *Module) resume(c *Call, h Hook) *instance {
 	in := c.held
 	if in != nil {
 		c.held, c.holder = nil, nil
-		in.call, in.lines = c, 0
+		in.call, in.lines, c.hook = c, 0, h
 		in.out.reset()
 		in.begin(m.engine.now.Load())
 	}
@@ -261,7 +261,7 @@ func (m *Module) Whole() bool { return m.code.http }
 // handleResponse calls the guest for an answer that it may change.
 func (m *Module) handleResponse(c *Call, r *Response, a *Action) error {
 	a.reset()
-	in := m.resume(c)
+	in := m.resume(c, OnResponse)
 	if in == nil {
 		return nil
 	}
@@ -279,7 +279,7 @@ func (m *Module) handleResponse(c *Call, r *Response, a *Action) error {
 
 // handleEnd calls the guest for an answer that has been sent, or an error.
 func (m *Module) handleEnd(c *Call, s *Summary) error {
-	in := m.resume(c)
+	in := m.resume(c, OnEnd)
 	if in == nil {
 		return nil
 	}

@@ -248,13 +248,13 @@ func TestHTTPWasmAnswers(t *testing.T) {
 func TestHTTPWasmWritesToTheLog(t *testing.T) {
 	m := loadHTTP(t, letters(t), func(s *Settings) { s.Config = "cfg=1" })
 	var out bytes.Buffer
-	c := Call{Name: "m", Log: slog.New(slog.NewTextHandler(&out, nil))}
+	c := Call{Name: "m", ID: "r-1", Log: slog.New(slog.NewTextHandler(&out, nil))}
 	var a Action
 	if err := m.OnRequest(t.Context(), &c, asked("G"), &a); err != nil {
 		t.Fatal(err)
 	}
 	c.Release()
-	for _, want := range []string{"level=INFO msg=\"a module says\" module=m text=\"cfg=1\"", "level=WARN msg=\"a module says\" module=m text=192.0.2.7:4711", "level=ERROR msg=\"a module says\" module=m text=HTTP/1.1"} {
+	for _, want := range []string{"level=INFO msg=\"a module says\" module=m hook=OnRequest request=r-1 text=\"cfg=1\"", "level=WARN msg=\"a module says\" module=m hook=OnRequest request=r-1 text=192.0.2.7:4711", "level=ERROR msg=\"a module says\" module=m hook=OnRequest request=r-1 text=HTTP/1.1"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the log has no %s:\n%s", want, &out)
 		}

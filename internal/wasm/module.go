@@ -370,7 +370,7 @@ func (m *Module) Stats() Stats {
 // *CallError. The Module must have the hook.
 func (m *Module) OnRequest(ctx context.Context, c *Call, r *Request, a *Action) error {
 	c.Release()
-	in, err := m.enter(ctx, c)
+	in, err := m.enter(ctx, c, OnRequest)
 	if err != nil {
 		return err
 	}
@@ -385,7 +385,7 @@ func (m *Module) OnResponse(ctx context.Context, c *Call, r *Response, a *Action
 	if m.code.http {
 		return m.handleResponse(c, r, a)
 	}
-	in, err := m.enter(ctx, c)
+	in, err := m.enter(ctx, c, OnResponse)
 	if err != nil {
 		return err
 	}
@@ -394,7 +394,7 @@ func (m *Module) OnResponse(ctx context.Context, c *Call, r *Response, a *Action
 
 // OnChunk calls the hook, as OnRequest.
 func (m *Module) OnChunk(ctx context.Context, c *Call, event []byte, a *ChunkAction) error {
-	in, err := m.enter(ctx, c)
+	in, err := m.enter(ctx, c, OnChunk)
 	if err != nil {
 		return err
 	}
@@ -403,7 +403,7 @@ func (m *Module) OnChunk(ctx context.Context, c *Call, event []byte, a *ChunkAct
 
 // OnError calls the hook, as OnRequest.
 func (m *Module) OnError(ctx context.Context, c *Call, f *Failure) error {
-	in, err := m.enter(ctx, c)
+	in, err := m.enter(ctx, c, OnError)
 	if err != nil {
 		return err
 	}
@@ -415,20 +415,20 @@ func (m *Module) OnEnd(ctx context.Context, c *Call, s *Summary) error {
 	if m.code.http {
 		return m.handleEnd(c, s)
 	}
-	in, err := m.enter(ctx, c)
+	in, err := m.enter(ctx, c, OnEnd)
 	if err != nil {
 		return err
 	}
 	return m.leave(in, in.onEnd(s))
 }
 
-// enter lends an instance for a call. leave must follow.
-func (m *Module) enter(ctx context.Context, c *Call) (*instance, error) {
+// enter lends an instance for a call at h. leave must follow.
+func (m *Module) enter(ctx context.Context, c *Call, h Hook) (*instance, error) {
 	in, err := m.get(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	in.call, in.lines = c, 0
+	in.call, in.lines, c.hook = c, 0, h
 	in.begin(m.engine.now.Load())
 	return in, nil
 }

@@ -39,8 +39,8 @@ var own = map[string]ownFunc{
 			g.in.out.Lost += len(msg)
 			return
 		}
-		if c := g.in.call; c != nil && c.Log != nil {
-			c.Log.Log(g.in.ctx, levels[level], "a module says", "module", c.Name, "text", msg)
+		if c := g.in.call; c != nil {
+			c.say(g.in.ctx, levels[level], msg)
 		}
 	}},
 	"count": {&component.FuncType{Params: []component.Field{{Name: "name", Type: tString}, {Name: "by", Type: tU64}}}, func(g *guest, st []uint64) {

@@ -9,6 +9,7 @@
 package wasm
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -134,7 +135,9 @@ type Call struct {
 	Out   Output       // what the guest wrote in its last call
 	Log   *slog.Logger // for what it says, nil for nobody who listens
 	Name  string       // of the module, for that log
+	ID    string       // of the request, likewise
 
+	hook   Hook    // that was called last
 	joined *Module // that stays for it; nil for none
 
 	// Of an http-wasm module whose handle_response is to be called.
@@ -142,6 +145,18 @@ type Call struct {
 	held    *instance
 	holder  *Module
 	context uint32 // that handle_request returned
+}
+
+// listens reports whether anybody listens at a level.
+func (c *Call) listens(ctx context.Context, at slog.Level) bool {
+	return c.Log != nil && c.Log.Enabled(ctx, at)
+}
+
+// say writes what the guest says to the log.
+func (c *Call) say(ctx context.Context, at slog.Level, text string) {
+	if c.listens(ctx, at) {
+		c.Log.Log(ctx, at, "a module says", "module", c.Name, "hook", c.hook.String(), "request", c.ID, "text", text)
+	}
 }
 
 // reset makes a empty and keeps its memory.
