@@ -159,6 +159,8 @@ type Registry struct {
 	sums     map[string]int // components that are being compiled or are there; guarded by mu
 	watchers []func(*Set)   // guarded by mu
 	gone     []*Counts      // of the next Set; guarded by mu, itself not written to
+	named    []string       // how the configuration calls its modules; guarded by mu
+	aside    []kept         // that are kept and not there: the configuration has them in their place; guarded by mu
 	closed   bool           // guarded by mu
 }
 
@@ -247,7 +249,10 @@ func (r *Registry) add(ctx context.Context, s Spec, binary []byte, restored bool
 		err = errClosed
 	case restored:
 		a.file = r.fileOf(sum)
+	case !s.FromConfig && slices.Contains(r.named, s.Name):
+		err = errNamed(s.Name)
 	case s.FromConfig: // it is not kept, and the list may not have been read yet
+		r.named = append(r.named, s.Name)
 	default:
 		if err = r.keep(a, binary); err == nil {
 			err = r.save(all)
@@ -261,6 +266,11 @@ func (r *Registry) add(ctx context.Context, s Spec, binary []byte, restored bool
 	}
 	r.publish(all)
 	return a, nil
+}
+
+// errNamed is why a module may not have a name: the next start would set it aside.
+func errNamed(name string) error {
+	return fmt.Errorf("the configuration has a module called %.100q, and what it names it has alone; take another name, or give that one other bytes by PUT", name)
 }
 
 var errClosed = errors.New("the gateway is stopping")
@@ -537,6 +547,9 @@ func (r *Registry) modify(id uuid.UUID, change func(*Spec)) (old, next *Attached
 	if err == nil && !slices.Equal(s.Tenants, old.Tenants) {
 		err = r.checkTenants(&s)
 	}
+	if err == nil {
+		err = r.checkRenamed(old, &s)
+	}
 	switch {
 	case err != nil:
 		return nil, nil, err
@@ -549,6 +562,15 @@ func (r *Registry) modify(id uuid.UUID, change func(*Spec)) (old, next *Attached
 	another := *old
 	another.Spec = s
 	return old, &another, r.replace(old, &another)
+}
+
+// checkRenamed holds that no module takes a name of one that the configuration
+// names. r.mu must be held.
+func (r *Registry) checkRenamed(a *Attached, s *Spec) error {
+	if s.Name != a.Name && !a.FromConfig && slices.Contains(r.named, s.Name) {
+		return errNamed(s.Name)
+	}
+	return nil
 }
 
 // changed returns a's Spec after a change.
@@ -602,7 +624,7 @@ func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), 
 		old = now
 		if next.Spec, err = now.changed(change); err == nil { // how it is attached may have changed meanwhile
 			next.Settings, next.Counts, next.Store = s.Settings, now.Counts, now.Store
-			if err = next.fits(next.Module); err == nil {
+			if err = cmp.Or(next.fits(next.Module), r.checkRenamed(now, &next.Spec)); err == nil {
 				err = r.keep(next, binary)
 			}
 		}

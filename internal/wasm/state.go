@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -36,9 +37,10 @@ func (r *Registry) keep(a *Attached, binary []byte) error {
 // fileOf is where the bytes of a component are kept.
 func (r *Registry) fileOf(sum string) string { return filepath.Join(r.dir, sum+".wasm") }
 
-// unkeep removes a's bytes. The list must not name them any more.
+// unkeep removes a's bytes. The list must not name them as a's any more. r.mu must
+// be held.
 func (r *Registry) unkeep(a *Attached) {
-	if a.file != "" {
+	if a.file != "" && !slices.ContainsFunc(r.aside, func(k kept) bool { return k.Sum == a.Sum }) {
 		_ = os.Remove(a.file) // one that stays is removed at the next start
 	}
 }
@@ -68,6 +70,7 @@ func (r *Registry) save(all []*Attached) error {
 			l = append(l, kept{a.Spec, a.Sum})
 		}
 	}
+	l = append(l, r.aside...)
 	b, err := json.MarshalIndent(l, "", "  ")
 	if err == nil {
 		err = writeFile(filepath.Join(r.dir, stateFile), b)
@@ -137,7 +140,8 @@ func makeDir(dir string) error {
 }
 
 // Restore brings back the modules that were there at the last stop, but for those
-// that there are already. What cannot be brought back is reported; the others are
+// that the configuration has, by their name or their bytes: it says how they are
+// to be. They stay in the list, so that a start without it has them. What cannot be brought back is reported; the others are
 // there all the same, and the list is left as it is.
 func (r *Registry) Restore(ctx context.Context) error {
 	if r.dir == "" {
@@ -202,6 +206,9 @@ func (r *Registry) tidy(named map[string]bool) {
 }
 
 func (r *Registry) restore(ctx context.Context, k kept) error {
+	if r.setAside(k, nil) {
+		return nil
+	}
 	b, err := os.ReadFile(r.fileOf(filepath.Base(k.Sum)))
 	if err != nil {
 		return err
@@ -209,10 +216,28 @@ func (r *Registry) restore(ctx context.Context, k kept) error {
 	if got := Sum(b); got != k.Sum {
 		return fmt.Errorf("its file has SHA-256 %s, want %s", got, k.Sum)
 	}
-	if _, err = r.add(ctx, k.Spec, b, true); err != nil {
-		if _, is := errors.AsType[*ExistsError](err); !is { // the configuration has it too, and says how it is attached
-			return err
-		}
+	_, err = r.add(ctx, k.Spec, b, true)
+	if there, is := errors.AsType[*ExistsError](err); is && r.setAside(k, there) {
+		return nil
 	}
-	return nil
+	return err
+}
+
+// setAside leaves k out if the configuration has it, which it does if there is its
+// name, or if it is there already. It reports whether it did.
+func (r *Registry) setAside(k kept, there *ExistsError) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var why string
+	switch {
+	case there != nil:
+		why = there.Error()
+	case slices.Contains(r.named, k.Name):
+		why = "the configuration has a module of its name"
+	default:
+		return false
+	}
+	r.aside = append(r.aside, k)
+	r.log.Warn("a module that was registered is not loaded", "module", k.Name, "uuid", k.ID.String(), "sha256", k.Sum, "because", why)
+	return true
 }
