@@ -19,6 +19,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
@@ -122,11 +123,49 @@ func perfMain(ctx context.Context, args []string) error {
 	return doc.write(o.out)
 }
 
+// A program is one that has been started.
+type program struct {
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when it has
+}
+
+// start starts cmd.
+func start(cmd *exec.Cmd) (*program, error) {
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &program{cmd: cmd, ended: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // its ProcessState tells
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// over reports whether p has ended.
+func (p *program) over() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop ends p, and may be called again.
+func (p *program) stop() {
+	_ = p.cmd.Process.Kill()
+	<-p.ended
+}
+
 // waitFor polls until ok is true, for a minute at most: a gateway compiles its
-// modules before it takes requests.
-func waitFor(what string, ok func() bool) error {
+// modules before it takes requests. If p ends there is nothing to wait for.
+func (p *program) waitFor(what string, ok func() bool) error {
 	deadline := time.Now().Add(time.Minute)
 	for !ok() {
+		if p.over() {
+			return fmt.Errorf("waited for %s, and it has ended: %s", what, p.cmd.ProcessState)
+		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("waited a minute for: %s", what)
 		}

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/internal/kit/bubble"
 )
 
 func TestMedian(t *testing.T) {
@@ -276,5 +279,25 @@ func TestGuestsAreThere(t *testing.T) {
 		if _, err := os.Stat(filepath.Join("..", "..", g.file)); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestAProxyThatEnds holds that a gateway that does not start is not waited for, and
+// that what it says is told.
+func TestAProxyThatEnds(t *testing.T) {
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &proxy{name: "sluice", cmd: exec.Command("sh", "-c", "echo unknown setting >&2; exit 3"), port: 1, log: log}
+	x.cmd.Stderr = log
+	defer x.stop()
+	watch := bubble.Begin(t)
+	err = x.start("", 1)
+	if err == nil || !strings.Contains(err.Error(), "sluice to take requests, and it has ended: exit status 3") || !strings.Contains(err.Error(), "unknown setting") {
+		t.Errorf("got %v", err)
+	}
+	if took, _ := watch.End(); took > 10*time.Second {
+		t.Errorf("it was waited for, %s", took)
 	}
 }

@@ -25,8 +25,10 @@ type place struct {
 	binary  string // sluice
 	workers []int  // the worker's ports
 	worker  *exec.Cmd
-	cores   string // that the load runs on
-	files   uint64 // that each process may have open
+	running *program // worker, once it has been started
+
+	cores string // that the load runs on
+	files uint64 // that each process may have open
 }
 
 // newPlace builds the tools and starts the worker. close ends it; the end of
@@ -65,16 +67,15 @@ func (p *place) set(source string) error {
 	p.worker = exec.Command(filepath.Join(p.dir, "worker"), fmt.Sprint(p.workers[0]), fmt.Sprint(workerPorts))
 	p.worker.Stderr = os.Stderr
 	pin(p.worker, lastCore())
-	if err := p.worker.Start(); err != nil {
+	if p.running, err = start(p.worker); err != nil {
 		return err
 	}
-	return waitFor("the worker", func() bool { status, _ := get(p.workers[0], "/health"); return status == 200 })
+	return p.running.waitFor("the worker", func() bool { status, _ := get(p.workers[0], "/health"); return status == 200 })
 }
 
 func (p *place) close() {
-	if p.worker != nil && p.worker.Process != nil {
-		_ = p.worker.Process.Kill()
-		_ = p.worker.Wait()
+	if p.running != nil {
+		p.running.stop()
 	}
 	_ = os.RemoveAll(p.dir)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,7 @@ type proxy struct {
 	metrics int      // sluice: the port of /metrics
 	log     *os.File // sluice: its log, with the access log
 	traced  bool     // cmd is strace, and the proxy its child
+	running *program // cmd, once it has been started
 }
 
 // proxies prepares the command of each proxy, not yet started.
@@ -143,10 +145,11 @@ func sluiceWith(p *place, name, binary, key string, flags ...string) (*proxy, er
 // takes requests.
 func (x *proxy) start(cores string, workers int) error {
 	pin(x.cmd, cores)
-	if err := x.cmd.Start(); err != nil {
+	var err error
+	if x.running, err = start(x.cmd); err != nil {
 		return fmt.Errorf("starting %s: %w", x.name, err)
 	}
-	return waitFor(x.name+" to take requests", func() bool {
+	err = x.running.waitFor(x.name+" to take requests", func() bool {
 		if x.metrics == 0 {
 			status, _ := get(x.port, "/health")
 			return status == http.StatusOK
@@ -154,11 +157,33 @@ func (x *proxy) start(cores string, workers int) error {
 		status, body := get(x.port, "/readiness")
 		return status == http.StatusOK && strings.Contains(body, fmt.Sprintf(`"healthy_workers":%d,`, workers))
 	})
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, x.lastWords())
+	}
+	return nil
+}
+
+// lastWords is the end of its log.
+func (x *proxy) lastWords() string {
+	const most = 2 << 10
+	if x.log == nil {
+		return ""
+	}
+	info, err := x.log.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	b := make([]byte, min(most, info.Size()))
+	n, err := x.log.ReadAt(b, info.Size()-int64(len(b)))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err.Error()
+	}
+	return string(b[:n])
 }
 
 // stop may be called again.
 func (x *proxy) stop() {
-	if x.cmd.Process != nil && x.cmd.ProcessState == nil {
+	if x.running != nil && !x.running.over() {
 		pids := family(x.cmd.Process.Pid)
 		if x.traced && len(pids) > 1 {
 			pids = pids[1:] // strace ends with it, and writes what it has
@@ -168,7 +193,7 @@ func (x *proxy) stop() {
 				_ = p.Kill()
 			}
 		}
-		_ = x.cmd.Wait()
+		<-x.running.ended
 	}
 	if x.log != nil {
 		_ = x.log.Close()

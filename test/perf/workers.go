@@ -93,14 +93,12 @@ func (p *place) manyWorkers(n int) (ports []int, stop func(), err error) {
 	cmd := exec.Command(filepath.Join(p.dir, "worker"), fmt.Sprint(ports[0]), fmt.Sprint(n))
 	cmd.Stderr = os.Stderr
 	pin(cmd, lastCore())
-	if err := cmd.Start(); err != nil {
+	running, err := start(cmd)
+	if err != nil {
 		return nil, nil, err
 	}
-	stop = func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	err = waitFor("the workers", func() bool { status, _ := get(ports[n-1], "/health"); return status == 200 })
+	stop = running.stop
+	err = running.waitFor("the workers", func() bool { status, _ := get(ports[n-1], "/health"); return status == 200 })
 	if err != nil {
 		stop()
 		return nil, nil, err
