@@ -11,7 +11,7 @@ TOOLS    := $(CURDIR)/.tools
 LINT     := $(TOOLS)/golangci-lint
 
 .DEFAULT_GOAL := build
-.PHONY: wasm-examples build demo test check fmt vet lint cross generated race bench fuzz perf perf-gates routing engine wasm-oracle gen clean help
+.PHONY: wasm-examples build demo test check fmt vet lint cross generated race bench fuzz perf perf-gates routing engine wasm-new wasm-oracle gen clean help
 
 build: ## the program, as bin/sluice
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sluice ./cmd/sluice
@@ -79,7 +79,10 @@ wasm-examples: build ## build the modules of examples/wasm anew (needs rustc wit
 	@for e in examples/wasm/*/build.sh; do SLUICE=$(CURDIR)/bin/sluice $$e || exit 1; done
 	go test ./examples/wasm -update
 
-wasm-oracle: ## WebAssembly modules in wasmtime and in ours: the same input, the same answer (needs a C compiler; says so if it is skipped)
+wasm-new: ## what sluice wasm new writes, built by real compilers and asked (needs rustc, clang, npm; says what is skipped)
+	SLUICE_NEW_MODULES=1 go test -v -count=1 -run '^(TestNewModulesAreBuilt|TestJavaScriptHasWhatItNeeds)$$' ./test/e2e
+
+wasm-oracle: wasm-new ## WebAssembly modules in wasmtime and in ours: the same input, the same answer (needs a C compiler; says so if it is skipped)
 	test/wasm/run.sh
 
 gen: ## write the generated pages: docs/settings.md, docs/metrics.md

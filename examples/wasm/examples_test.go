@@ -78,7 +78,7 @@ func compare(t *testing.T, file, got string) {
 func TestRateLimitEnds(t *testing.T) {
 	var file strings.Builder
 	ask := func(key string) {
-		fmt.Fprintf(&file, "POST /v1/chat/completions HTTP/1.1\nAuthorization: Bearer %s\n\n%s\n###\n", key,
+		fmt.Fprintf(&file, "POST /v1/chat/completions HTTP/1.1\nContent-Type: application/json\nAuthorization: Bearer %s\n\n%s\n###\n", key,
 			`{"model":"m1","messages":[{"role":"user","content":"hello"}]}`)
 	}
 	for range 121 {

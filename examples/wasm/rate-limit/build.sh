@@ -2,9 +2,9 @@
 # Builds NAME.wasm of NAME.c. Needs clang and wasm-ld, and sluice. Nothing is
 # downloaded.
 set -eu
+case ${SLUICE:=sluice} in [!/]*/*) SLUICE=$PWD/$SLUICE ;; esac
 cd "$(dirname "$0")"
 NAME=rate-limit
-SLUICE=${SLUICE:-sluice}
 missing() { echo "$0: $1" >&2; exit 1; }
 
 command -v "$SLUICE" >/dev/null || missing "sluice is missing; put it into PATH or say where it is: SLUICE=/path/to/sluice $0"

@@ -117,7 +117,7 @@ func (m Module) files() []file {
 		build("c/build.sh")
 	case "js":
 		fs = append(fs, file{m.Source(), "js/module.js.tmpl", 0o644})
-		add("js", "package.json", "build.mjs")
+		add("js", "sluice.js", "package.json", "build.mjs")
 		build("js/build.sh")
 	default:
 		add("go", "module.go.tmpl", "sluice.go.tmpl", "go.mod.tmpl")
