@@ -69,7 +69,7 @@ func (a *Admin) info(w *fleet.Worker) workerInfo {
 		out.DPBase, out.DPRank = w.Root(), &rank
 		out.DPSize, _ = strconv.Atoi(i.Labels["dp_size"]) // 0 if the engine does not say
 	}
-	if l := w.Load(); l != nil && json.Valid(l.Raw) {
+	if l := w.Believed(time.Now()); l != nil && json.Valid(l.Raw) {
 		out.EngineLoad = l.Raw
 	}
 	if s, ok := a.fleet.Job(w.ID()); ok {

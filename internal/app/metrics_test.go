@@ -1,6 +1,8 @@
 package app
 
 import (
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -65,4 +67,41 @@ func TestVetoesCanBeSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("when it is gone", "")
+}
+
+// TestEngineGaugesGo holds that what an engine said is shown for as long as it is
+// believed, and what came of asking it is counted.
+func TestEngineGaugesGo(t *testing.T) {
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }))
+	defer engine.Close()
+	health := fleet.DefaultHealthConfig()
+	health.Disabled = true
+	set, m := metric.NewRegistry(nil), new(workerMetrics)
+	metric.Fill(set, m)
+	cfg := fleet.DefaultConfig()
+	reg := fleet.New(cfg, health, breaker.DefaultConfig(), fleet.Options{Events: m.events(func(*fleet.Worker) {})})
+	m.watch(reg)
+	if _, err := reg.Add(fleet.Spec{URL: engine.URL, Models: []fleet.ModelCard{{ID: "m"}}}); err != nil {
+		t.Fatal(err)
+	}
+	w := reg.Snapshot().Ready[0]
+	shown := func(prefix string) int {
+		got := httptest.NewRecorder()
+		set.Handler().ServeHTTP(got, httptest.NewRequest("GET", "/metrics", nil))
+		return strings.Count(got.Body.String(), "\n"+prefix)
+	}
+	w.Report(&fleet.Load{At: time.Now(), Running: 3})
+	if n := shown("smg_engine_"); n != 5 {
+		t.Errorf("%d gauges of a report that is new, want 5", n)
+	}
+	if _, err := reg.PollLoad(t.Context(), w); err == nil {
+		t.Error("a page is taken for a report")
+	}
+	if n := shown(`sluice_worker_load_reports_total{result="unreadable",worker="` + engine.URL + `"} 1`); n != 1 {
+		t.Errorf("%d counters of a report that cannot be read, want 1", n)
+	}
+	w.Report(&fleet.Load{At: time.Now().Add(-cfg.Stale - time.Second), Running: 3})
+	if n := shown("smg_engine_"); n != 0 {
+		t.Errorf("%d gauges of a report that is too old, want none", n)
+	}
 }

@@ -103,9 +103,10 @@ type found struct {
 	labels     map[string]string
 	maxRunning int
 	kvTokens   int
-	context    int    // tokens, 0 if unknown
-	ranks      int    // data-parallel ranks behind its URL, 0 if unknown
-	start      string // differs between two processes, "" if unknown
+	context    int       // tokens, 0 if unknown
+	ranks      int       // data-parallel ranks behind its URL, 0 if unknown
+	start      string    // differs between two processes, "" if unknown
+	began      time.Time // about when its process began, zero if unknown
 }
 
 // discover asks w what it serves and what it is. Endpoints that w does not
@@ -162,20 +163,24 @@ func (r *Registry) discover(ctx context.Context, w *Worker, timeout time.Duratio
 	return f, nil
 }
 
-// rediscover returns old with the models that w lists now. It is an error if
+// rediscover returns old with the models that w lists now, unless its spec names
+// them, and the start that it tells. It is an error if
 // it lists none: it served some, and must not begin to take requests for any.
-func (r *Registry) rediscover(ctx context.Context, w *Worker, old *found, timeout time.Duration) (*found, error) {
+func (r *Registry) rediscover(ctx context.Context, w *Worker, old *found, named bool, timeout time.Duration) (*found, error) {
+	f := *old
+	if old.tellsStart() {
+		if err := r.startOf(ctx, w, &f, timeout); err != nil {
+			return nil, err
+		}
+	}
+	if named {
+		return &f, nil
+	}
 	b, err := r.get(ctx, w, "/v1/models", timeout, maxAnswer)
 	if err != nil {
 		return nil, err
 	}
-	f := *old
 	f.models, f.labels = nil, maps.Clone(old.labels)
-	if old.start != "" {
-		if f.start, err = r.startOf(ctx, w, timeout); err != nil {
-			return nil, err
-		}
-	}
 	err = f.readModels(b)
 	if err == nil && len(f.models) == 0 {
 		err = errors.New("it lists none")
@@ -240,6 +245,9 @@ func (f *found) readServer(a answer) {
 	// SGLang draws its seed when it starts, unless it was given one.
 	if seed := a.text("random_seed"); len(seed) <= maxValue {
 		f.start = seed
+	}
+	if up := a.number("uptime_seconds"); up > 0 && up < maxSecs {
+		f.began = time.Now().Add(-time.Duration(up * float64(time.Second)))
 	}
 	f.maxRunning = a.count("max_running_requests")
 	f.kvTokens = a.count("max_total_num_tokens")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"syscall"
 	"time"
 )
@@ -34,30 +35,49 @@ func broken(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
+// sameStart is how far apart two guesses of when one process began may be: answers
+// take some time.
+const sameStart = 10 * time.Second
+
 // toldStartLocked compares the start that f tells with the one that w told
 // before. r.mu must be held.
 func (r *Registry) toldStartLocked(w *Worker, f *found) {
 	h := &w.health
-	if f == nil || f.start == "" {
+	if f == nil || !f.tellsStart() {
 		return
 	}
-	if h.start != "" && h.start != f.start && h.startEpoch == w.Epoch() {
-		w.Forgot() // nothing else has shown it
+	anew := h.start != "" && f.start != "" && h.start != f.start
+	if !f.began.IsZero() && f.began.After(h.began.Add(sameStart)) {
+		anew = anew || !h.began.IsZero()
+		h.began = f.began
 	}
-	h.start, h.startEpoch = f.start, w.Epoch()
+	if anew && h.startEpoch == w.Epoch() {
+		w.Forgot() // nothing else has shown it
+		r.sayLocked(slog.LevelInfo, startedAnew, "worker", w.base)
+	}
+	if f.start != "" {
+		h.start = f.start
+	}
+	h.startEpoch = w.Epoch()
 }
 
-// startOf asks w which start it is.
-func (r *Registry) startOf(ctx context.Context, w *Worker, timeout time.Duration) (string, error) {
+// startedAnew is what the log says of a worker that was not seen away.
+const startedAnew = "worker was started anew: what it had in its cache is forgotten"
+
+// tellsStart reports whether f tells one start from another.
+func (f *found) tellsStart() bool { return f.start != "" || !f.began.IsZero() }
+
+// startOf asks w which start it is, and notes it in f.
+func (r *Registry) startOf(ctx context.Context, w *Worker, f *found, timeout time.Duration) error {
 	b, err := r.get(ctx, w, "/server_info", timeout, maxAnswer)
 	if errors.Is(err, errAbsent) {
 		b, err = r.get(ctx, w, "/get_server_info", timeout, maxAnswer)
 	}
 	if err != nil {
-		return "", err
+		return err
 	}
-	var f found
-	f.labels = make(map[string]string)
-	f.readServer(readAnswer(b))
-	return f.start, nil
+	now := found{labels: make(map[string]string)}
+	now.readServer(readAnswer(b))
+	f.start, f.began = now.start, now.began
+	return nil
 }

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type engine struct {
 	mu      sync.Mutex
 	mode    string            // "up", "sick" (503), "refused", "reset", "hang"; guarded by mu
-	answers map[string]string // by path, others are 404; "hang" never comes; guarded by mu
+	answers map[string]string // by path, others are 404; "hang" never comes, "500" and "404" are statuses; guarded by mu
 	checked []time.Time       // health checks; guarded by mu
 	paths   []string          // everything asked; guarded by mu
 	auth    string            // of the last question; guarded by mu
@@ -102,7 +102,7 @@ func (e *engine) RoundTrip(req *http.Request) (*http.Response, error) {
 		status = http.StatusServiceUnavailable
 	case body == "500":
 		status = http.StatusInternalServerError
-	case !ok:
+	case !ok || body == "404":
 		status = http.StatusNotFound
 	}
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: req}, nil

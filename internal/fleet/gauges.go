@@ -11,7 +11,8 @@ var errNoGauges = errors.New("the metrics do not tell the load")
 
 // parseMetrics reads the load from an engine's metrics in Prometheus' text form,
 // which is where vLLM tells it: counts are summed over its engines, the usage of
-// the cache is their mean. Metrics without that usage are no report.
+// the cache is their mean. Metrics without that usage are no report. What shows
+// that an engine was started anew is read beside it.
 func parseMetrics(b []byte) (*Load, error) {
 	l := new(Load)
 	usages := 0
@@ -34,6 +35,12 @@ func parseMetrics(b []byte) (*Load, error) {
 		case "kv_cache_usage_perc", "gpu_cache_usage_perc", "token_usage":
 			l.TokenUsage += share(value)
 			usages++
+		case "prompt_tokens_total", "generation_tokens_total":
+			l.done, l.counts = l.done+positive(value), true
+			continue
+		case processStart:
+			l.start = max(l.start, positive(value))
+			continue
 		default:
 			continue
 		}
@@ -48,8 +55,12 @@ func parseMetrics(b []byte) (*Load, error) {
 	return l, nil
 }
 
+// processStart is when a process began, in Unix seconds, as the client libraries of
+// Prometheus call it.
+const processStart = "process_start_time_seconds"
+
 // gauge returns the name, without the engine's, and the value of a line of
-// metrics that an engine has under its own name.
+// metrics that an engine has under its own name, or of processStart.
 func gauge(line []byte) (name string, value float64, ok bool) {
 	var rest []byte
 	for _, engine := range []string{"vllm:", "sglang:", "sglang_"} {
@@ -57,7 +68,7 @@ func gauge(line []byte) (name string, value float64, ok bool) {
 			break
 		}
 	}
-	if !ok {
+	if !ok && !bytes.HasPrefix(line, []byte(processStart)) {
 		return "", 0, false
 	}
 	rest = bytes.TrimSpace(rest)

@@ -67,11 +67,14 @@ func (r *Registry) join(ctx context.Context, w *Worker, revision int) error {
 }
 
 // refreshLocked starts the job that finds out whether w, which is ready, serves
-// other models than it did: an engine can load one while it runs. If too much
+// other models than it did: an engine can load one while it runs; and whether it
+// was started anew. Of one whose spec says what it serves only that is asked, if it
+// tells. If too much
 // is going on, the next routine check tries again. r.mu must be held.
 func (r *Registry) refreshLocked(w *Worker) {
 	h := &w.health
-	if h.joining || h.found == nil || h.named() {
+	named := h.named()
+	if h.joining || h.found == nil || named && !h.found.tellsStart() {
 		return
 	}
 	key := w.base + " models" // not w's own: it is nothing to tell the operator of
@@ -80,7 +83,7 @@ func (r *Registry) refreshLocked(w *Worker) {
 	}
 	revision, old, timeout := h.revision, h.found, h.cfg.Timeout
 	_ = r.jobs.Submit(key, "RefreshModels", func(ctx context.Context) error {
-		f, err := r.rediscover(ctx, w, old, timeout)
+		f, err := r.rediscover(ctx, w, old, named, timeout)
 		if err != nil {
 			r.log.Debug("models not refreshed", "worker", w.base, "err", err)
 			return nil // w stays as it was
@@ -120,9 +123,15 @@ func (r *Registry) joinLaterLocked(w *Worker, now time.Time) {
 
 // timeoutOf returns how long w may take to answer.
 func (r *Registry) timeoutOf(w *Worker) time.Duration {
+	timeout, _ := r.waysOf(w)
+	return timeout
+}
+
+// waysOf returns how long w may take to answer, and whether it is checked.
+func (r *Registry) waysOf(w *Worker) (timeout time.Duration, checked bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return w.health.cfg.Timeout
+	return w.health.cfg.Timeout, !w.health.cfg.Disabled
 }
 
 // newInfo puts together what is known of a worker. What the spec says goes

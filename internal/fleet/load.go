@@ -24,29 +24,45 @@ const (
 	unknownSource = iota // to be found out: every path is asked
 	loadSource           // /v1/loads, or /get_load before SGLang 0.5.9
 	metricsSource        // /metrics
-	noSource             // nowhere; asked again when it joins again
+	noSource             // nowhere, and it never did; asked again when it joins again
 )
 
 // PollLoad asks w how busy it is and records the answer. Engines that do not
-// know the question make an error, and so does an answer that cannot be true.
+// know the question make an error, and so does an answer that cannot be true. It
+// says nothing of w that ctx was canceled.
 func (r *Registry) PollLoad(ctx context.Context, w *Worker) (*Load, error) {
-	l, err := r.askLoad(ctx, w, min(r.timeoutOf(w), pollTimeout))
-	if err != nil {
-		w.unheard(time.Now(), timedOut(err))
+	asked := time.Now()
+	timeout, checked := r.waysOf(w)
+	l, err := r.askLoad(ctx, w, min(timeout, pollTimeout))
+	if err == nil {
+		err = w.take(l)
+	}
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return nil, err
 	}
+	now := time.Now()
+	if err != nil {
+		w.unheard(now, timedOut(err))
+	}
+	r.noteReport(w, l, err, asked, now, checked)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// take makes l, which w has just told, w's last report.
+func (w *Worker) take(l *Load) error {
 	if w.rank >= 0 && len(l.Ranks) > 1 {
 		if err := l.narrow(w.rank); err != nil {
-			w.unheard(time.Now(), false)
-			return nil, fmt.Errorf("reading worker %s's load: %w", w.base, err)
+			return &unreadableError{w, err}
 		}
 	}
 	l.At = time.Now()
 	if !w.Report(l) {
-		w.unheard(l.At, false)
-		return nil, fmt.Errorf("reading worker %s's load: it cannot be true", w.base)
+		return &unreadableError{w, errors.New("it cannot be true")}
 	}
-	return l, nil
+	return nil
 }
 
 // askLoad asks w for its load at the path where it told it last, or at all.
@@ -66,23 +82,33 @@ func (r *Registry) askLoad(ctx context.Context, w *Worker, timeout time.Duration
 	}
 	if err != nil {
 		if errors.Is(err, errAbsent) {
-			w.source.Store(noSource)
+			w.lostSource()
 		}
 		return nil, err
 	}
 	l, err := read(b)
 	switch {
 	case errors.Is(err, errNoGauges):
-		w.source.Store(noSource)
+		w.lostSource()
 	case err == nil && l.Raw == nil:
 		w.source.Store(metricsSource)
 	case err == nil:
 		w.source.Store(loadSource)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading worker %s's load: %w", w.base, err)
+		return nil, &unreadableError{w, err}
 	}
 	return l, nil
+}
+
+// lostSource notes that w tells its load nowhere. Who has told it before is asked
+// on: that it is missing may be a proxy's doing, and pass.
+func (w *Worker) lostSource() {
+	if w.load.Load() != nil {
+		w.source.Store(unknownSource)
+		return
+	}
+	w.source.Store(noSource)
 }
 
 // Report makes l w's last report, and finds out whether w is to be vetoed or

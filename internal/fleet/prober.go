@@ -62,8 +62,9 @@ type health struct {
 	joinPause time.Duration // the last one after a failure
 	found     *found        // nil before the first success
 
-	start      string // that it told last, "" if it never did
-	startEpoch uint64 // the worker's when it did
+	start      string    // that it told last, "" if it never did
+	began      time.Time // when the newest process began of which it told that, zero if it never did
+	startEpoch uint64    // the worker's when it told either
 }
 
 // named reports whether the spec says what the worker serves.

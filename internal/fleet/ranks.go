@@ -96,7 +96,7 @@ func (r *Registry) joinRankLocked(o, w *Worker, now time.Time) {
 	}
 	r.enterLocked(o)
 	r.beginLocked(o, w.health.spec.clone(), now)
-	h.oks, h.known, h.found, h.start = w.health.oks, true, w.health.found, w.health.start
+	h.oks, h.known, h.found, h.start, h.began = w.health.oks, true, w.health.found, w.health.start, w.health.began
 	o.info.Store(newInfo(h.spec, r.cfg.Backend, h.found))
 	r.settleLocked(o, now)
 	r.queue.set(o, now)

@@ -78,9 +78,12 @@ type Worker struct {
 	checks  [2]atomic.Uint64
 	report  sync.Mutex           // guards that load is replaced and judged; those who read it take nothing
 	load    atomic.Pointer[Load] // nil until the first report
-	failure atomic.Uint64        // requests that ended so
-	neutral atomic.Uint64        // likewise
-	health  health               // guarded by Registry.mu
+	process process              // guarded by report
+	mute    muteness             // guarded by report
+	reports [numReportResults]atomic.Uint64
+	failure atomic.Uint64 // requests that ended so
+	neutral atomic.Uint64 // likewise
+	health  health        // guarded by Registry.mu
 }
 
 // Info is what is known of a worker. It is never written to after it was
@@ -125,6 +128,10 @@ type Load struct {
 	Utilization   float64 // 0 to 1
 	Ranks         []RankLoad
 	Raw           []byte // the answer as it came, JSON of at most 64 KiB; nil if it came as metrics
+
+	start  float64 // when its process began, in Unix seconds; 0 if it does not say
+	done   float64 // tokens that its process has computed and generated
+	counts bool    // it says how many
 }
 
 // reported is what Report adds to a Load.
@@ -196,7 +203,7 @@ func (w *Worker) Epoch() uint64 { return w.epoch.Load() }
 // Forgot tells that w has lost its cache: it was told to flush it, or it is
 // another process than it was. The Registry calls it by itself when w passes a
 // check after one that nobody listened to, or that broke and made it not ready,
-// and when w tells another start than before. Checks that took too long or were
+// and when w tells another start than before, or that it has computed less. Checks that took too long or were
 // answered with an error, and single ones that broke, are hiccups: they say
 // nothing of the cache.
 func (w *Worker) Forgot() { w.epoch.Add(1) }
