@@ -144,7 +144,15 @@ func (a *Admin) addWorker(_ context.Context, r *infer.Request, w *infer.Reply) e
 	}
 	loc := "/workers/" + string(id)
 	w.Header().Set("Location", loc)
-	return sendJSON(w, http.StatusAccepted, accepted{"accepted", id, spec.URL, loc, "Worker addition queued for background processing"})
+	return sendJSON(w, http.StatusAccepted, accepted{"accepted", id, spec.URL, loc, a.told("Worker addition queued for background processing", spec)})
+}
+
+// told adds to msg what of spec has no effect.
+func (a *Admin) told(msg string, spec fleet.Spec) string {
+	if why := a.fleet.Idle(spec); why != "" {
+		return msg + "; " + why
+	}
+	return msg
 }
 
 func (a *Admin) getWorker(_ context.Context, r *infer.Request, w *infer.Reply) error {
@@ -178,7 +186,7 @@ func (a *Admin) replaceWorker(_ context.Context, r *infer.Request, w *infer.Repl
 	if err := a.fleet.Replace(wk.ID(), spec); err != nil {
 		return refuseChange(w, err)
 	}
-	return sendJSON(w, http.StatusAccepted, accepted{Status: "accepted", ID: wk.ID(), Message: "Worker replacement queued for background processing"})
+	return sendJSON(w, http.StatusAccepted, accepted{Status: "accepted", ID: wk.ID(), Message: a.told("Worker replacement queued for background processing", spec)})
 }
 
 func (a *Admin) updateWorker(_ context.Context, r *infer.Request, w *infer.Reply) error {

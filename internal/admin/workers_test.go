@@ -48,6 +48,7 @@ func TestAWorkersLife(t *testing.T) {
 		{"updated with nonsense", "PATCH", `{"priority":"high"}`, 400, []string{`"code":"BAD_REQUEST"`}},
 		{"replaced at another address", "PUT", `{"url":"http://10.0.0.2:8000"}`, 400, []string{`"code":"BAD_REQUEST"`}},
 		{"replaced", "PUT", `{"url":"http://10.0.0.1:8000","models":[{"id":"n"}]}`, 202, []string{`"worker_id":"ID"`}},
+		{"replaced with ranks that nobody asks for", "PUT", `{"url":"http://10.0.0.1:8000","models":[{"id":"n"}],"dp_size":2}`, 202, []string{"background processing; dp_size does nothing without --dp-aware"}},
 		{"which shows", "GET", "", 200, []string{`"priority":50`, `"model_id":"n"`}},
 		{"removed", "DELETE", "", 202, []string{`"worker_id":"ID"`}},
 		{"gone", "GET", "", 404, []string{`"code":"WORKER_NOT_FOUND"`}},

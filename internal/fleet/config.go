@@ -22,7 +22,7 @@ type Config struct {
 	DrainSettle     time.Duration `yaml:"drain_settle_secs" flag:"drain-settle-secs" unit:"s" help:"how long a worker that is removed stays known as draining; its running requests are never cut"`
 	RemoveUnhealthy bool          `yaml:"remove_unhealthy" flag:"remove-unhealthy-workers,no-worker-auto-recovery" negative:"no-remove-unhealthy-workers,worker-auto-recovery" help:"forget workers that reached the failed state instead of asking them for ever"`
 
-	DPAware     bool          `yaml:"dp_aware" flag:"dp-aware" help:"treat each data-parallel rank of a worker as a worker of its own, url@rank: as many as SGLang tells, or as the label dp_size says"`
+	DPAware     bool          `yaml:"dp_aware" flag:"dp-aware" help:"treat each data-parallel rank of a worker as a worker of its own, url@rank: as many as SGLang tells, or as the field or label dp_size of a worker says"`
 	NoLoads     bool          `yaml:"disable_load_monitoring" flag:"disable-load-monitoring" help:"do not ask workers for their load, unless engine-metrics needs it: policies go by this gateway's own requests, and no worker counts as overloaded"`
 	Stale       time.Duration `yaml:"stale_secs" flag:"worker-stale-secs" unit:"s" help:"age at which a worker's load report is not believed any more; at least one and a half load-monitor-intervals"`
 	Protect     bool          `yaml:"overload_protection" flag:"worker-overload-protection" negative:"disable-worker-overload-protection" help:"give workers that report too much load no requests while others can serve them"`

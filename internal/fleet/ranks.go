@@ -68,7 +68,9 @@ func (r *Registry) expandLocked(w *Worker, now time.Time) (gone bool) {
 			}
 			id = ID(v7.String())
 		}
-		r.joinRankLocked(r.newWorker(id, w.url, rank, h.spec), w, now)
+		o := r.newWorker(id, w.url, rank, h.spec)
+		o.from = w.from
+		r.joinRankLocked(o, w, now)
 	}
 	if changed {
 		r.sayLocked(slog.LevelInfo, "worker is used by its data-parallel ranks", "worker", w.root, "ranks", size)
@@ -83,9 +85,16 @@ func (h *health) ranks() int {
 	if h.found != nil && h.found.ranks > 0 {
 		return h.found.ranks
 	}
-	n, _ := strconv.Atoi(h.spec.Labels["dp_size"]) // 0 if it is no number
+	if n := h.spec.DPSize; n != nil {
+		return *n
+	}
+	n, _ := strconv.Atoi(h.spec.Labels[labelRanks]) // 0 if it is no number
 	return n
 }
+
+// labelRanks is the label that says how many ranks an engine has that does not say
+// it itself.
+const labelRanks = "dp_size"
 
 // joinRankLocked registers o, of whose engine is known what w told. r.mu must be
 // held.

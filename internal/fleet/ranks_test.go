@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -117,6 +118,85 @@ func TestRanksLiveTogether(t *testing.T) {
 			t.Errorf("added again: %s are ready", got)
 		}
 	})
+}
+
+// TestRanksHaveOneOrder: workers are in the order of their registration, the ranks
+// of an engine together, whichever engine tells of its ranks first.
+func TestRanksHaveOneOrder(t *testing.T) {
+	for _, slow := range []string{"a", "b", "c"} {
+		t.Run(slow+" is slow", func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.cfg.DPAware = true
+				r.start()
+				for _, host := range []string{"a", "b", "c"} {
+					e := r.es.at(host)
+					e.answer("/v1/models", `{"data":[{"id":"m","owned_by":"sglang"}]}`)
+					e.answer("/server_info", `{"version":"0.5","dp_size":2}`)
+				}
+				r.es.at(slow).set("sick")
+				for _, host := range []string{"a", "b", "c"} {
+					r.add(host, Spec{})
+				}
+				after(10 * time.Second)
+				r.es.at(slow).answer("/server_info", `{"version":"0.5","dp_size":3}`)
+				r.es.at(slow).set("up")
+				after(time.Minute)
+				var got []string
+				for _, w := range r.Snapshot().Ready {
+					got = append(got, strings.TrimPrefix(w.Base(), "http://"))
+				}
+				want := strings.Replace("a@0 a@1 b@0 b@1 c@0 c@1", slow+"@1", slow+"@1 "+slow+"@2", 1)
+				if got := strings.Join(got, " "); got != want {
+					t.Errorf("%s; want %s", got, want)
+				}
+			})
+		})
+	}
+}
+
+// TestRanksThatNobodyAsksFor: who says how many ranks a worker has is told that it
+// does nothing.
+func TestRanksThatNobodyAsksFor(t *testing.T) {
+	two := 2
+	for _, tt := range []struct {
+		name  string
+		aware bool
+		spec  Spec
+		want  string
+	}{
+		{"a field", false, Spec{DPSize: &two}, "dp_size does nothing without --dp-aware"},
+		{"a label", false, Spec{Labels: map[string]string{"dp_size": "2"}}, "the label dp_size does nothing without --dp-aware"},
+		{"neither", false, Spec{}, ""},
+		{"a field that does something", true, Spec{DPSize: &two}, ""},
+		{"a label that does something", true, Spec{Labels: map[string]string{"dp_size": "2"}}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.cfg.DPAware = tt.aware
+				p := &pipe{free: make(chan struct{})}
+				close(p.free)
+				r.opt.Log = slog.New(p)
+				r.start()
+				if got := r.Idle(tt.spec); got != tt.want {
+					t.Errorf("Idle() = %q, want %q", got, tt.want)
+				}
+				r.add("a", tt.spec)
+				after(time.Second)
+				if got := strings.Contains(strings.Join(p.lines, "\n"), "a field of a worker has no effect"); got != (tt.want != "") {
+					t.Errorf("log: %q", p.lines)
+				}
+				ranks := "a"
+				if tt.aware {
+					ranks = "a@0 a@1"
+				}
+				if got := r.bases(); got != ranks {
+					t.Errorf("ready: %s; want %s", got, ranks)
+				}
+			})
+		})
+	}
 }
 
 // TestRanksByLabel: vLLM does not tell how many ranks it has.

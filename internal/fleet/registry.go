@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +38,8 @@ func (e *ExistsError) Error() string {
 // published; readers may keep it as long as they like.
 type Snapshot struct {
 	Epoch uint64
-	Ready []*Worker // selectable: Ready, and the breaker lets requests pass; ordered by ID
-	All   []*Worker // ordered by ID
+	Ready []*Worker // selectable: Ready, and the breaker lets requests pass; in the order of Worker.Compare
+	All   []*Worker // in the same order
 }
 
 // Events are calls that the Registry makes as things happen; each may be nil.
@@ -95,7 +94,7 @@ type Registry struct {
 	mu      sync.Mutex
 	byID    map[ID]*Worker     // guarded by mu
 	byURL   map[string]*Worker // guarded by mu; by Root, one of the ranks if there are several
-	all     []*Worker          // guarded by mu; ordered by ID, replaced when it changes
+	all     []*Worker          // guarded by mu; in the order of Worker.Compare, replaced when it changes
 	slots   slots              // guarded by mu; of the workers in byID
 	watch   []func(*Snapshot)  // guarded by mu; called with mu held, in order
 	changed bool               // guarded by mu; some Info is newer than the Snapshot
@@ -187,13 +186,31 @@ func (r *Registry) Add(spec Spec) (ID, error) {
 	r.byURL[w.root] = w
 	r.enterLocked(w)
 	r.beginLocked(w, spec.clone(), time.Now())
+	if why := r.Idle(spec); why != "" {
+		r.sayLocked(slog.LevelWarn, "a field of a worker has no effect", "worker", w.base, "why", why)
+	}
 	r.touchLocked()
 	return w.id, nil
 }
 
+// Idle returns a sentence about what of spec changes nothing because of r's
+// settings, "" for nothing.
+func (r *Registry) Idle(spec Spec) string {
+	if r.cfg.DPAware {
+		return ""
+	}
+	switch {
+	case spec.DPSize != nil:
+		return "dp_size does nothing without --dp-aware"
+	case spec.Labels[labelRanks] != "":
+		return "the label dp_size does nothing without --dp-aware"
+	}
+	return ""
+}
+
 // newWorker makes a worker that nobody knows yet.
 func (r *Registry) newWorker(id ID, u *url.URL, rank int, spec Spec) *Worker {
-	w := &Worker{id: id, url: u, root: u.String(), rank: rank, reg: r, meter: new(Meter)}
+	w := &Worker{id: id, from: id, url: u, root: u.String(), rank: rank, reg: r, meter: new(Meter)}
 	w.base = w.root
 	if rank != wholeEngine {
 		w.base += "@" + strconv.Itoa(rank)
@@ -207,7 +224,7 @@ func (r *Registry) newWorker(id ID, u *url.URL, rank int, spec Spec) *Worker {
 func (r *Registry) enterLocked(w *Worker) {
 	w.slot = r.slots.take()
 	r.byID[w.id] = w
-	at, _ := slices.BinarySearchFunc(r.all, w.id, func(o *Worker, id ID) int { return strings.Compare(string(o.id), string(id)) })
+	at, _ := slices.BinarySearchFunc(r.all, w, (*Worker).Compare)
 	r.all = slices.Insert(slices.Clip(r.all), at, w)
 }
 

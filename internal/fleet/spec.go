@@ -70,7 +70,8 @@ type Spec struct {
 	Health                *HealthSpec       `json:"health,omitempty"`
 	Resilience            *Resilience       `json:"resilience,omitempty"`
 	MaxConnectionAttempts *int              `json:"max_connection_attempts,omitempty"`
-	KVTokens              int               `json:"-"` // of a worker that nobody can ask, in a simulation; its own word goes before
+	DPSize                *int              `json:"dp_size,omitempty"` // data-parallel ranks, if the engine does not say; with DPAware
+	KVTokens              int               `json:"-"`                 // of a worker that nobody can ask, in a simulation; its own word goes before
 
 	// Of the contract, not built; Validate refuses them.
 
@@ -151,6 +152,7 @@ func (s Spec) Validate() error {
 			bad(field, "set", "not supported yet")
 		}
 	}
+	atLeast(bad, "dp_size", s.DPSize, 1)
 	s.validateText(bad)
 	if s.Health != nil {
 		s.Health.validate(bad)

@@ -6,7 +6,9 @@
 package fleet
 
 import (
+	"cmp"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +65,7 @@ type Worker struct {
 	veto  atomic.Uint32        // a Veto
 
 	id   ID       // constant
+	from ID       // constant; of the registration, which the ranks of an engine have in common
 	url  *url.URL // constant
 	root string   // constant; url as text
 	rank int      // constant; -1 for none
@@ -161,6 +164,12 @@ type RankLoad struct {
 
 // ID returns the name of w's registration.
 func (w *Worker) ID() ID { return w.id }
+
+// Compare tells in which order w and o were registered: negative if w was first.
+// The ranks of an engine are together, by their numbers, whenever they were found.
+func (w *Worker) Compare(o *Worker) int {
+	return cmp.Or(strings.Compare(string(w.from), string(o.from)), cmp.Compare(w.rank, o.rank), strings.Compare(string(w.id), string(o.id)))
+}
 
 // URL returns where w is. It must not be written to.
 func (w *Worker) URL() *url.URL { return w.url }

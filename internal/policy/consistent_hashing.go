@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"math"
 	"slices"
 
@@ -55,19 +54,9 @@ func (p *consistentHashing) BindMembers(ws []*fleet.Worker, m Members) Picker {
 }
 
 // numbered returns the members by number, nil for one that is not ready. They are
-// in the order of registration, the ranks of an engine together: ranks are found
-// out later, in any order, and have IDs of their own.
+// in the order of registration, the ranks of an engine together.
 func numbered(m *Members) []*fleet.Worker {
-	since := make(map[string]fleet.ID) // when an engine was registered, by Root
-	for _, w := range m.All {
-		if id, ok := since[w.Root()]; !ok || w.ID() < id {
-			since[w.Root()] = w.ID()
-		}
-	}
-	ws := slices.Clone(m.All)
-	slices.SortStableFunc(ws, func(v, w *fleet.Worker) int {
-		return cmp.Or(cmp.Compare(since[v.Root()], since[w.Root()]), cmp.Compare(rankOf(v), rankOf(w)))
-	})
+	ws := slices.SortedFunc(slices.Values(m.All), (*fleet.Worker).Compare)
 	ready := make(map[*fleet.Worker]bool, len(m.Ready))
 	for _, w := range m.Ready {
 		ready[w] = true
