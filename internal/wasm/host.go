@@ -8,34 +8,45 @@ import (
 	"sluice/internal/wasm/component"
 )
 
-// A hostFunc is a core function that the host makes. Its arguments are in st,
-// and its results go there. It may call trap.
-type hostFunc func(in *instance, st []uint64)
+// A hostFunc is a core function that the host makes.
+type hostFunc struct {
+	name string
+
+	// f has its arguments in st, and its results go there. It may call trap.
+	f func(in *instance, st []uint64)
+
+	// always says that it may be called while the guest makes memory for what it
+	// is given, too. The canonical ABI has none such (CanonicalABI.md, may_leave);
+	// but a runtime that collects garbage, as Go's does, looks at the clock
+	// whenever its allocator is called often enough.
+	always bool
+}
 
 // host returns the function that b is.
 func (c *code) host(b *component.Builtin) (hostFunc, error) {
 	slot := len(c.builtins)
 	switch r := ofHost(b.Resource); b.Op {
 	case component.ResourceDrop:
-		return func(in *instance, st []uint64) {
+		return hostFunc{name: "resource.drop", f: func(in *instance, st []uint64) {
 			rep := in.handles.drop(uint32(st[0]), r)
 			if b.Resource.Dtor != nil {
 				in.destroy(b.Resource, rep)
 			}
-		}, nil
+		}}, nil
 	case component.ResourceNew:
-		return func(in *instance, st []uint64) { st[0] = uint64(in.handles.add(r, uint32(st[0]))) }, nil
+		return hostFunc{name: "resource.new", f: func(in *instance, st []uint64) { st[0] = uint64(in.handles.add(r, uint32(st[0]))) }}, nil
 	case component.ResourceRep:
-		return func(in *instance, st []uint64) { st[0] = uint64(in.handles.get(uint32(st[0]), r).rep) }, nil
+		return hostFunc{name: "resource.rep", f: func(in *instance, st []uint64) { st[0] = uint64(in.handles.get(uint32(st[0]), r).rep) }}, nil
 	}
+	name := b.Func.Interface + "#" + b.Func.Name
 	if b.Func.Core != nil {
-		return func(in *instance, st []uint64) { in.caller(slot).cross(b, st) }, nil
+		return hostFunc{name: name, f: func(in *instance, st []uint64) { in.caller(slot).cross(b, st) }}, nil
 	}
-	f, err := imported(b.Func)
+	f, always, err := imported(b.Func)
 	if err != nil {
-		return nil, err
+		return hostFunc{}, err
 	}
-	return func(in *instance, st []uint64) { f(in.caller(slot), st) }, nil
+	return hostFunc{name: name, always: always, f: func(in *instance, st []uint64) { f(in.caller(slot), st) }}, nil
 }
 
 // caller returns who calls builtin slot of in.

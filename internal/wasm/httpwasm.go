@@ -83,7 +83,7 @@ func (c *code) importHTTP(m *core.Module) ([]core.Link, error) {
 			slot = len(c.builtins)
 			slots[key] = slot
 			c.builtins = append(c.builtins, &component.Builtin{Type: im.Type})
-			c.hosts = append(c.hosts, func(in *instance, st []uint64) {
+			c.hosts = append(c.hosts, hostFunc{name: im.Module + "#" + im.Name, f: func(in *instance, st []uint64) {
 				if in.word.Load()&stateOf != running {
 					panic(errLate)
 				}
@@ -94,7 +94,7 @@ func (c *code) importHTTP(m *core.Module) ([]core.Link, error) {
 				default:
 					trap("%v", err)
 				}
-			})
+			}})
 		}
 		links[i] = core.Link{Module: hostModule, Name: slotName(slot)}
 	}

@@ -103,7 +103,7 @@ func (x *Inspection) component(binary []byte) {
 	}
 	for _, f := range p.Imports {
 		im := InspectedImport{InspectedFunc: InspectedFunc{f.Interface, f.Name, f.Type.String()}}
-		if _, err := imported(f); err != nil {
+		if _, _, err := imported(f); err != nil {
 			im.Refused = err.Error()
 		} else {
 			im.Does = does(f)

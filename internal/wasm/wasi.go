@@ -21,31 +21,45 @@ import (
 // gives out; calling one all the same ends the call.
 var wasiPackages = []string{"cli", "io", "clocks", "random", "filesystem", "sockets", "http"}
 
-// imported returns the host's function for f.
-func imported(f *component.Func) (func(g *guest, st []uint64), error) {
+// imported returns the host's function for f, and whether it may be called at any
+// time.
+func imported(f *component.Func) (call func(g *guest, st []uint64), always bool, err error) {
 	if strings.HasPrefix(f.Interface, ownPackage+"/") {
-		return ownImport(f)
+		call, err = ownImport(f)
+		return call, false, err
 	}
 	iface, version, _ := strings.Cut(f.Interface, "@")
 	name := iface + "#" + f.Name
 	if pkg, is := strings.CutPrefix(iface, "wasi:"); is {
 		pkg, _, _ = strings.Cut(pkg, "/")
 		if !compatible(version) {
-			return nil, fmt.Errorf("it imports %s of %s, which is another version than 0.2", f.Name, f.Interface)
+			return nil, false, fmt.Errorf("it imports %s of %s, which is another version than 0.2", f.Name, f.Interface)
 		}
 		if fn, ok := wasi[name]; ok {
 			if got := sigOf(f.Type.Core(true)); got != fn.sig {
-				return nil, fmt.Errorf("it imports %s as %s, which has another type", name, f.Type)
+				return nil, false, fmt.Errorf("it imports %s as %s, which has another type", name, f.Type)
 			}
-			return fn.f, nil
+			return fn.f, anyTime[name], nil
 		}
 		for _, p := range wasiPackages {
 			if pkg == p {
-				return func(*guest, []uint64) { trap("it called %s, which the gateway does not have", name) }, nil
+				return func(*guest, []uint64) { trap("it called %s, which the gateway does not have", name) }, false, nil
 			}
 		}
 	}
-	return nil, fmt.Errorf("it imports %.100q of %.100q, which the gateway does not have", f.Name, f.Interface)
+	return nil, false, fmt.Errorf("it imports %.100q of %.100q, which the gateway does not have", f.Name, f.Interface)
+}
+
+// anyTime are the functions that tell something, do nothing, and ask for no memory:
+// see hostFunc.
+var anyTime = map[string]bool{
+	"wasi:clocks/monotonic-clock#now":              true,
+	"wasi:clocks/monotonic-clock#resolution":       true,
+	"wasi:clocks/wall-clock#now":                   true,
+	"wasi:clocks/wall-clock#resolution":            true,
+	"wasi:random/random#get-random-u64":            true,
+	"wasi:random/insecure#get-insecure-random-u64": true,
+	"wasi:random/insecure-seed#insecure-seed":      true,
 }
 
 // sigOf writes a core type as wasiFunc has it.
