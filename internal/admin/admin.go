@@ -22,6 +22,8 @@ type Options struct {
 	Models    func() []string                                              // the names that requests may use now, sorted
 	Routed    func() *fleet.Snapshot                                       // the workers that requests are routed among; nil for the Fleet's
 	Recent    func(n int, match func(*route.Receipt) bool) []route.Receipt // the last decisions that match, newest first
+	Kept      int                                                          // how many decisions are remembered; 0 for none
+	Own       func(name string) string                                     // what workers call the model that requests call so; nil for the same
 	Modules   *wasm.Registry                                               // nil without --enable-wasm
 	Transport http.RoundTripper
 	Draining  func() bool // the gateway is stopping
@@ -34,6 +36,8 @@ type Admin struct {
 	models   func() []string
 	routed   func() *fleet.Snapshot
 	recent   func(n int, match func(*route.Receipt) bool) []route.Receipt
+	kept     int
+	own      func(name string) string
 	modules  *wasm.Registry // nil without --enable-wasm
 	client   *http.Client
 	draining func() bool
@@ -45,8 +49,11 @@ func New(o Options) *Admin {
 	if o.Routed == nil {
 		o.Routed = o.Fleet.Snapshot
 	}
+	if o.Own == nil {
+		o.Own = func(name string) string { return name }
+	}
 	return &Admin{
-		fleet: o.Fleet, models: o.Models, recent: o.Recent, routed: o.Routed, modules: o.Modules, draining: o.Draining, version: o.Version,
+		fleet: o.Fleet, models: o.Models, recent: o.Recent, kept: o.Kept, own: o.Own, routed: o.Routed, modules: o.Modules, draining: o.Draining, version: o.Version,
 		client: &http.Client{Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 }

@@ -18,7 +18,7 @@ const (
 )
 
 // listReceipts lists the last decisions, newest first: at most n, of one model
-// or worker if the query names it.
+// or worker if the query names it. A model may be named as clients may.
 func (a *Admin) listReceipts(_ context.Context, r *infer.Request, w *infer.Reply) error {
 	q, err := url.ParseQuery(r.Query)
 	if err != nil {
@@ -41,11 +41,18 @@ func (a *Admin) listReceipts(_ context.Context, r *infer.Request, w *infer.Reply
 		}
 	}
 	model, worker := q.Get("model"), q.Get("worker")
+	own := a.own(model)
+	note := ""
+	if a.kept == 0 {
+		note = "No decision is remembered: --route-receipts is 0."
+	}
 	return sendJSON(w, http.StatusOK, struct {
 		Receipts []route.Receipt `json:"receipts"`
+		Kept     int             `json:"kept"`
+		Note     string          `json:"note,omitempty"`
 	}{a.recent(n, func(r *route.Receipt) bool {
-		return (model == "" || r.Model == model) && (worker == "" || r.Worker == worker)
-	})})
+		return (model == "" || r.Model == model || r.Model == own) && (worker == "" || r.Worker == worker)
+	}), a.kept, note})
 }
 
 func badQuery(param, msg string) error {

@@ -15,6 +15,12 @@ import (
 func TestReceiptsAreListed(t *testing.T) {
 	a, _ := fleetOf(t, "")
 	var asked int
+	a.own = func(name string) string {
+		if name == "alias" {
+			return "m"
+		}
+		return name
+	}
 	a.recent = func(n int, match func(*route.Receipt) bool) []route.Receipt {
 		asked = n
 		out := []route.Receipt{}
@@ -37,6 +43,7 @@ func TestReceiptsAreListed(t *testing.T) {
 		{"n=7", 7, "21"},
 		{"n=1000&model=m", 1000, "1"},
 		{"worker=http%3A%2F%2Fa", 100, "2"},
+		{"model=alias", 100, "1"},
 		{"model=m&worker=http://a", 100, ""},
 		{"n=1001", 0, ""}, {"n=0", 0, ""}, {"n=-1", 0, ""}, {"n=x", 0, ""}, {"n=99999999999999999999", 0, ""}, {"%zz", 0, ""},
 		{"limit=5", 0, ""}, {"n=1&n=2", 0, ""}, {"model=m&model=n", 0, ""}, {"n=7&Worker=a", 0, ""}, {"n=&model=", 100, "21"},
@@ -64,6 +71,21 @@ func TestReceiptsAreListed(t *testing.T) {
 		}
 		if ids != tt.want {
 			t.Errorf("%q: %s; want %q", tt.query, got.body.String(), tt.want)
+		}
+	}
+}
+
+// TestWhyThereAreNoReceipts: an empty list says why if none can come.
+func TestWhyThereAreNoReceipts(t *testing.T) {
+	a, _ := fleetOf(t, "")
+	a.recent = func(int, func(*route.Receipt) bool) []route.Receipt { return []route.Receipt{} }
+	for kept, want := range map[int]string{
+		0:    `{"receipts":[],"kept":0,"note":"No decision is remembered: --route-receipts is 0."}`,
+		4096: `{"receipts":[],"kept":4096}`,
+	} {
+		a.kept = kept
+		if _, got := call(t, a, "GET", "/routes/recent", "", ""); got != want {
+			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 }

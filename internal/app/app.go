@@ -113,6 +113,7 @@ func (a *App) build() (err error) {
 	wm.watch(a.fleet)
 	adm := admin.New(admin.Options{
 		Fleet: a.fleet, Models: func() []string { return a.router.Table().Models() }, Recent: a.router.Recent, Modules: a.modules, Transport: a.transport,
+		Kept: cfg.Receipts.Keep, Own: func(name string) string { return a.router.Table().Own(name) },
 		Routed:   func() *fleet.Snapshot { return a.router.Table().Snapshot() },
 		Draining: a.draining.Load, Version: "sluice-" + version.Version,
 	})

@@ -189,11 +189,13 @@ func TestWhatWasAskedCanBePlayed(t *testing.T) {
 				return w.Send(404, "text/plain", nil)
 			case 5: // an engine's nonsense
 				w.Served.Tokens = infer.Tokens{Input: 1 << 40, Output: 1 << 50}
+			case 6: // more than a trace may have
+				w.Served.Tokens = infer.Tokens{Input: tracefile.MaxTokens + 1, Output: mostTokens}
 			}
 			_, err := w.Write([]byte("ok"))
 			return err
 		}))
-		for range 5 {
+		for range 6 {
 			_, _, _ = ask(rt, "m")
 			time.Sleep(250 * time.Millisecond)
 		}
@@ -203,7 +205,7 @@ func TestWhatWasAskedCanBePlayed(t *testing.T) {
 			t.Fatalf("%v in\n%s", err, out.String())
 		}
 		want := []tracefile.Row{{At: 0, Input: 900, Output: 33, Blocks: []int64{11, -1}}, {At: 750 * time.Millisecond, Input: 1000, Output: 0, Blocks: []int64{11, -1}},
-			{At: time.Second, Input: tracefile.MaxTokens, Output: tracefile.MaxTokens, Blocks: []int64{11, -1}}}
+			{At: time.Second, Input: 1000, Output: 0, Blocks: []int64{11, -1}}, {At: 1250 * time.Millisecond, Input: tracefile.MaxTokens, Output: tracefile.MaxTokens, Blocks: []int64{11, -1}}}
 		if d := cmp.Diff(want, got.Rows); d != "" || got.BlockTokens != 128 {
 			t.Errorf("%s\nblocks of %d tokens", d, got.BlockTokens)
 		}

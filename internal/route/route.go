@@ -290,6 +290,7 @@ func (rt *Router) attempt(t *trip, route *Route, way *way, r *infer.Request, w *
 	fails := lead.Breaker().Failures()
 	err := way.backend.Serve(t, r, w, t.team)
 	done = true
+	believe(&w.Served.Tokens)
 	o := rt.outcome(t, t.team, r, w, err)
 	if o == breaker.Failure && lost(err) && lead.Breaker().Failures() > fails {
 		o = breaker.Neutral
@@ -298,6 +299,19 @@ func (rt *Router) attempt(t *trip, route *Route, way *way, r *infer.Request, w *
 	t.arrive(w, o, err, now)
 	rt.metrics.answered(way, w, err)
 	return now, err
+}
+
+// mostTokens is more than any prompt or answer has.
+const mostTokens = 1 << 24
+
+// believe drops counts of a worker that cannot be: one such number would spoil
+// sums for ever.
+func believe(n *infer.Tokens) {
+	for _, c := range [...]*int64{&n.Input, &n.Cached, &n.Output} {
+		if *c < 0 || *c > mostTokens {
+			*c = 0
+		}
+	}
 }
 
 // note counts the decision for an attempt, and makes its receipt.

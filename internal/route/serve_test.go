@@ -3,6 +3,8 @@ package route
 import (
 	"context"
 	"fmt"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,5 +107,46 @@ func BenchmarkRouterServe(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// TestNumbersThatCannotBe holds that a worker that counts more tokens than any
+// answer has spoils neither sums nor receipts; what else it says counts.
+func TestNumbersThatCannotBe(t *testing.T) {
+	set, m := metric.NewRegistry(nil), new(Metrics)
+	metric.Fill(set, m)
+	says := infer.Tokens{}
+	rt := New(Options{
+		Config: DefaultConfig(), Policies: policies("cost"), Metrics: m, Receipts: 16,
+		Backends: one(func(_ context.Context, _ *infer.Request, w *infer.Reply, _ fleet.Team) error {
+			w.Served.Tokens = says
+			_, err := w.Write([]byte("{}"))
+			return err
+		}),
+	})
+	registry(t, breaker.DefaultConfig(), "m").Watch(rt.Publish)
+	c := &caller{ctx: t.Context(), rt: rt, body: []byte(`{"model":"m"}`)}
+	for _, says = range []infer.Tokens{{Input: 10, Cached: 3, Output: 7}, {Input: 1e15, Cached: 4, Output: 1e15}, {Input: 10, Cached: 1e15, Output: -5}} {
+		if err := c.call(false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := httptest.NewRecorder()
+	set.Handler().ServeHTTP(got, httptest.NewRequest("GET", "/metrics", nil))
+	for kind, want := range map[string]string{"input": "20", "cached": "7", "output": "7"} {
+		has := ""
+		for line := range strings.Lines(got.Body.String()) {
+			if strings.HasPrefix(line, "smg_router_tokens_total") && strings.Contains(line, `"`+kind+`"`) {
+				_, has, _ = strings.Cut(strings.TrimSpace(line), "} ")
+			}
+		}
+		if has != want {
+			t.Errorf("%s tokens: %s, want %s", kind, has, want)
+		}
+	}
+	for _, r := range rt.Recent(16, func(*Receipt) bool { return true }) {
+		if r.Tokens > 10 || r.Cached > 4 || r.Outputs > 7 || r.Outputs < 0 {
+			t.Errorf("a receipt of %d, %d and %d tokens", r.Tokens, r.Cached, r.Outputs)
+		}
 	}
 }

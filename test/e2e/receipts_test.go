@@ -17,7 +17,7 @@ import (
 func TestReceipts(t *testing.T) {
 	t.Parallel()
 	trace := filepath.Join(t.TempDir(), "trace.jsonl")
-	g, e := program.Fleet(t, 2, []string{"--model", "m"}, []string{"--policy", "round_robin", "--route-log", trace})
+	g, e := program.Fleet(t, 2, []string{"--model", "m"}, []string{"--policy", "round_robin", "--route-log", trace, "--model-alias", "nick=m"})
 	for i := range 6 {
 		a := post(t, g.URL, chatPath, body(chatPath, i%2 == 0, ""), "X-Request-Id", fmt.Sprintf("req-%d", i), "X-Sluice-Debug", "route")
 		if got := a.header.Get("X-Sluice-Route"); a.status != 200 || !strings.Contains(got, "policy=round_robin") || !strings.Contains(got, "worker=http://127.0.0.1:") {
@@ -61,6 +61,9 @@ func TestReceipts(t *testing.T) {
 		if len(got) < 3 || len(got) > 4 || got[0].Worker != u {
 			t.Errorf("of 7 requests %d are told of %s", len(got), u)
 		}
+	}
+	if got := recent("?model=nick"); len(got) != 7 {
+		t.Errorf("by an alias there are %d, want 7", len(got))
 	}
 	if got := recent("?model=x"); len(got) != 0 {
 		t.Errorf("of another model: %+v", got)
