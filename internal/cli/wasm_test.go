@@ -55,6 +55,8 @@ func TestWasmSaysWhatToDoNext(t *testing.T) {
 		{"no language", []string{"wasm", "new", "my-module", "--dir", dir + "/a"}, exitUsage, "none of rust, tinygo, go, c, js"},
 		{"a language that is misspelt", []string{"wasm", "new", "my-module", "--lang", "rsut", "--dir", dir + "/a"}, exitUsage, "did you mean rust?"},
 		{"a hook that is misspelt", []string{"wasm", "new", "my-module", "--lang", "c", "--hooks", "on-requst", "--dir", dir + "/a"}, exitUsage, "did you mean on-request?"},
+		{"a name with a blank", []string{"wasm", "new", "my module", "--lang", "c", "--dir", dir + "/a"}, exitUsage, "is not made of a-z, 0-9 and -, at most 63 of them"},
+		{"a folder with a blank", []string{"wasm", "new", "my-module", "--lang", "js", "--dir", dir + "/it's new"}, exitOK, "  (cd '" + dir + `/it'\''s new' && npm install)` + "\n  '" + dir + `/it'\''s new/build.sh'`},
 		{"a folder that has something", []string{"wasm", "new", "my-module", "--lang", "c", "--dir", dir}, exitFailed, "name another folder with --dir"},
 		{"a hook that the module has not", []string{"wasm", "bench", api, "--hook", "on-chunk"}, exitFailed, "sluice wasm inspect shows which it has"},
 		{"a time too short", []string{"wasm", "bench", api, "--duration", "1ms"}, exitUsage, "want 10ms or more"},
@@ -154,7 +156,7 @@ func TestInspectTellsWhyAModuleIsRefused(t *testing.T) {
 // TestTryShowsWhatFails: a module that traps is reported, and the exit code tells.
 func TestTryShowsWhatFails(t *testing.T) {
 	request := filepath.Join(t.TempDir(), "spin.http")
-	if err := os.WriteFile(request, []byte("POST /v1/chat/completions?trap HTTP/1.1\n\n"+`{"model":"m1","messages":[{"role":"user","content":"hello"}]}`+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(request, []byte("POST /v1/chat/completions?trap HTTP/1.1\nContent-Type: application/json\n\n"+`{"model":"m1","messages":[{"role":"user","content":"hello"}]}`+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	module := "../wasm/component/testdata/c-spin-smg.component.wasm"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -65,16 +66,26 @@ func wasmNew(args []string, std streams) int {
 	}
 	fmt.Fprintf(std.out, "\n%s is what it does. Next:\n\n", filepath.Join(dir, m.Source()))
 	if m.Lang == "js" {
-		fmt.Fprintf(std.out, "  (cd %s && npm install)\n", dir)
+		fmt.Fprintf(std.out, "  (cd %s && npm install)\n", quoted(dir))
 	}
 	built := filepath.Join(dir, name+".wasm")
 	script := filepath.Join(dir, "build.sh")
 	if !filepath.IsAbs(script) {
 		script = "." + string(os.PathSeparator) + script
 	}
-	fmt.Fprintf(std.out, "  %s\n  sluice wasm test %s --request %s\n", script, built, filepath.Join(dir, "test.http"))
+	fmt.Fprintf(std.out, "  %s\n  sluice wasm test %s --request %s\n", quoted(script), quoted(built), quoted(filepath.Join(dir, "test.http")))
 	return exitOK
 }
+
+// quoted is a path as a shell takes it.
+func quoted(path string) string {
+	if plainPath.MatchString(path) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
+var plainPath = regexp.MustCompile(`^[A-Za-z0-9_./+@%:,-]+$`)
 
 // withNearest adds to each line of err what was perhaps meant.
 func withNearest(err error, m scaffold.Module) error {

@@ -47,8 +47,11 @@ var goodName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 // Validate reports everything that is wrong with m.
 func (m Module) Validate() error {
 	var errs []error
-	if !goodName.MatchString(m.Name) {
-		errs = append(errs, fmt.Errorf("the name %.80q is not made of a-z, 0-9 and -, beginning with a letter, as in my-module", m.Name))
+	switch {
+	case !goodName.MatchString(m.Name):
+		errs = append(errs, fmt.Errorf("the name %.80q is not made of a-z, 0-9 and -, at most 63 of them, beginning with a letter, as in my-module", m.Name))
+	case m.Name == "sluice":
+		errs = append(errs, errors.New("the name sluice is that of a file that modules have; want another, as in my-module"))
 	}
 	if !slices.Contains(Languages(), m.Lang) {
 		errs = append(errs, fmt.Errorf("lang %.80q is none of %s", m.Lang, strings.Join(Languages(), ", ")))
