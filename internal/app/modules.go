@@ -37,13 +37,14 @@ func (a *App) openModules() (err error) {
 	return nil
 }
 
-// hook is the gate that calls modules; without them it is none.
-func (a *App) hook() infer.Gate {
+// hook is the gate that calls modules, and what says whether one is for a
+// request; without them it is none, and nil.
+func (a *App) hook() (pass infer.Gate, asked func(*infer.Request) bool) {
 	if a.modules == nil {
-		return func(next infer.Handler) infer.Handler { return next }
+		return func(next infer.Handler) infer.Handler { return next }, nil
 	}
 	own := func(model string) string { return a.router.Table().Own(model) }
-	return hook.Gate(hook.Options{Modules: a.modules, Look: server.Look, Endpoint: endpoint, Own: own, Log: a.log, Metrics: a.hooks})
+	return hook.New(hook.Options{Modules: a.modules, Look: server.Look, LookHeader: server.LookHeader, Endpoint: endpoint, Own: own, Log: a.log, Metrics: a.hooks})
 }
 
 // endpoint is the call of workers that a method and a path are.

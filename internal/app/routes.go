@@ -43,11 +43,12 @@ var classes = map[string]auth.Class{
 func (a *App) muxes(router *route.Router, adm *admin.Admin) (api, health *server.Mux) {
 	am := new(access.Metrics)
 	metric.Fill(a.metrics, am)
-	modules := a.hook()
+	modules, asked := a.hook()
 	work := infer.Chain(router,
+		server.Body(a.cfg.Server.MaxBody, a.cfg.Server.StreamAbove, router.Blind, router.TakesText, asked),
+		modules, // they may change the body here, and repair it
 		// From here on a request has a model, or all models are one.
-		server.Body(a.cfg.Server.MaxBody, a.cfg.Server.StreamAbove, router.Blind, router.TakesText),
-		modules, // they may change the body here
+		server.Sound,
 	)
 	routes := []server.Route{
 		{Method: "POST", Pattern: "/v1/chat/completions", Endpoint: infer.Chat, Handler: work},

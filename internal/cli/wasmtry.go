@@ -158,7 +158,7 @@ func try(ctx context.Context, opt tryOptions, file string, module []byte, turns 
 	}
 	metrics := new(hook.Metrics)
 	metric.Fill(metric.NewRegistry(nil), metrics)
-	p.gate = hook.Gate(hook.Options{Modules: reg, Look: server.Look, Endpoint: called, Log: log, Metrics: metrics, Saw: p.saw})
+	p.gate = hook.Gate(hook.Options{Modules: reg, Look: server.Look, LookHeader: server.LookHeader, Endpoint: called, Log: log, Metrics: metrics, Saw: p.saw})
 	for _, t := range turns {
 		p.play(ctx, t)
 	}
@@ -217,10 +217,7 @@ func (p *player) play(ctx context.Context, t turn) {
 	if r.Endpoint == infer.Local {
 		p.now.Note = "the gateway answers this path itself and calls no module for it"
 	}
-	if err := server.Look(r); err != nil {
-		p.now.refuse(err)
-		return
-	}
+	r.Fault = server.Look(r)
 	wire := new(recorder)
 	w := infer.NewReply(wire)
 	worker := infer.HandlerFunc(func(_ context.Context, r *infer.Request, w *infer.Reply) error {
@@ -229,7 +226,7 @@ func (p *player) play(ctx context.Context, t turn) {
 		}
 		return p.answer(t.answer, wire, w)
 	})
-	err := p.gate(worker).Serve(ctx, r, w)
+	err := p.gate(server.Sound(worker)).Serve(ctx, r, w)
 	if err != nil && !w.Committed() {
 		p.now.refuse(err)
 		return

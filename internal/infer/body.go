@@ -79,6 +79,9 @@ func (r *Request) LeaveBody(limit int64) { r.left, r.limit = true, limit }
 // it, and it can be sent to one worker only.
 func (r *Request) Left() bool { return r.left }
 
+// LeftLimit is how many bytes a body may have that was left with the client.
+func (r *Request) LeftLimit() int64 { return r.limit }
+
 // Gone reports whether the body was left with the client and is not to be had
 // any more, because an attempt has begun to take it.
 func (r *Request) Gone() bool { return r.gone }

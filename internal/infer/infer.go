@@ -68,6 +68,10 @@ type Request struct {
 	Model  string // "" if the body names none
 	Stream bool
 
+	// Fault is why no worker could answer the request as it is, nil for nothing:
+	// an operator's module may repair it before it is refused.
+	Fault error
+
 	// ModelAt is where in Body the value of "model" stands, quotes included,
 	// so that it can be spliced; both are 0 if the body names none.
 	ModelAt, ModelEnd int

@@ -49,7 +49,9 @@ type Reply struct {
 	wire      Wire
 	status    int
 	committed bool
+	promised  bool             // End will be called
 	onCommit  func(status int) // nil for nothing to be told
+	after     Finisher         // nil for nobody who waits for End
 
 	// Served says what became of the request; the router writes it, logs and
 	// metrics read it.
@@ -64,6 +66,10 @@ type Served struct {
 	AtOnce    bool          // with the first byte, all of the answer had come
 	Events    int64         // pieces of a stream that carried something
 	Tokens    Tokens
+
+	// Module names the operator's module that answered in a worker's place, or
+	// because of which the request or its answer was refused; "" if none did.
+	Module string
 
 	// Bytes through a tunnel: from the client, and to it.
 	TunnelIn, TunnelOut int64
@@ -89,6 +95,37 @@ func (w *Reply) Header() *Header { return w.wire.Header() }
 // OnCommit makes Commit call f once the status and the header are sent; nil for
 // no such call. A further f takes the place of the one before.
 func (w *Reply) OnCommit(f func(status int)) { w.onCommit = f }
+
+// A Finisher has something to do when an answer has ended.
+type Finisher interface{ Finish() }
+
+// Promise says that End will be called. A front end does so before it serves.
+func (w *Reply) Promise() { w.promised = true }
+
+// After makes End call f.Finish, for what the client is not to wait for: of the
+// Request, nothing may be used then but its strings. It reports false, and does
+// nothing, if nobody has promised to call End. There is one f at most.
+func (w *Reply) After(f Finisher) bool {
+	if w.after != nil {
+		panic("BUG: two are to be finished after one answer")
+	}
+	if w.promised {
+		w.after = f
+	}
+	return w.promised
+}
+
+// Awaited reports whether End has something to do.
+func (w *Reply) Awaited() bool { return w.after != nil }
+
+// End says that the client has been sent all that it will be. Later calls do
+// nothing.
+func (w *Reply) End() {
+	if f := w.after; f != nil {
+		w.after = nil
+		f.Finish()
+	}
+}
 
 // Commit sends the status and the header. Later calls do nothing.
 func (w *Reply) Commit(status int) {

@@ -9,7 +9,7 @@ import (
 )
 
 func TestAnthropicVersion(t *testing.T) {
-	work := Body(1<<10, 0, nil, nil)(echo)
+	work := Body(1<<10, 0, nil, nil, nil)(echo)
 	s := gateway(t, Route{"POST", "/v1/messages", infer.Messages, work}, Route{"POST", "/v1/chat/completions", infer.Chat, work})
 	for _, tt := range []struct {
 		path, version string

@@ -166,7 +166,7 @@ func TestIdleConnectionsHoldNoBody(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
-	h := Body(16<<20, 0, func() bool { return false }, func() bool { return true })(infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error {
+	h := Body(16<<20, 0, func() bool { return false }, func() bool { return true }, nil)(infer.HandlerFunc(func(context.Context, *infer.Request, *infer.Reply) error {
 		return &infer.Error{Status: 404, Code: "model_not_found", Msg: "no such model"}
 	}))
 	for _, w := range roads {

@@ -73,7 +73,12 @@ var shapes = [infer.NumEndpoints]shape{
 // requests can be routed unread now; nobody looks into it then. above 0 is no
 // such body. If texts says that requests' texts are looked at, one is made while
 // the body is read; nil is no.
-func Body(limit, above int64, blind, texts func() bool) infer.Gate {
+//
+// What no worker could answer is refused here, unless repairs says that somebody
+// behind may make another request of it, or answer it: then it goes on with its
+// Fault, and Sound has to stand before the workers. nil is nobody. A body that
+// cannot be had goes to nobody.
+func Body(limit, above int64, blind, texts func() bool, repairs func(*infer.Request) bool) infer.Gate {
 	if above <= 0 || above > limit {
 		above = limit
 	}
@@ -93,24 +98,50 @@ func Body(limit, above int64, blind, texts func() bool) infer.Gate {
 	}
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
-			if err := wantJSON(r); err != nil {
-				return err
+			if r.Fault = wantJSON(r); r.Fault != nil && (repairs == nil || !repairs(r)) {
+				return r.Fault
 			}
 			left, err := read(r)
-			if err != nil {
+			switch {
+			case r.Fault != nil && err != nil:
+				return r.Fault // what would be said without the body
+			case err != nil:
 				return err
+			case r.Fault != nil:
+				return next.Serve(ctx, r, w)
 			}
-			if err := anthropicVersion(r); err != nil {
-				return err
-			}
-			if !left {
-				if err := look(r, texts != nil && texts()); err != nil {
-					return err
-				}
+			r.Fault = judge(r, left, !left && texts != nil && texts())
+			if r.Fault != nil && (repairs == nil || !repairs(r)) {
+				return r.Fault
 			}
 			return next.Serve(ctx, r, w)
 		})
 	}
+}
+
+// judge sets what routing needs of r, which is said to be JSON, and returns why no
+// worker could answer it. Of a body that was left with the client the header
+// alone tells.
+func judge(r *infer.Request, left, text bool) error {
+	version := anthropicVersion(r)
+	if left {
+		return version
+	}
+	if err := look(r, text); version == nil {
+		return err
+	}
+	return version
+}
+
+// Sound is the gate that refuses what Body has found a fault with and nobody has
+// repaired since.
+func Sound(next infer.Handler) infer.Handler {
+	return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+		if r.Fault != nil {
+			return r.Fault
+		}
+		return next.Serve(ctx, r, w)
+	})
 }
 
 // passable reports whether a body of e may go to a worker that nobody has looked

@@ -69,7 +69,7 @@ func gates(change func(*settings), answer infer.HandlerFunc, log io.Writer) (*Mu
 	lines, m := linelog.New(log, linelog.Config{JSON: true}), new(access.Metrics)
 	metric.Fill(metric.NewRegistry(nil), m)
 	classes := map[string]auth.Class{"": auth.Public, "/health": auth.Public, "/workers": auth.Control}
-	work := Body(1<<20, 8<<10, func() bool { return false }, func() bool { return s.texts })(answer)
+	work := Body(1<<20, 8<<10, func() bool { return false }, func() bool { return s.texts }, nil)(answer)
 	return NewMux([]Route{
 		{"POST", "/v1/chat/completions", infer.Chat, work},
 		{"POST", "/v1/completions", infer.Completions, work},

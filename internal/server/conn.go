@@ -159,6 +159,7 @@ func (c *conn) run() {
 	} else {
 		_ = c.sock.Close()
 	}
+	c.end() // a client that waits for the connection's end has seen it
 }
 
 // shake makes t ready. A client that speaks HTTP/2 goes to net/http.
@@ -358,6 +359,7 @@ func same(s string, b []byte) string {
 func (c *conn) begin() {
 	c.wire.reset(string(c.held.head.Method) == http.MethodHead, c.held.head.Minor)
 	c.reply.Reset(&c.wire)
+	c.reply.Promise()
 	c.mu.Lock()
 	c.stands, c.probed, c.padded, c.spared = standsNew, false, false, false
 	c.mu.Unlock()
@@ -382,7 +384,19 @@ func (c *conn) handle(h infer.Handler) (whole bool) {
 	return c.wire.finish() == nil
 }
 
-// after makes c ready for the next request, or says why there is none.
+// end does what the answer's end was waited for with. It does nothing the second
+// time.
+func (c *conn) end() {
+	defer func() {
+		if p := recover(); p != nil {
+			c.front.log.Error("what follows an answer panicked", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	c.reply.End()
+}
+
+// after makes c ready for the next request, or says why there is none. What was
+// to wait for the answer's end is done then, or by who closes the connection.
 func (c *conn) after(whole bool) error {
 	c.mu.Lock()
 	c.stands = standsIdle
@@ -405,7 +419,12 @@ func (c *conn) after(whole bool) error {
 		return errTaken
 	case !whole:
 		return errCut
-	case c.closing || missing || !c.state.CompareAndSwap(connBusy, connIdle):
+	case c.closing || missing:
+		return errLast
+	}
+	c.end()
+	switch {
+	case !c.state.CompareAndSwap(connBusy, connIdle):
 		return errLast
 	case c.front.draining.Load() && c.from == c.to && c.state.CompareAndSwap(connIdle, connRetired):
 		return errLast
@@ -451,6 +470,7 @@ func (c *conn) refuseBytes(err error) {
 	c.request = infer.Request{Remote: c.remote, Port: c.port, Unix: c.unix, Received: time.Now()}
 	c.wire.reset(false, 1)
 	c.reply.Reset(&c.wire)
+	c.reply.Promise()
 	c.handle(c.front.fault)
 }
 
@@ -498,6 +518,7 @@ func (c *conn) linger() {
 		return
 	}
 	c.letGo()
+	c.end()
 	c.state.Store(connLingering)
 	left := max(c.front.cfg.Linger, 1) // 0 would be for ever
 	if c.front.draining.Load() {

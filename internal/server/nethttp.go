@@ -83,6 +83,8 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	}
 	defer r.DropText()
 	reply := infer.NewReply(wire)
+	reply.Promise()
+	defer reply.End()
 	err := f.h.Serve(hr.Context(), r, reply)
 	if err == nil {
 		err = wire.finish()
@@ -90,6 +92,9 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	if err != nil && !refuse(r, reply, err) {
 		// The client must not take a part for the whole: cut the connection.
 		panic(http.ErrAbortHandler)
+	}
+	if reply.Awaited() { // net/http would send the last bytes when this returns
+		_ = wire.Flush()
 	}
 }
 

@@ -62,7 +62,7 @@ func uploads(above, limit int64, f func(r *infer.Request) sink) *Mux {
 		r.StopBody() // too late: nobody may be hurt by it
 		return w.Send(200, "text/plain", fmt.Appendf(nil, "passed %d %x", r.Size, hash.Sum(nil)))
 	})
-	gate := Body(limit, above, func() bool { return true }, nil)
+	gate := Body(limit, above, func() bool { return true }, nil, nil)
 	return NewMux([]Route{{"POST", "/up", infer.Generate, gate(work)}, {"GET", "/a", 0, told}}, named)
 }
 
@@ -186,8 +186,8 @@ func TestNobodyIsBlind(t *testing.T) {
 			h := infer.HandlerFunc(func(_ context.Context, r *infer.Request, rw *infer.Reply) error {
 				return rw.Send(200, "text/plain", fmt.Appendf(nil, "%v %s %d %x", r.Left(), r.Model, len(r.Body), sha256.Sum256(r.Body)))
 			})
-			sees := Body(1<<20, 1<<10, func() bool { return false }, nil)(h)
-			blind := Body(1<<20, 1<<10, func() bool { return true }, nil)(h)
+			sees := Body(1<<20, 1<<10, func() bool { return false }, nil, nil)(h)
+			blind := Body(1<<20, 1<<10, func() bool { return true }, nil, nil)(h)
 			s := w.on(t, short(), NewMux([]Route{{"POST", "/up", infer.Generate, sees}, {"POST", "/rerank", infer.Rerank, blind}}, named))
 			for _, n := range []int{1 << 10, 1<<10 + 1, 100 << 10} {
 				for _, chunked := range []bool{false, true} {
@@ -432,7 +432,7 @@ func TestTheClientLeavesInItsUpload(t *testing.T) {
 			ended <- struct{}{}
 			return err
 		})
-		s := w.on(t, short(), NewMux([]Route{{"POST", "/up", infer.Generate, Body(1<<20, 1<<10, func() bool { return true }, nil)(h)}}, named))
+		s := w.on(t, short(), NewMux([]Route{{"POST", "/up", infer.Generate, Body(1<<20, 1<<10, func() bool { return true }, nil, nil)(h)}}, named))
 		c := w.dial(t, s)
 		c.say("POST /up HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n%s", strings.Repeat("x", 5000))
 		<-there

@@ -177,7 +177,7 @@ func errorOf(t *testing.T, body string) (typ, code, param string) {
 }
 
 func TestWhatABodyMustBe(t *testing.T) {
-	work := Body(1<<10, 0, nil, nil)(echo)
+	work := Body(1<<10, 0, nil, nil, nil)(echo)
 	s := gateway(t,
 		Route{"POST", "/v1/chat/completions", infer.Chat, work},
 		Route{"POST", "/v1/embeddings", infer.Embeddings, work},
@@ -235,7 +235,7 @@ func TestWhatABodyMustBe(t *testing.T) {
 // request is never taken for the next: a body that has come is passed over, and
 // one that has not ends the connection, and its client is told.
 func TestARefusalIsNoTrapForTheNextRequest(t *testing.T) {
-	s := gateway(t, Route{"POST", "/generate", infer.Generate, Body(1<<10, 0, nil, nil)(echo)})
+	s := gateway(t, Route{"POST", "/generate", infer.Generate, Body(1<<10, 0, nil, nil, nil)(echo)})
 	const head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
 	for _, tt := range []struct {
 		name, body string
@@ -291,7 +291,7 @@ func TestABodyThatStalls(t *testing.T) {
 	})
 	cfg := short()
 	cfg.BodyTimeout = stall
-	s := serve(t, cfg, NewMux([]Route{{"POST", "/generate", infer.Generate, Body(1<<10, 0, nil, nil)(slow)}}))
+	s := serve(t, cfg, NewMux([]Route{{"POST", "/generate", infer.Generate, Body(1<<10, 0, nil, nil, nil)(slow)}}))
 	for _, tt := range []struct {
 		name, length, body string
 		want               int
@@ -329,7 +329,7 @@ func TestABodyThatStalls(t *testing.T) {
 }
 
 func TestARefusalDoesNotWaitForTheBody(t *testing.T) {
-	s := gateway(t, Route{"POST", "/generate", infer.Generate, Body(1<<10, 0, nil, nil)(echo)})
+	s := gateway(t, Route{"POST", "/generate", infer.Generate, Body(1<<10, 0, nil, nil, nil)(echo)})
 	chunk := fmt.Sprintf("500\r\n%s\r\n", strings.Repeat("a", 0x500))
 	tests := []struct {
 		name, header, body string

@@ -120,6 +120,7 @@ func TestAnotherBodyHasAnotherText(t *testing.T) {
 		`{"model":"n","messages":[{}],"documents":3}`: "",
 	} {
 		r := infer.Request{Endpoint: infer.Chat, Body: []byte(long)}
+		r.Header.AddString("Content-Type", "application/json")
 		if err := look(&r, true); err != nil {
 			t.Fatal(err)
 		}
@@ -300,6 +301,7 @@ func FuzzRoutingText(f *testing.F) {
 			// A request that had another body before, and whose model is then
 			// spelled in another way, has the same text.
 			r := infer.Request{Endpoint: e, Body: full}
+			r.Header.AddString("Content-Type", "application/json")
 			if err := look(&r, true); err != nil {
 				t.Fatal(err)
 			}

@@ -250,7 +250,7 @@ func TestWhatIsLogged(t *testing.T) {
 	g.req.Header.AddString("Authorization", "Bearer sekrit")
 	err := g.serve(t.Context(), func(_ context.Context, r *infer.Request, w *infer.Reply) error {
 		r.Size, r.Model, r.Stream = 12, "m1", true
-		w.Served = infer.Served{Worker: "http://w1", Tries: 2, FirstByte: 250 * time.Millisecond, Tokens: infer.Tokens{Input: 9, Cached: 4, Output: 5}}
+		w.Served = infer.Served{Worker: "http://w1", Tries: 2, FirstByte: 250 * time.Millisecond, Tokens: infer.Tokens{Input: 9, Cached: 4, Output: 5}, Module: "guard"}
 		for range 3 {
 			if _, err := w.Write([]byte("sekrit.")); err != nil {
 				return err
@@ -268,6 +268,7 @@ func TestWhatIsLogged(t *testing.T) {
 		"duration_ms": 1500.0, "ttft_ms": 250.0, "bytes_in": 12.0, "bytes_out": 21.0, "remote": "192.0.2.7",
 		"model": "m1", "stream": true, "worker": "http://w1", "tries": 2.0,
 		"input_tokens": 9.0, "cached_tokens": 4.0, "output_tokens": 5.0,
+		"module": "guard",
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)

@@ -73,6 +73,9 @@ func (g *gate) write(r *infer.Request, w *infer.Reply, wire *wire, l line) {
 		e.Int("input_tokens", s.Tokens.Input)
 		e.Int("cached_tokens", s.Tokens.Cached)
 		e.Int("output_tokens", s.Tokens.Output)
+		if s.Module != "" {
+			e.Str("module", s.Module)
+		}
 	}
 	e.End()
 }

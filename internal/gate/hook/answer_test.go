@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -147,6 +149,54 @@ func TestAModuleThatHangsInAStream(t *testing.T) {
 		t.Errorf("of two streams: %v", got)
 	}
 	h.whole(t)
+}
+
+// TestAStreamWaitsOnceForABusyModule holds that a module whose instances are all
+// with others is waited for at one event of a stream, and not at each.
+func TestAStreamWaitsOnceForABusyModule(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", func(s *wasm.Spec) { s.Settings.Time, s.Settings.Instances = 20*time.Millisecond, 1 })
+	var seen []string // what came of those of the stream that runs
+	g := h.gateWith(func(o *Options) {
+		o.Saw = func(_ *wasm.Attached, hook wasm.Hook, action string, _ time.Duration, err error) {
+			if hook == wasm.OnChunk && err != nil {
+				action = kinds[kindOf(err)]
+			}
+			if hook == wasm.OnChunk {
+				seen = append(seen, action)
+			}
+		}
+	})
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	defer others.Wait()
+	defer close(stop)
+	for range 8 {
+		others.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = h.ask(newRequest("request=spin"), worker("text/plain", "ok"))
+				}
+			}
+		})
+	}
+	for range 1000 {
+		c := new(client)
+		seen = seen[:0]
+		if err := g(events("text/event-stream", "data: 1\n\n", "data: 2\n\n", "data: 3\n\n")).Serve(t.Context(), newRequest(""), infer.NewReply(c)); err != nil || c.body.Len() != 27 {
+			t.Fatalf("%q, %v", c.body.String(), err)
+		}
+		if i := slices.Index(seen, "busy"); i >= 0 && i < 2 {
+			if len(seen) > i+1 {
+				t.Errorf("of three events: %q; want none after the one that has waited", seen)
+			}
+			return
+		}
+	}
+	t.Error("the module was never busy")
 }
 
 // TestWhatAModuleCouldNotLookAt holds that an error names what it was.

@@ -23,6 +23,7 @@ type letterbox struct {
 	gate    infer.Gate
 	modules *wasm.Registry
 	log     *notes
+	look    func(*infer.Request) error
 }
 
 func newLetterbox(t testing.TB, change func(*wasm.Spec), endpoint func(method, path string) (infer.Endpoint, bool)) *letterbox {
@@ -55,8 +56,9 @@ func newLetterbox(t testing.TB, change func(*wasm.Spec), endpoint func(method, p
 	}
 	m := new(Metrics)
 	metric.Fill(metric.NewRegistry([]float64{0.001, 1}), m)
-	look := func(r *infer.Request) error { r.Model = "looked at"; return nil }
-	return &letterbox{Gate(Options{Modules: r, Look: look, Endpoint: endpoint, Log: log, Metrics: m}), r, said}
+	l := &letterbox{modules: r, log: said, look: func(r *infer.Request) error { r.Model = "looked at"; return nil }}
+	l.gate = Gate(Options{Modules: r, Look: func(r *infer.Request) error { return l.look(r) }, Endpoint: endpoint, Log: log, Metrics: m})
+	return l
 }
 
 // idle fails unless all instances stand ready.

@@ -21,7 +21,11 @@ import (
 // Options is what a Gate needs.
 type Options struct {
 	Modules *wasm.Registry
-	Look    func(*infer.Request) error // finds anew what routing needs in a body that was changed
+
+	// Look finds anew what routing needs in a request that was changed, and
+	// returns why no worker could answer it. LookHeader is the same for one of
+	// which only the header was; nil is that any header will do.
+	Look, LookHeader func(*infer.Request) error
 
 	// Endpoint finds which call of the API a method and a path are; a module
 	// that changes them may turn a request into no other. Nil is that every call
@@ -42,21 +46,37 @@ type Options struct {
 
 // Gate returns the gate that calls the modules. It stands after authentication,
 // and where bodies have been read. A request that no module is for pays for one
-// look at a list.
+// look at a list. A request's Fault is for next to refuse, if the modules leave
+// it.
 func Gate(o Options) infer.Gate {
+	pass, _ := New(o)
+	return pass
+}
+
+// New returns the Gate, and what says whether a module is for a request as it is
+// now.
+func New(o Options) (pass infer.Gate, asked func(*infer.Request) bool) {
 	g := &gate{Options: o}
 	o.Modules.Watch(g.renew)
 	o.Metrics.watch(o.Modules)
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
-			for _, m := range *g.modules.Load() {
-				if g.isFor(m, r) {
-					return g.serve(ctx, next, r, w)
-				}
+			if !g.asked(r) {
+				return next.Serve(ctx, r, w)
 			}
-			return next.Serve(ctx, r, w)
+			return g.serve(ctx, next, r, w)
 		})
+	}, g.asked
+}
+
+// asked reports whether any module is for r.
+func (g *gate) asked(r *infer.Request) bool {
+	for _, m := range *g.modules.Load() {
+		if g.isFor(m, r) {
+			return true
+		}
 	}
+	return false
 }
 
 type gate struct {
@@ -123,13 +143,21 @@ func (g *gate) renew(set *wasm.Set) {
 	g.Metrics.forget(before, set)
 }
 
-// A visit is one request's way past the modules. It is used again.
+// A visit is one request's way past the modules, until all has been told to them.
+// It is used again.
 type visit struct {
-	g      *gate
-	ctx    context.Context
-	client *infer.Reply // the way back
-	inner  infer.Reply  // what stands before it while an answer is looked at
-	id     string       // of the request
+	g        *gate
+	ctx      context.Context
+	client   *infer.Reply // the way back
+	inner    infer.Reply  // what stands before it while an answer is looked at
+	id       string       // of the request
+	received time.Time
+
+	err     error // what came of the request
+	failure wasm.Failure
+	failed  bool         // failure is to be told
+	summary wasm.Summary // its status is 0 if the client's Reply will know
+	after   after
 
 	req    wasm.Request
 	resp   wasm.Response
@@ -140,6 +168,7 @@ type visit struct {
 	begin  []byte    // what the answer's body is to begin with
 	wire   wire
 	room   []byte
+	fields []infer.Field // of a header that is being changed, as they were
 }
 
 // A call is what one module knows of the request.
@@ -147,7 +176,7 @@ type call struct {
 	wasm.Call
 	of    *module
 	place int  // among all
-	deaf  bool // it hung at an event, and is shown no further one
+	deaf  bool // an event has waited for it for as long as a call may take, and it is shown no further one
 }
 
 // wants reports whether the module is to be called at a hook now.
@@ -159,26 +188,81 @@ var visits = sync.Pool{New: func() any { return new(visit) }}
 
 func (g *gate) serve(ctx context.Context, next infer.Handler, r *infer.Request, w *infer.Reply) error {
 	v := visits.Get().(*visit)
-	defer v.end()
-	v.g, v.ctx, v.client, v.id = g, ctx, w, r.ID
-	err := errPanic // unless pass returns
-	defer func() { v.over(r, err) }()
-	err = v.pass(next, r)
-	return err
+	v.g, v.ctx, v.client, v.id, v.received = g, ctx, w, r.ID, r.Received
+	v.err = errPanic // unless pass returns
+	defer v.over()
+	v.err = v.pass(next, r)
+	return v.err
 }
 
 // errPanic is what came of a request whose handler has panicked; whoever stands
 // before the gate answers it.
 var errPanic = errors.New("the handler of the request has panicked")
 
-// over tells the modules how the request ended, be it well, with an error, or in
-// the middle of its answer.
-func (v *visit) over(r *infer.Request, err error) {
-	if err != nil && v.said(err) == nil && v.wanted(wasm.OnError) {
-		v.failed(err)
+// over notes how the request has ended, be it well, with an error, or in the
+// middle of its answer. The modules are told once the client has all of the
+// answer: it does not wait for what they do then.
+func (v *visit) over() {
+	v.sum()
+	v.req, v.resp = wasm.Request{}, wasm.Response{}
+	if v.failed = v.failed && v.wanted(wasm.OnError); !v.failed && !v.wanted(wasm.OnEnd) {
+		v.end()
+		return
 	}
-	if v.wanted(wasm.OnEnd) {
-		v.ended(r, err)
+	if !v.client.After(v) { // nobody will say when that is
+		v.Finish()
+	}
+}
+
+// sum notes what the modules will be told, while it is known what the client has
+// been sent and what it will be.
+func (v *visit) sum() {
+	v.failed, v.summary = false, wasm.Summary{}
+	if v.err == nil {
+		return
+	}
+	if e := v.said(v.err); e != nil {
+		v.summary.Status, v.summary.Header = e.Answer.Status, &e.Answer.Header
+		return
+	}
+	e := v.reason(v.err)
+	v.failure = wasm.Failure{Status: e.Status, Code: e.Code, Message: e.Msg}
+	if e.Answer != nil {
+		v.failure.Status = e.Answer.Status
+	}
+	v.failed, v.summary.Failed = true, true
+	if !v.client.Committed() {
+		v.summary.Status = v.failure.Status
+	}
+}
+
+// Finish implements infer.Finisher: it tells the modules of the error, if there
+// was one, and of the end.
+func (v *visit) Finish() {
+	defer v.end()
+	w, s := v.client, &v.summary
+	s.Duration, s.Input, s.Output = time.Since(v.received), w.Served.Tokens.Input, w.Served.Tokens.Output
+	if s.Status == 0 {
+		s.Status = w.Status()
+	}
+	if s.Header == nil || s.Header.Len() == 0 || w.Committed() {
+		s.Header = w.Header()
+	}
+	v.after = after{v.ctx}
+	ctx := &v.after
+	if v.failed {
+		for i := range v.calls {
+			if c := &v.calls[i]; c.wants(wasm.OnError) {
+				begin := time.Now()
+				v.note(c, wasm.OnError, begin, 0, c.of.Module.OnError(ctx, &c.Call, &v.failure))
+			}
+		}
+	}
+	for i := range v.calls {
+		if c := &v.calls[i]; c.wants(wasm.OnEnd) {
+			begin := time.Now()
+			v.note(c, wasm.OnEnd, begin, 0, c.of.Module.OnEnd(ctx, &c.Call, s))
+		}
 	}
 }
 
@@ -186,9 +270,10 @@ func (v *visit) over(r *infer.Request, err error) {
 func (v *visit) pass(next infer.Handler, r *infer.Request) error {
 	modules := *v.g.modules.Load()
 	if r.Left() {
-		if err := v.read(r, modules); err != nil {
+		most, err := v.read(r, modules)
+		if err != nil {
 			v.gather(r) // those that look at errors and ends are told, of a request that has perhaps no model
-			return err
+			return v.unread(most, err)
 		}
 	}
 	v.gather(r)
@@ -317,48 +402,13 @@ func (v *visit) said(err error) *infer.Error {
 	return nil
 }
 
-// failed tells the modules that the request has failed.
-func (v *visit) failed(err error) {
-	e := v.reason(err)
-	f := wasm.Failure{Status: e.Status, Code: e.Code, Message: e.Msg}
-	if e.Answer != nil {
-		f.Status = e.Answer.Status
-	}
-	ctx := context.WithoutCancel(v.ctx) // the client may have left
-	for i := range v.calls {
-		if c := &v.calls[i]; c.wants(wasm.OnError) {
-			begin := time.Now()
-			v.note(c, wasm.OnError, begin, 0, c.of.Module.OnError(ctx, &c.Call, &f))
-		}
-	}
-}
+// after is the context of what is done when an answer has ended. It does not end
+// with the request: the client may have left.
+type after struct{ context.Context }
 
-// ended tells the modules that all has been sent.
-func (v *visit) ended(r *infer.Request, err error) {
-	w := v.client
-	s := wasm.Summary{
-		Status: w.Status(), Duration: time.Since(r.Received), Input: w.Served.Tokens.Input, Output: w.Served.Tokens.Output,
-		Header: w.Header(), Failed: err != nil,
-	}
-	if e := v.said(err); e != nil {
-		s.Status, s.Failed = e.Answer.Status, false
-		if e.Answer.Header.Len() > 0 { // else it is with the client's already
-			s.Header = &e.Answer.Header
-		}
-	} else if err != nil && !w.Committed() {
-		e := v.reason(err)
-		if s.Status = e.Status; e.Answer != nil {
-			s.Status = e.Answer.Status
-		}
-	}
-	ctx := context.WithoutCancel(v.ctx) // the client may have left
-	for i := range v.calls {
-		if c := &v.calls[i]; c.wants(wasm.OnEnd) {
-			begin := time.Now()
-			v.note(c, wasm.OnEnd, begin, 0, c.of.Module.OnEnd(ctx, &c.Call, &s))
-		}
-	}
-}
+func (*after) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+func (*after) Done() <-chan struct{}                   { return nil }
+func (*after) Err() error                              { return nil }
 
 // end makes v ready for another request.
 func (v *visit) end() {
@@ -372,7 +422,8 @@ func (v *visit) end() {
 	v.req, v.resp = wasm.Request{}, wasm.Response{}
 	v.wire.reset()
 	v.inner = infer.Reply{}
-	v.g, v.ctx, v.client, v.id = nil, nil, nil, ""
+	v.g, v.ctx, v.client, v.id, v.received = nil, nil, nil, "", time.Time{}
+	v.err, v.failure, v.failed, v.summary, v.after = nil, wasm.Failure{}, false, wasm.Summary{}, after{}
 	visits.Put(v)
 }
 

@@ -111,6 +111,33 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 	}
 }
 
+// TestWhatFollowsDoesNotAllocate is the same for what is done when the answer has
+// ended.
+func TestWhatFollowsDoesNotAllocate(t *testing.T) {
+	l := newLetterbox(t, nil, nil)
+	for _, promised := range []bool{false, true} {
+		g, p := l.gate(infer.HandlerFunc(answering)), newPass("")
+		p.r.Path += "/a"
+		if n := testing.AllocsPerRun(200, func() {
+			p.s.header.Reset()
+			p.w.Reset(&p.s)
+			if promised {
+				p.w.Promise()
+			}
+			if err := g.Serve(context.Background(), p.r, p.w); err != nil {
+				t.Fatal(err)
+			}
+			if p.w.Awaited() != promised {
+				t.Fatalf("something is awaited: %t, want %t", !promised, promised)
+			}
+			p.w.End()
+		}); n > 0 {
+			t.Errorf("promised %t: %v allocations", promised, n)
+		}
+	}
+	l.idle(t)
+}
+
 // spent is the processor time that the process has used: on a machine with other
 // work, the clock on the wall tells of that.
 func spent(b *testing.B) time.Duration {

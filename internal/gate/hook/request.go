@@ -15,9 +15,11 @@ import (
 )
 
 // read reads a body that was left with the client, if there are modules for its
-// path and tenant that want it, or that want to know its model.
-func (v *visit) read(r *infer.Request, modules []*module) error {
-	most := int64(-1)
+// path and tenant that want it, or that want to know its model. most is the
+// longest that one of them takes, math.MaxInt64 if they take all that the gateway
+// does.
+func (v *visit) read(r *infer.Request, modules []*module) (most int64, err error) {
+	most = -1
 	for _, m := range modules {
 		switch {
 		case !m.WantsSome(r.Path, r.Tenant):
@@ -28,17 +30,42 @@ func (v *visit) read(r *infer.Request, modules []*module) error {
 		}
 	}
 	if most < 0 {
-		return nil
+		return most, nil
 	}
-	err := r.ReadLeft(most)
-	if most < math.MaxInt64 && errors.Is(err, infer.TooLarge) {
-		return tooLarge(http.StatusBadRequest, fmt.Sprintf("The body is longer than the modules take that are to see it: %d bytes.", most))
+	if most > r.LeftLimit() {
+		most = math.MaxInt64 // it is the gateway's limit that holds
 	}
-	if err != nil {
+	if err := r.ReadLeft(most); err != nil {
+		return most, err
+	}
+	r.Fault = v.g.Look(r)
+	return most, nil
+}
+
+// unread is the error of a body that was not read because of err. If that is more
+// than most bytes, it is the fault of all modules that were to see it.
+func (v *visit) unread(most int64, err error) error {
+	if most == math.MaxInt64 || !errors.Is(err, infer.TooLarge) {
 		return err
 	}
-	return v.g.Look(r)
+	for i := range v.calls {
+		if c := &v.calls[i]; c.wants(wasm.OnRequest) {
+			v.oversized(c, wasm.OnRequest)
+		}
+	}
+	return tooLarge(http.StatusBadRequest, fmt.Sprintf("The body is longer than the modules take that are to see it: %d bytes.", most))
 }
+
+// oversized notes that a module cannot be called at h, because of its limit, and
+// that the request or the answer is refused for it.
+func (v *visit) oversized(c *call, h wasm.Hook) {
+	v.blame(c.of)
+	v.note(c, h, time.Now(), 0, &wasm.CallError{Kind: "size", Err: fmt.Errorf("a body of more than %d bytes cannot be shown to it", c.of.most)})
+}
+
+// blame says for the log that m has answered the request, or that it is refused
+// because of it.
+func (v *visit) blame(m *module) { v.client.Served.Module, v.inner.Served.Module = m.Name, m.Name }
 
 func tooLarge(status int, msg string) error {
 	return &infer.Error{Status: status, Code: "wasm_body_too_large", Msg: msg}
@@ -53,6 +80,7 @@ func (v *visit) request(r *infer.Request) (done bool, err error) {
 		}
 		m := c.of
 		if int64(len(r.Body)) > m.most {
+			v.oversized(c, wasm.OnRequest)
 			return false, tooLarge(http.StatusBadRequest, fmt.Sprintf("The body has %d bytes; the module %q takes at most %d.", len(r.Body), m.Name, m.most))
 		}
 		v.req = wasm.Request{
@@ -72,10 +100,11 @@ func (v *visit) request(r *infer.Request) (done bool, err error) {
 		v.note(c, wasm.OnRequest, begin, int(v.action.Kind), err)
 		switch {
 		case err != nil && m.FailClosed:
-			return false, closed(m, wasm.OnRequest, err)
+			return false, v.closed(m, wasm.OnRequest, err)
 		case err != nil:
 			c.Release() // it is as if the module were not there
 		case v.action.Kind == wasm.Reject:
+			v.blame(m)
 			return true, v.answer()
 		case r.Model != model || r.Path != path:
 			v.regather(i, r)
@@ -87,8 +116,9 @@ func (v *visit) request(r *infer.Request) (done bool, err error) {
 	return false, nil
 }
 
-// change changes r as the action says. A change after which r is no request that
-// a worker could be asked is not made.
+// change changes r as the action says. A change that makes of a request that a
+// worker could be asked one that none could is not made. One of a request with a
+// Fault is, and it has that which the new one has.
 func (v *visit) change(r *infer.Request) error {
 	a := &v.action
 	if err := v.checkCall(r); err != nil {
@@ -101,36 +131,51 @@ func (v *visit) change(r *infer.Request) error {
 		method, path, query string
 		endpoint            infer.Endpoint
 		body                []byte
-	}{r.Method, r.Path, r.Query, r.Endpoint, r.Body}
-	look := v.redirect(r)
+		fault               error
+	}{r.Method, r.Path, r.Query, r.Endpoint, r.Body, r.Fault}
+	v.fields = append(v.fields[:0], r.Header.Fields()...)
+	defer clear(v.fields)
+	anew := v.redirect(r)
 	if a.HasBody {
 		r.SetBytes(slices.Clone(a.Body))
-		look = true
-	}
-	if look {
-		if err := v.look(r); err != nil {
-			r.Method, r.Path, r.Query, r.Endpoint = old.method, old.path, old.query, old.endpoint
-			r.SetBytes(old.body)
-			if again := v.look(r); again != nil {
-				return again
-			}
-			return badAction("a request that is none: %v", err)
-		}
+		anew = true
 	}
 	v.apply(&r.Header)
+	if r.Fault = v.look(r, anew || old.fault != nil); r.Fault != nil && old.fault == nil {
+		bad := badAction("a request that is none: %v", r.Fault)
+		r.Method, r.Path, r.Query, r.Endpoint, r.Fault = old.method, old.path, old.query, old.endpoint, nil
+		r.Header.Cut(0)
+		for _, f := range v.fields {
+			r.Header.Add(f.Name, f.Value)
+		}
+		if anew {
+			r.SetBytes(old.body)
+			r.Fault = v.look(r, true)
+		}
+		return bad
+	}
 	v.early(v.client.Header())
 	return nil
 }
 
-// look finds what routing needs in a body that was put in the place of another.
-func (v *visit) look(r *infer.Request) error {
-	r.DropText()
-	return v.g.Look(r)
+// look returns why no worker could answer r, whose header was changed. anew says
+// that it has another body or is another call, or had a Fault; then what routing
+// needs is found too.
+func (v *visit) look(r *infer.Request, anew bool) error {
+	switch {
+	case anew:
+		r.DropText()
+		return v.g.Look(r)
+	case v.g.LookHeader != nil:
+		return v.g.LookHeader(r)
+	}
+	return nil
 }
 
 // closed is the error of a request that a module should have let in or kept out,
 // or whose answer it should have seen, and could not.
-func closed(m *module, h wasm.Hook, err error) error {
+func (v *visit) closed(m *module, h wasm.Hook, err error) error {
+	v.blame(m)
 	what := "request"
 	if h != wasm.OnRequest {
 		what = "answer"

@@ -146,6 +146,11 @@ func (w *wire) Write(b []byte) (int, error) {
 		most = wasm.DefaultMaxBody
 	}
 	if int64(len(w.body)+len(b)) > most {
+		for i := range w.v.calls {
+			if c := &w.v.calls[i]; c.wants(wasm.OnResponse) {
+				w.v.oversized(c, wasm.OnResponse)
+			}
+		}
 		w.stop = tooLarge(http.StatusInternalServerError, fmt.Sprintf("The answer is longer than the modules take that are to see it: %d bytes.", most))
 		return 0, w.stop
 	}
@@ -233,7 +238,7 @@ func (w *wire) oversize(p []byte) error {
 		err := &wasm.CallError{Kind: "size", Err: fmt.Errorf("an event of more than %d bytes cannot be shown to it", maxEvent)}
 		v.note(c, wasm.OnChunk, time.Now(), 0, err)
 		if c.of.FailClosed {
-			w.stop = closed(c.of, wasm.OnChunk, err)
+			w.stop = v.closed(c.of, wasm.OnChunk, err)
 			return w.stop
 		}
 	}
@@ -262,10 +267,11 @@ func (w *wire) event(e []byte) error {
 		v.note(c, wasm.OnChunk, begin, int(v.chunk.Kind), err)
 		switch {
 		case err != nil && c.of.FailClosed:
-			w.stop = closed(c.of, wasm.OnChunk, err)
+			w.stop = v.closed(c.of, wasm.OnChunk, err)
 			return w.stop
 		case err != nil:
-			c.deaf = kinds[kindOf(err)] == "timeout" // or each event would wait as long
+			kind := kinds[kindOf(err)]
+			c.deaf = kind == "timeout" || kind == "busy" // or each event would wait as long
 			continue
 		}
 		switch v.chunk.Kind {
@@ -401,6 +407,7 @@ func (w *wire) modules(h *infer.Header) ([]byte, error) {
 			continue
 		}
 		if int64(len(body)) > m.most {
+			v.oversized(c, wasm.OnResponse)
 			return nil, tooLarge(http.StatusInternalServerError, fmt.Sprintf("The answer has %d bytes; the module %q takes at most %d.", len(body), m.Name, m.most))
 		}
 		v.resp = wasm.Response{Status: w.status, Header: h, Body: body}
@@ -413,10 +420,11 @@ func (w *wire) modules(h *infer.Header) ([]byte, error) {
 		v.note(c, wasm.OnResponse, begin, int(a.Kind), err)
 		switch {
 		case err != nil && m.FailClosed:
-			return nil, closed(m, wasm.OnResponse, err)
+			return nil, v.closed(m, wasm.OnResponse, err)
 		case err != nil || a.Kind == wasm.Continue:
 			continue
 		case a.Kind == wasm.Reject:
+			v.blame(m)
 			w.status = a.Status // the contract: the header and the body stay
 			return body, nil
 		}
