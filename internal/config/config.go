@@ -80,7 +80,7 @@ type Trace struct {
 
 // Routing says under which names models are asked for.
 type Routing struct {
-	ModelAliases []string `yaml:"model_aliases" flag:"model-alias" help:"further name of a model, as alias=model"`
+	ModelAliases []string `yaml:"model_aliases" flag:"model-alias" help:"further name of a model, as alias=model; a worker's own model of that name goes before it, and the log says so"`
 }
 
 // Default returns the settings that hold where nobody says otherwise.

@@ -12,6 +12,7 @@ type Choice struct {
 	Why        string // in a word, a constant: "cheapest", "hit", "ring", …
 	Considered int    // workers that were compared
 	Alone      bool   // the client wants this worker: no other is to be tried
+	Refused    string // why nobody was chosen although workers are there, for the client; "" for nothing to say
 
 	Prompt    int64   // tokens of the prompt
 	Uncached  int64   // of those, tokens that the worker has to compute

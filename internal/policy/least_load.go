@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"fmt"
+
 	"sluice/internal/fleet"
 	"sluice/internal/infer"
 )
@@ -14,7 +16,8 @@ import (
 // costs more than the better choice is worth.
 type leastLoad struct {
 	waits
-	dice dice
+	dice    dice
+	refusal string // when all are full
 }
 
 const (
@@ -22,7 +25,10 @@ const (
 	sampled = 4
 )
 
-func newLeastLoad(s *Settings) *leastLoad { return &leastLoad{newWaits(s.LeastLoad), s.dice()} }
+func newLeastLoad(s *Settings) *leastLoad {
+	return &leastLoad{newWaits(s.LeastLoad), s.dice(), fmt.Sprintf(
+		"Each of the model's workers has %d requests waiting or more, the limit that --least-load-max-waiting-requests sets.", s.LeastLoad.MaxWaiting)}
+}
 
 func (p *leastLoad) Bind(ws []*fleet.Worker) Picker { return &leastLoadPicker{p, crewOf(ws)} }
 
@@ -45,7 +51,7 @@ func (p *leastLoadPicker) Pick(r *infer.Request, c *Choice) *fleet.Worker {
 	c.Considered = n
 	w := p.shortest(p.ws, p.dice.below(n), 1, n, r.Received, c)
 	if w == nil {
-		*c = Choice{Why: "full", Considered: n, Keys: c.Keys}
+		*c = Choice{Why: "full", Considered: n, Refused: p.refusal, Keys: c.Keys}
 	}
 	return w
 }

@@ -35,6 +35,7 @@ func (rt *Router) build(snap *fleet.Snapshot) *Table {
 		t.models[alias] = t.models[m]
 	}
 	for alias, m := range rt.aliases {
+		rt.noteShadow(alias, t.models[alias] != nil && t.models[alias] != t.models[m])
 		switch {
 		case t.models[alias] != nil: // a worker's own name comes first
 		case t.models[m] != nil:

@@ -63,13 +63,30 @@ func (rt *Router) publish() {
 		return
 	}
 	rt.table.Store(rt.build(snap))
-	said := rt.said
-	rt.said = nil
+	said, shadows := rt.said, rt.shadows
+	rt.said, rt.shadows = nil, nil
 	rt.mu.Unlock()
+	for _, alias := range shadows {
+		rt.log.Warn("a model alias does nothing: a worker's own model has that name, and requests for it go there", "alias", alias, "model", rt.aliases[alias])
+	}
 	for _, s := range said {
 		rt.log.Warn("a worker's label names no policy that may choose it; the gateway's is used",
 			"worker", s.worker.Base(), "policy", s.label, "used", s.used, "err", s.err)
 	}
+}
+
+// noteShadow notes whether a worker's own model has the name of an alias. It is told
+// when that begins. rt.mu must be held.
+func (rt *Router) noteShadow(alias string, is bool) {
+	if is == rt.shadowed[alias] {
+		return
+	}
+	if !is {
+		delete(rt.shadowed, alias)
+		return
+	}
+	rt.shadowed[alias] = true
+	rt.shadows = append(rt.shadows, alias)
 }
 
 // A refusal is a label that names a policy which cannot be used.

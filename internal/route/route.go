@@ -97,6 +97,8 @@ type Router struct {
 	round         int               // guarded by mu; how many tables were built
 	told, telling map[refused]bool  // guarded by mu; labels that were not followed, in the table before and in the one that is being built
 	said          []refusal         // guarded by mu; to be logged when mu is free
+	shadowed      map[string]bool   // guarded by mu; aliases that do nothing, as workers have models of their names
+	shadows       []string          // guarded by mu; of those, aliases that are to be logged when mu is free
 }
 
 // New returns a Router with an empty Table.
@@ -111,7 +113,7 @@ func New(o Options) *Router {
 		cfg: o.Config, backends: [...]Backend{HTTPRegular: o.Backends.HTTPRegular, HTTPPD: o.Backends.HTTPPD, External: o.Backends.External},
 		policies: o.Policies, aliases: o.Aliases, backPressure: o.BackPressure, shed: o.Shed,
 		receipts: newRing(o.Receipts), explains: o.Explain, recording: o.Record, metrics: o.Metrics, log: o.Log,
-		placeOf: placeOf, wake: make(chan struct{}, 1), models: make(map[string]*model),
+		placeOf: placeOf, wake: make(chan struct{}, 1), models: make(map[string]*model), shadowed: make(map[string]bool),
 	}
 	rt.table.Store(&Table{snap: new(fleet.Snapshot)})
 	o.Metrics.Outcomes.Set(rt.outcomes)
@@ -185,6 +187,17 @@ var errAlone = &infer.Error{
 	Msg: "The worker that X-SMG-Target-Worker asks for is not there, or takes no requests now.", RetryAfter: retryLater,
 }
 
+// denial returns why c, the first choice, is nobody; err if that says it.
+func denial(c *policy.Choice, err error) error {
+	switch {
+	case c.Alone:
+		return errAlone
+	case c.Refused != "":
+		return &infer.Error{Status: http.StatusServiceUnavailable, Code: errBusy.Code, Msg: c.Refused, RetryAfter: retryLater}
+	}
+	return err
+}
+
 // errShed is the error of a request that only overloaded workers could serve.
 var errShed = &infer.Error{
 	Status: http.StatusServiceUnavailable, Code: "worker_overload_protection_shed",
@@ -222,8 +235,8 @@ func (rt *Router) try(t *trip, now time.Time, route *Route, way *way, r *infer.R
 		}
 		on := rt.decide(t, route, way, r, tried, now)
 		if on == nil {
-			if attempts == 0 && t.lead.choice.Alone {
-				err = errAlone
+			if attempts == 0 {
+				err = denial(&t.lead.choice, err)
 			}
 			break
 		}

@@ -1,8 +1,10 @@
 package route
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -94,6 +96,33 @@ func TestNamesOfModels(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAnAliasThatDoesNothing is told when a worker's own model begins to have its
+// name, and not at each change of the fleet.
+func TestAnAliasThatDoesNothing(t *testing.T) {
+	var out bytes.Buffer
+	reg := fleetOf(t, "m")
+	rt := New(Options{Config: DefaultConfig(), Policies: policies("round_robin"), Aliases: map[string]string{"gpt": "m"}, Log: slog.New(slog.NewTextHandler(&out, nil)), Backends: one(nobody)})
+	reg.Watch(rt.Publish)
+	want := func(when string, lines int, own string) {
+		t.Helper()
+		if n := strings.Count(out.String(), "a model alias does nothing"); n != lines || rt.Table().Own("gpt") != own {
+			t.Errorf("%s: %d lines, requests go to %q; want %d, %q:\n%s", when, n, rt.Table().Own("gpt"), lines, own, &out)
+		}
+	}
+	want("at first", 0, "m")
+	id := add(t, reg, 1, "gpt")
+	add(t, reg, 2, "other")
+	want("when a worker has a model of that name", 1, "gpt")
+	if err := reg.Remove(id); err != nil {
+		t.Fatal(err)
+	}
+	want("when it has left", 1, "m")
+	add(t, reg, 3, "m=gpt")
+	want("when a worker says the same", 1, "m")
+	add(t, reg, 4, "gpt")
+	want("when one has it again", 2, "gpt")
 }
 
 func TestAnAliasOfAModelThatNobodyNames(t *testing.T) {

@@ -553,3 +553,21 @@ func TestTheLastResortIsCounted(t *testing.T) {
 		t.Errorf("%v, %s", err, scrape(t, set))
 	}
 }
+
+// TestAFullFleetSaysWhichLimit: who is refused because too many requests wait is
+// told which setting says so, and how many.
+func TestAFullFleetSaysWhichLimit(t *testing.T) {
+	settings := policy.DefaultSettings()
+	settings.LeastLoad.MaxWaiting = 7
+	made := Policies{Name: "least_load", New: func(name string) (policy.Policy, error) { return policy.New(name, settings) }}
+	reg := kinds(t, "r r")
+	rt := before(t, reg, Options{Policies: made}, backendFunc(nobody))
+	for _, w := range reg.Snapshot().All {
+		w.Report(&fleet.Load{At: time.Now(), Waiting: 7})
+	}
+	_, _, err := ask(rt, "m")
+	e := infer.AsError(err)
+	if e.Status != 503 || e.Code != "no_available_workers" || e.RetryAfter == 0 || !strings.Contains(e.Msg, "7 requests waiting") || !strings.Contains(e.Msg, "--least-load-max-waiting-requests") {
+		t.Errorf("got %d %s %q", e.Status, e.Code, e.Msg)
+	}
+}
