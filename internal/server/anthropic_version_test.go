@@ -19,6 +19,7 @@ func TestAnthropicVersion(t *testing.T) {
 		{"/v1/messages", "2023-06-01", 200},
 		{"/v1/messages", "1", 400},
 		{"/v1/messages", "2023-13-01", 400},
+		{"/v1/messages", "2023-06-01 soon", 400}, // two fields
 		{"/v1/chat/completions", "1", 200},
 	} {
 		req, err := http.NewRequest("POST", s.URL+tt.path, strings.NewReader(`{"model":"m","messages":[1]}`))
@@ -26,8 +27,8 @@ func TestAnthropicVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Header.Set("Content-Type", "application/json")
-		if tt.version != "" {
-			req.Header.Set("Anthropic-Version", tt.version)
+		for v := range strings.FieldsSeq(tt.version) {
+			req.Header.Add("Anthropic-Version", v)
 		}
 		res, err := http.DefaultTransport.RoundTrip(req)
 		if err != nil {

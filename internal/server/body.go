@@ -362,13 +362,14 @@ func name(raw []byte) string {
 // anthropicVersion refuses a version that is not a date. It may be absent:
 // engines do not ask for it.
 func anthropicVersion(r *infer.Request) error {
-	v := r.Header.Get("anthropic-version")
-	if r.Endpoint.Dialect() != infer.Anthropic || v == nil {
+	if r.Endpoint.Dialect() != infer.Anthropic {
 		return nil
 	}
-	if _, err := time.Parse(time.DateOnly, string(v)); err != nil {
-		return &infer.Error{Status: http.StatusBadRequest, Code: "invalid_anthropic_version",
-			Msg: fmt.Sprintf("anthropic-version: %q is not a valid version", v[:min(len(v), 64)])}
+	for v := range r.Header.Values("anthropic-version") { // workers get all
+		if _, err := time.Parse(time.DateOnly, string(v)); err != nil {
+			return &infer.Error{Status: http.StatusBadRequest, Code: "invalid_anthropic_version",
+				Msg: fmt.Sprintf("anthropic-version: %q is not a valid version", v[:min(len(v), 64)])}
+		}
 	}
 	return nil
 }
