@@ -75,12 +75,16 @@ func TestNobodyWaitsForWhatFollows(t *testing.T) {
 		was    int // the status, as who comes after it sees it
 	}{
 		{"nothing", func(context.Context, *infer.Request, *infer.Reply) error { return nil }, 200, "", false, 0},
-		{"whole", func(_ context.Context, _ *infer.Request, w *infer.Reply) error { return w.Send(201, "a/b", []byte("whole")) }, 201, "whole", false, 201},
+		{"whole", func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			return w.Send(201, "a/b", []byte("whole"))
+		}, 201, "whole", false, 201},
 		{"short, without a length", func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
 			_, err := io.WriteString(w, "short")
 			return err
 		}, 200, "short", false, 200},
-		{"long", func(_ context.Context, _ *infer.Request, w *infer.Reply) error { return w.Send(200, "a/b", []byte(long)) }, 200, long, false, 200},
+		{"long", func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			return w.Send(200, "a/b", []byte(long))
+		}, 200, long, false, 200},
 		{"a stream", pieces(3, nil), 200, "data: x\n\ndata: x\n\ndata: x\n\n", false, 200},
 		{"a stream that fails", pieces(1, refusal), 200, "data: x\n\ndata: {", false, 200},
 		{"refused", func(context.Context, *infer.Request, *infer.Reply) error { return refusal }, 503, `{"error":`, false, 503},
