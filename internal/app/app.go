@@ -89,7 +89,7 @@ func (a *App) build() (err error) {
 		Log:       log,
 		Events:    wm.events(backend.Forget),
 	})
-	if a.recording, err = openRecording(cfg.Receipts.Log); err != nil {
+	if a.recording, err = openRecording(cfg.Receipts.Log, log); err != nil {
 		return err
 	}
 	settings := cfg.PolicySettings()
@@ -101,7 +101,7 @@ func (a *App) build() (err error) {
 			Name: cfg.Policy.Name, Prefill: cfg.Policy.For(fleet.Prefill), Decode: cfg.Policy.For(fleet.Decode),
 		},
 		BackPressure: relay.BackPressure, Shed: cfg.Workers.OverShed, Metrics: rm, Log: log,
-		Receipts: cfg.Receipts.Keep, Explain: a.explains, Record: a.recording.log(),
+		Receipts: cfg.Receipts.Keep, Explain: a.explains, Record: a.recording.trace(),
 	})
 	if err := a.openModules(); err != nil {
 		return err

@@ -51,7 +51,7 @@ func (c Config) Validate() error {
 type ReceiptConfig struct {
 	Keep   int    `yaml:"keep" flag:"route-receipts" help:"decisions that are remembered for GET /routes/recent, which lists 1,000 at a time at most; 0 for none"`
 	Header bool   `yaml:"debug_headers" flag:"debug-headers" help:"tell every client that sends x-sluice-debug: route how it was routed, in x-sluice-route; it shows internal addresses. Without it, only those who may use the control plane are told"`
-	Log    string `yaml:"route_log" flag:"route-log" help:"file to which a line is appended for each request that was answered, in the format of Mooncake's traces, to be played by sluice replay"`
+	Log    string `yaml:"route_log" flag:"route-log" help:"file to which a line is appended for each request that was answered, in the format of Mooncake's traces, to be played by sluice replay; it may be moved or removed, and is begun anew within a second"`
 }
 
 // DefaultReceiptConfig returns the defaults.

@@ -77,6 +77,17 @@ func TestReceipts(t *testing.T) {
 		b, err := os.ReadFile(trace)
 		return err == nil && strings.Count(string(b), "\n") == 7 && strings.Count(string(b), `"hash_ids":[`) == 7
 	})
+	if err := os.Rename(trace, trace+".1"); err != nil {
+		t.Fatal(err)
+	}
+	program.Eventually(t, "a trace that was moved is begun anew", func() bool {
+		post(t, g.URL, chatPath, body(chatPath, false, ""))
+		b, err := os.ReadFile(trace)
+		return err == nil && strings.HasSuffix(string(b), "\n")
+	})
+	if b, err := os.ReadFile(trace + ".1"); err != nil || strings.Count(string(b), "\n") < 7 {
+		t.Errorf("the one that was moved holds %q, %v", b, err)
+	}
 }
 
 // TestWhoIsToldOfRoutes holds that workers' addresses are for those who may use

@@ -112,12 +112,17 @@ func (w atOnce) Write(b []byte) (int, error) {
 // Enabled reports whether lines of a level are written.
 func (l *Log) Enabled(level slog.Level) bool { return l != nil && level >= l.cfg.Level }
 
-// OnDrop says what is called with how many lines were dropped. f is called by
-// several goroutines at once and must not block.
+// OnDrop says what is called with how many lines were dropped, after what was said
+// before. f is called by several goroutines at once and must not block.
 func (l *Log) OnDrop(f func(lines int)) {
-	if l != nil {
-		l.onDrop.Store(&f)
+	if l == nil {
+		return
 	}
+	if before := l.onDrop.Load(); before != nil {
+		first, then := *before, f
+		f = func(lines int) { first(lines); then(lines) }
+	}
+	l.onDrop.Store(&f)
 }
 
 // Put leaves a copy of line, which is whole and ends with a line feed, to be
