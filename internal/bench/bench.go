@@ -45,18 +45,21 @@ import (
 type world struct {
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	nap  func(time.Duration)
+
+	notes io.Writer // nil for none
 }
 
 // Run sends the load that cfg describes and returns what came of it. progress,
 // if not nil, is a terminal on which one line is kept up to date; it is blank
-// again in the end.
+// again in the end. notes, if not nil, is told in lines, before anything is sent,
+// what of a trace is left out.
 //
 // When ctx is done, Run cuts the requests that run and returns what was
 // measured so far, with Interrupted set. An error means that nothing was sent:
 // cfg is wrong, the trace cannot be read, or the process not be measured.
-func Run(ctx context.Context, cfg Config, progress io.Writer) (*Result, error) {
+func Run(ctx context.Context, cfg Config, progress, notes io.Writer) (*Result, error) {
 	d := net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
-	return run(ctx, cfg, progress, world{dial: d.DialContext, nap: nap})
+	return run(ctx, cfg, progress, world{dial: d.DialContext, nap: nap, notes: notes})
 }
 
 func run(ctx context.Context, cfg Config, progress io.Writer, w world) (*Result, error) {
@@ -72,6 +75,9 @@ func run(ctx context.Context, cfg Config, progress io.Writer, w world) (*Result,
 		}
 		if t.Sessions != nil {
 			return nil, fmt.Errorf("trace %s holds sessions, which can be simulated (sluice replay) and not be sent; want requests with a timestamp", cfg.Trace)
+		}
+		if t.Damage.Lines > 0 && w.notes != nil {
+			fmt.Fprintf(w.notes, "sluice bench: trace %s: %v\n", cfg.Trace, t.Damage)
 		}
 		p.rows, p.block = t.Rows, cmp.Or(cfg.TraceBlock, t.BlockTokens)
 	}

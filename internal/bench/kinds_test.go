@@ -153,7 +153,7 @@ func TestARealRefusedConnection(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	_ = l.Close()
-	r, err := Run(t.Context(), config(func(c *Config) { c.URL, c.Requests = addr, 3 }), nil)
+	r, err := Run(t.Context(), config(func(c *Config) { c.URL, c.Requests = addr, 3 }), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func TestProcessThatEnds(t *testing.T) {
 func TestRunOverTCPMeasuresProcessAndClient(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { stream(w, 4, 0, 0) }))
 	defer srv.Close()
-	r, err := Run(t.Context(), config(func(c *Config) { c.URL, c.Stream, c.Requests, c.PID = srv.URL, true, 500, os.Getpid() }), nil)
+	r, err := Run(t.Context(), config(func(c *Config) { c.URL, c.Stream, c.Requests, c.PID = srv.URL, true, 500, os.Getpid() }), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -320,7 +320,7 @@ func TestTraceWithConcurrencyIgnoresTimes(t *testing.T) {
 func TestNothingIsSentWhenSomethingIsWrong(t *testing.T) {
 	f := func(want string, change func(*Config)) {
 		t.Helper()
-		_, err := Run(t.Context(), config(change), nil)
+		_, err := Run(t.Context(), config(change), nil, nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
@@ -376,8 +376,47 @@ func TestSessionsAreNotSent(t *testing.T) {
 	if err := os.WriteFile(file, []byte(`{"turns":[{"in":1,"out":1}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Run(t.Context(), config(func(c *Config) { c.URL, c.Trace = "http://127.0.0.1:1", file }), nil)
+	_, err := Run(t.Context(), config(func(c *Config) { c.URL, c.Trace = "http://127.0.0.1:1", file }), nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "holds sessions") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestTornLinesOfATraceAreTold: who sends a recording that a crash has torn is told
+// what is left out, before it is sent; if nothing is left, nothing is.
+func TestTornLinesOfATraceAreTold(t *testing.T) {
+	const row = `{"timestamp":1763726400123,"input_length":4,"output_length":2,"hash_ids":[11],"block_tokens":128}` + "\n"
+	for _, tt := range []struct {
+		trace, want string
+		sent        int64 // 0 for a refusal
+	}{
+		{row + row, "", 2},
+		{row + `{"timestamp":17` + row + row, "line 2 cannot be read and is left out: invalid character", 2},
+		{row + `{"timestamp":17` + row + row + row + `{"timest`, "2 lines cannot be read and are left out; the first is line 2: invalid character", 3},
+		{`{"timestamp":17` + row, "line 1: ", 0},
+	} {
+		bubble.Test(t, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "trace.jsonl")
+			if err := os.WriteFile(file, []byte(tt.trace), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var out strings.Builder
+			w := serve(t, func(w http.ResponseWriter, _ *http.Request) { stream(w, 2, 0, 0) })
+			w.notes = &out
+			r, err := run(t.Context(), config(func(c *Config) { c.Stream, c.Trace = true, file }), nil, w)
+			if tt.sent == 0 {
+				if err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("nothing is left: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := "sluice bench: trace " + file + ": " + tt.want
+			if got := out.String(); r.Requests.OK != tt.sent || tt.want == "" && got != "" || tt.want != "" && (!strings.HasPrefix(got, told) || strings.Count(got, "\n") != 1) {
+				t.Errorf("%d sent, told %q; want %d, %q", r.Requests.OK, got, tt.sent, told)
+			}
+		})
 	}
 }

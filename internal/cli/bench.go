@@ -45,7 +45,7 @@ func benchmark(args []string, std streams) int {
 	if _, ok := onTerminal(std.err); ok {
 		progress = std.err
 	}
-	res, err := bench.Run(ctx, cfg, progress)
+	res, err := bench.Run(ctx, cfg, progress, std.err)
 	if err != nil {
 		return failed(std, "bench", err)
 	}

@@ -15,10 +15,8 @@ import (
 // remark tells what of a trace was left out, and which settings change nothing.
 // given reports whether a flag was given.
 func remark(out io.Writer, opt *replayOptions, cfg *sim.Config, given func(string) bool, t *tracefile.Trace, cs []sim.Contender) {
-	if d := t.Damage; d.Lines == 1 {
-		fmt.Fprintf(out, "sluice replay: trace %s: line %d cannot be read and is left out: %v\n", opt.Trace, d.First, d.Err)
-	} else if d.Lines > 0 {
-		fmt.Fprintf(out, "sluice replay: trace %s: %d lines cannot be read and are left out; the first is line %d: %v\n", opt.Trace, d.Lines, d.First, d.Err)
+	if t.Damage.Lines > 0 {
+		fmt.Fprintf(out, "sluice replay: trace %s: %v\n", opt.Trace, t.Damage)
 	}
 	notes := idleFlags(cfg, given, t)
 	for i := range cs {

@@ -58,6 +58,17 @@ type Damage struct {
 	Err   error // what is wrong with that
 }
 
+// String says what was left out, "" if nothing was.
+func (d Damage) String() string {
+	switch d.Lines {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("line %d cannot be read and is left out: %v", d.First, d.Err)
+	}
+	return fmt.Sprintf("%d lines cannot be read and are left out; the first is line %d: %v", d.Lines, d.First, d.Err)
+}
+
 // A Row is one request.
 type Row struct {
 	At     time.Duration // after the first row
