@@ -96,3 +96,43 @@ func TestWhoseLimitItIs(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoIsBlamed holds which module the log names: one that has answered, and one
+// because of which a request or its answer was refused. One that fails and lets it
+// pass is none.
+func TestWhoIsBlamed(t *testing.T) {
+	for _, tt := range []struct {
+		query  string
+		closed bool
+		most   int64
+		next   infer.HandlerFunc
+		want   string
+	}{
+		{"request=reject", false, 0, worker("text/plain", "ok"), "guard"},
+		{"response=reject", false, 0, worker("text/plain", "ok"), "guard"},
+		{"response=reject", false, 0, refusing(500), "guard"},
+		{"request=trap", true, 0, worker("text/plain", "ok"), "guard"},
+		{"response=trap", true, 0, worker("text/plain", "ok"), "guard"},
+		{"chunk=trap", true, 0, events("text/event-stream", "data: 1\n\n"), "guard"},
+		{"", false, 5, worker("text/plain", "ok"), "guard"},
+		{"", false, 30, worker("text/plain", strings.Repeat("x", 31)), "guard"},
+		{"request=trap&response=trap", false, 0, worker("text/plain", "ok"), ""},
+		{"request=headers&response=body&chunk=replace", false, 0, worker("text/plain", "ok"), ""},
+		{"chunk=finish", false, 0, events("text/event-stream", "data: 1\n\n"), ""},
+		{"", false, 0, refusing(500), ""},
+	} {
+		h := newHouse(t)
+		h.add(t, "before", nil)
+		h.add(t, "guard", func(s *wasm.Spec) {
+			s.Order, s.FailClosed, s.MaxBody = -1, tt.closed, tt.most
+			if tt.most == 0 {
+				s.MaxBody = wasm.DefaultMaxBody
+			}
+		})
+		w := infer.NewReply(new(client))
+		_ = h.gate(tt.next).Serve(t.Context(), newRequest(tt.query), w)
+		if w.Served.Module != tt.want {
+			t.Errorf("%s, closed %t, at most %d: %q, want %q", tt.query, tt.closed, tt.most, w.Served.Module, tt.want)
+		}
+	}
+}
