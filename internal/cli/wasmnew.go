@@ -19,11 +19,11 @@ gateway, a build script, and requests to try it with.
   sluice wasm new my-module --lang rust
   sluice wasm new my-module --lang c --hooks on-request,on-end --dir /tmp/my-module
 
-  rust    rustc and its target wasm32-unknown-unknown    35 KB, about 5 µs a call
+  rust    rustc and its target wasm32-unknown-unknown    35 KB, 1 to 5 µs a call
   c       clang and wasm-ld                               5 KB, 1 to 2 µs
-  go      Go 1.24                                         2 MB, 20 to 50 µs
+  go      Go 1.24                                         2 MB, 5 to 20 µs
   tinygo  TinyGo 0.35                                     between C and Rust
-  js      Node.js 20, and npm install once              1.6 MB, 10 to 60 µs
+  js      Node.js 20, and npm install once              1.6 MB, 10 to 50 µs
 
 The build needs no network once the compiler is there (js: npm install, once).
 `

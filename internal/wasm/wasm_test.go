@@ -214,7 +214,7 @@ func pooled(t testing.TB, name string) *instance {
 	return in
 }
 
-var names = []string{"c-auth-smg", "c-auth-sgl", "clibc-auth-smg", "rust-auth-smg", "rust-auth-sgl"}
+var names = []string{"c-auth-smg", "c-auth-sgl", "clibc-auth-smg", "rust-auth-smg", "rust-auth-sgl", "bindgen-auth-smg", "bindgen-auth-sgl"}
 
 func TestGuestsLetIn(t *testing.T) {
 	for _, name := range names {

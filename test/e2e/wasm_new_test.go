@@ -231,6 +231,8 @@ func TestJavaScriptHasWhatItNeeds(t *testing.T) {
 	for source, want := range map[string]string{
 		inJavaScript + "export const onChunk = { onChunk: () => ({ tag: \"pass\" }) };\n":       "it would not be called; add at its end",
 		strings.Replace(inJavaScript, "export const onResponse", "export const onResponses", 1): `has no "export const onResponse ="`,
+		inJavaScript + "console.log(1);\n":                                                      "calls the gateway, perhaps by console, outside of its hooks",
+		inJavaScript + "throw Error(\"no\");\n":                                                 "my-module.js: Failed to evaluate user JavaScript module",
 		"import \"./sluice.jsx\";\n" + inJavaScript:                                             "sluice.jsx",
 	} {
 		write(source)

@@ -22,7 +22,7 @@ func guest(t testing.TB, name string) []byte {
 	return b
 }
 
-var guests = []string{"c-auth-smg", "c-auth-sgl", "clibc-auth-smg", "rust-auth-smg", "rust-auth-sgl"}
+var guests = []string{"c-auth-smg", "c-auth-sgl", "clibc-auth-smg", "rust-auth-smg", "rust-auth-sgl", "bindgen-auth-smg", "bindgen-auth-sgl"}
 
 // TestGuestsAreUnderstood holds what the tools of C and Rust write.
 func TestGuestsAreUnderstood(t *testing.T) {
@@ -36,6 +36,8 @@ func TestGuestsAreUnderstood(t *testing.T) {
 		{"clibc-auth-smg", "smg:gateway", 2, 2, 0},
 		{"rust-auth-smg", "smg:gateway", 4, 4, 15},
 		{"rust-auth-sgl", "sgl:model-gateway", 4, 4, 15},
+		{"bindgen-auth-smg", "smg:gateway", 4, 4, 16},
+		{"bindgen-auth-sgl", "sgl:model-gateway", 4, 4, 16},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, err := Link(guest(t, tt.name))

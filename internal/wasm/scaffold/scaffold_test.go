@@ -261,3 +261,29 @@ func TestNamesThatAreOthers(t *testing.T) {
 		}
 	}
 }
+
+// TestTheGuideShowsWhatIsWritten holds that who follows docs/wasm.md sees in the file
+// what the page shows.
+func TestTheGuideShowsWhatIsWritten(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/wasm.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, code, _ := strings.Cut(string(page), "```c\n")
+	code, _, ok := strings.Cut(code, "```")
+	if !ok {
+		t.Fatal("docs/wasm.md has no block of C")
+	}
+	m := Module{Name: "tenant-check", Lang: "c", Hooks: []string{"on-request"}}
+	dir := filepath.Join(t.TempDir(), m.Name)
+	if _, err := Write(m, dir); err != nil {
+		t.Fatal(err)
+	}
+	src, err := os.ReadFile(filepath.Join(dir, m.Source()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(src), code) {
+		t.Errorf("the page has\n%s\nthe file has\n%s", code, src)
+	}
+}

@@ -21,6 +21,15 @@ for (const hook of ["on-request", "on-response", "on-chunk", "on-error", "on-end
   process.exit(1);
 }
 
-const { component } = await componentize({ witPath: wit, world: "module", jsSource, jsPath: `${name}.js`, moduleRoot: ".", sync: true });
-writeFileSync(`${name}.wasm`, component);
-console.log(`${name}.wasm: ${Math.round(component.length / 1024)} KiB`);
+try {
+  const { component } = await componentize({ witPath: wit, world: "module", jsSource, jsPath: `${name}.js`, moduleRoot: ".", sync: true });
+  writeFileSync(`${name}.wasm`, component);
+  console.log(`${name}.wasm: ${Math.round(component.length / 1024)} KiB`);
+} catch (err) {
+  console.error(
+    /unknown import: `sluice:gateway/.test(err.message)
+      ? `${name}.js calls the gateway, perhaps by console, outside of its hooks; that is done when it is built, and there is no gateway then`
+      : `${name}.js: ${err.message.replace(/^[: ]+/, "")}`,
+  );
+  process.exit(1);
+}
