@@ -45,22 +45,6 @@ func idleFlags(cfg *sim.Config, given func(string) bool, t *tracefile.Trace) []s
 	return l
 }
 
-// reads tells which of policy.Settings a policy goes by: sections, or single
-// fields of one.
-var reads = map[string][]string{
-	"bucket":             {"Bucket", "CacheAware.Abs", "CacheAware.Rel"},
-	"cache_aware":        {"CacheAware"},
-	"consistent_hashing": {"RoutingKey.Headers"},
-	"cost":               {"Cost"},
-	"least_load":         {"LeastLoad"},
-	"manual":             {"RoutingKey"},
-	"passthrough":        {},
-	"power_of_two":       {"PowerOfTwo"},
-	"prefix_hash":        {"PrefixHash", "RoutingKey.Headers"},
-	"random":             {},
-	"round_robin":        {},
-}
-
 // idleSettings returns a sentence for each setting of c that changes nothing.
 func idleSettings(c *sim.Contender) []string {
 	var l []string
@@ -75,8 +59,7 @@ func idleSettings(c *sim.Contender) []string {
 			l = append(l, name+" does nothing in a replay: no rank is known")
 		case field == "Boundaries" && c.Policy == "cache_aware" && s.CacheAware.Index != "hash":
 			l = append(l, name+" does nothing without cache-index hash")
-		case slices.Contains(reads[c.Policy], section) || slices.Contains(reads[c.Policy], section+"."+field):
-		case section == "RoutingKey" && s.RoutingKey.Override && c.Policy != "consistent_hashing":
+		case s.Reads(c.Policy, section, field):
 		default:
 			l = append(l, name+" does nothing with policy "+c.Policy)
 		}

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
+	"strings"
 
 	"sluice/internal/policy"
 )
@@ -64,15 +66,44 @@ func (c *Config) Idle() []string {
 			l = append(l, sentence)
 		}
 	}
+	settings := c.PolicySettings()
+	reads := func(section, field string) bool { return settings.Reads(c.Policy.Name, section, field) }
 	deaf := c.Workers.NoLoads && !c.Workers.EngineMetrics
 	add(c.Policy.Prefill != "", "prefill-policy does nothing: no worker that only computes prompts can be registered yet")
 	add(c.Policy.Decode != "", "decode-policy does nothing: no worker that only answers can be registered yet")
 	add(c.Ranks.MinTokens && !c.Workers.DPAware, "dp-minimum-tokens-scheduler does nothing without dp-aware: no rank is known")
 	add(c.Workers.OverShed && !c.Workers.Protect, "worker-overload-shed does nothing with disable-worker-overload-protection: no worker counts as overloaded")
 	add(c.Workers.OverShed && deaf, "worker-overload-shed does nothing with disable-load-monitoring: no worker counts as overloaded")
-	add(c.LeastLoad.MaxWaiting > 0 && deaf, "least-load-max-waiting-requests does nothing with disable-load-monitoring: no worker says how many requests wait")
-	add(c.CacheAware.Spread < 1 && deaf, "balance-token-usage-threshold does nothing with disable-load-monitoring: no worker says how full its cache is")
-	add(c.CacheAware.Full < 1 && deaf, "overload-token-usage-threshold does nothing with disable-load-monitoring: no worker says how full its cache is")
-	add(c.CacheAware.Boundaries != "" && c.CacheAware.Index != "hash", "cache-boundaries does nothing without cache-index hash")
+	if reads("LeastLoad", "") {
+		add(c.LeastLoad.MaxWaiting > 0 && deaf, "least-load-max-waiting-requests does nothing with disable-load-monitoring: no worker says how many requests wait")
+	}
+	if reads("CacheAware", "") {
+		add(c.CacheAware.Spread < 1 && deaf, "balance-token-usage-threshold does nothing with disable-load-monitoring: no worker says how full its cache is")
+		add(c.CacheAware.Full < 1 && deaf, "overload-token-usage-threshold does nothing with disable-load-monitoring: no worker says how full its cache is")
+		add(c.CacheAware.Boundaries != "" && c.CacheAware.Index != "hash", "cache-boundaries does nothing without cache-index hash")
+	}
+	for _, flag := range c.unread(reads) {
+		add(true, fmt.Sprintf("%s does nothing with policy %s, but for models whose workers' label policy names one that reads it", flag, c.Policy.Name))
+	}
 	return l
+}
+
+// unread returns the flags of the settings of policies that are not as by default and
+// that reads says are for nothing.
+func (c *Config) unread(reads func(section, field string) bool) (flags []string) {
+	is, usual := reflect.ValueOf(c).Elem(), reflect.ValueOf(Default()).Elem()
+	for i := range is.NumField() {
+		section, ok := settingsField(is.Field(i).Type())
+		if !ok {
+			continue
+		}
+		for k := range section.Type.NumField() {
+			f := section.Type.Field(k)
+			flag, _, _ := strings.Cut(f.Tag.Get("flag"), ",")
+			if flag != "" && !reads(section.Name, f.Name) && !reflect.DeepEqual(is.Field(i).Field(k).Interface(), usual.Field(i).Field(k).Interface()) {
+				flags = append(flags, flag)
+			}
+		}
+	}
+	return flags
 }

@@ -109,3 +109,31 @@ func DefaultSettings() *Settings {
 		Cost:       DefaultCostConfig(),
 	}
 }
+
+// reads tells which of Settings a policy goes by: sections, or single fields of
+// one.
+var reads = map[string][]string{
+	"bucket":             {"Bucket", "CacheAware.Abs", "CacheAware.Rel"},
+	"cache_aware":        {"CacheAware"},
+	"consistent_hashing": {"RoutingKey.Headers"},
+	"cost":               {"Cost"},
+	"least_load":         {"LeastLoad"},
+	"manual":             {"RoutingKey"},
+	"passthrough":        {},
+	"power_of_two":       {"PowerOfTwo"},
+	"prefix_hash":        {"PrefixHash", "RoutingKey.Headers"},
+	"random":             {},
+	"round_robin":        {},
+}
+
+// Reads reports whether the policy of that name, made with s, goes by a field of a
+// section of s. The Ranks are read by none, but stand over all.
+func (s *Settings) Reads(name, section, field string) bool {
+	switch {
+	case section == "Ranks":
+		return true
+	case section == "RoutingKey" && s.RoutingKey.Override && name != "consistent_hashing":
+		return true
+	}
+	return slices.Contains(reads[name], section) || slices.Contains(reads[name], section+"."+field)
+}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
@@ -44,5 +45,26 @@ func builtinFor(t *testing.T, name string) {
 	if _, ok := builtin[name]; !ok {
 		builtin[name] = func(*Settings) Policy { return nil }
 		t.Cleanup(func() { delete(builtin, name) })
+	}
+}
+
+func TestWhatAPolicyReadsIsKnown(t *testing.T) {
+	for _, name := range Names() {
+		if _, ok := reads[name]; !ok {
+			t.Errorf("nothing says which settings %s reads", name)
+		}
+	}
+	s := reflect.TypeFor[Settings]()
+	for name, l := range reads {
+		for _, what := range l {
+			section, field, one := strings.Cut(what, ".")
+			f, ok := s.FieldByName(section)
+			if ok && one {
+				_, ok = f.Type.FieldByName(field)
+			}
+			if !ok {
+				t.Errorf("%s reads %s, which is no setting", name, what)
+			}
+		}
 	}
 }
