@@ -76,11 +76,12 @@ type Module struct {
 
 // Bounds of an outline.
 const (
-	maxTypes   = 1 << 16
+	maxTypes   = 1 << 14
 	maxImports = 1 << 12
 	maxExports = 1 << 14
 	maxFuncs   = 1 << 18
 	maxValues  = 1 << 10 // that a function takes, or returns
+	maxTyped   = 1 << 18 // values of all types, each of which the engine compiles a way in for
 )
 
 // Header is what a core module begins with.
@@ -111,6 +112,7 @@ type decoder struct {
 	m     *Module
 	types []*FuncType
 	funcs []*FuncType
+	typed int // values of types
 }
 
 func (d *decoder) section(id byte, s *Reader) {
@@ -170,7 +172,11 @@ func (d *decoder) typeSection(s *Reader) {
 			s.Fail("a type of form %#x; only functions are supported", form)
 			return
 		}
-		d.types = append(d.types, &FuncType{Params: valTypes(s), Results: valTypes(s)})
+		t := &FuncType{Params: valTypes(s), Results: valTypes(s)}
+		if d.typed += len(t.Params) + len(t.Results); d.typed > maxTyped {
+			s.Fail("types of more than %d parameters and results in all", maxTyped)
+		}
+		d.types = append(d.types, t)
 	}
 }
 

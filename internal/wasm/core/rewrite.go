@@ -146,13 +146,15 @@ const (
 	maxEffort       = 100 << 20
 	effortPerByte   = 100
 	effortPerTangle = 16
+	effortPerValue  = 80 // that is passed, with many others, by a call or a block
 )
 
 // effort is what of the time that compiling b takes grows faster than b: with the
 // square of its work, with its work by its locals, and in loops with the square of
-// its locals, once for each loop that they are in.
+// its locals, once for each loop that they are in; and of values that are passed
+// many at once, for which few bytes of code are enough.
 func (b *body) effort() int {
-	return b.work*b.work + b.tangle()*effortPerTangle + b.nested*int(b.locals)*int(b.locals)/8
+	return b.work*b.work + b.tangle()*effortPerTangle + b.nested*int(b.locals)*int(b.locals)/8 + b.many*effortPerValue
 }
 
 func (b *body) tangle() int { return b.work * int(b.locals) }
@@ -228,6 +230,10 @@ type body struct {
 	tries   bool // the same, and its cuts have the returns
 	free    bool // who calls it pays for it
 	most    int  // bytes that it may run without paying
+	heavy   int  // bytes that the engine takes for its instructions, see memory.go
+	loads   int  // and stores
+	values  int  // that its calls and blocks pass
+	many    int  // of values, those that are passed many at once
 	cuts    []cut
 }
 

@@ -389,6 +389,8 @@ func (w *rewriter) scanCode(b *body) error {
 		return r.Err()
 	case b.tangle() > w.mostTangle():
 		return &Error{Offset: b.off, Msg: fmt.Sprintf("a function of %d blocks and calls with %d locals, which is too much of both for %d bytes of code", b.work, b.locals, w.codeSize)}
+	case b.checkMemory() != nil:
+		return b.checkMemory()
 	case !Affordable(w.codeSize, w.effort):
 		return &Error{Offset: b.off, Msg: fmt.Sprintf("a function of %d blocks and calls with %d locals in loops; with those before it that is too much for %d bytes of code", b.work, b.locals, w.codeSize)}
 	}
@@ -400,6 +402,7 @@ func (w *rewriter) scanOnce(b *body) *Reader {
 	w.cuts -= len(b.cuts)
 	w.effort -= b.effort()
 	b.blocks, b.work, b.nested, b.cuts = 0, 0, 0, b.cuts[:0]
+	b.heavy, b.loads, b.values, b.many = 0, 0, 0, 0
 	r := NewReader(b.code, b.off)
 	w.walk(r, b)
 	w.effort += b.effort()

@@ -47,10 +47,11 @@ var immediates = func() (t [256]byte) {
 
 // A frame is a block that a walk is in.
 type frame struct {
-	op    byte // its first instruction's
-	from  int  // run where it begins
-	to    int  // run where it is branched to, the longest; unreachable for never
-	loops int  // that it is in, itself counted
+	op    byte      // its first instruction's
+	from  int       // run where it begins
+	to    int       // run where it is branched to, the longest; unreachable for never
+	loops int       // that it is in, itself counted
+	typ   *FuncType // what a branch to it passes, or less; nil for at most one value
 }
 
 // unreachable is a run that does not happen.
@@ -64,7 +65,7 @@ const unreachable = -1
 // reads in a way of its own is accepted only in the form that leaves no doubt:
 // types of one byte, second opcodes of the shortest form.
 func (w *rewriter) walk(r *Reader, b *body) {
-	w.open = append(w.open[:0], frame{to: unreachable})
+	w.open = append(w.open[:0], frame{to: unreachable, typ: w.types[w.sigs[w.imported+b.index]]})
 	w.run, w.from, b.most, w.literal = 0, 0, 0, -1
 	for r.More() {
 		if len(w.open) == 0 {
@@ -75,6 +76,7 @@ func (w *rewriter) walk(r *Reader, b *body) {
 		w.advance(r, b, at)
 		op := r.Byte()
 		w.before, w.literal = w.literal, -1
+		b.heavy += takes[op]
 		if op == 0x00 {
 			w.run = unreachable
 		}
@@ -89,6 +91,7 @@ func (w *rewriter) walk(r *Reader, b *body) {
 		case immF64:
 			r.Bytes(8)
 		case immMem:
+			b.loads++
 			w.memArg(r)
 		case immOwn:
 			w.special(r, op, at, b)
@@ -115,9 +118,15 @@ func (w *rewriter) advance(r *Reader, b *body, at int) {
 	w.from = at
 }
 
-// enter begins the block of an instruction, which takes so many values.
-func (w *rewriter) enter(r *Reader, b *body, op byte, takes int) {
-	f := frame{op: op, from: w.run, to: unreachable, loops: w.open[len(w.open)-1].loops}
+// enter begins the block of an instruction, whose type is nil if it takes nothing and
+// leaves at most one value.
+func (w *rewriter) enter(r *Reader, b *body, op byte, typ *FuncType) {
+	f := frame{op: op, from: w.run, to: unreachable, loops: w.open[len(w.open)-1].loops, typ: typ}
+	b.passes(typ)
+	takes := 0
+	if typ != nil {
+		takes = len(typ.Params)
+	}
 	if op == opLoop {
 		f.loops++
 		b.nested += f.loops
@@ -155,7 +164,7 @@ func (w *rewriter) otherwise() {
 }
 
 // label takes a label, which is branched to after run.
-func (w *rewriter) label(r *Reader, run int) {
+func (w *rewriter) label(r *Reader, b *body, run int) {
 	l := r.U32()
 	if int64(l) >= int64(len(w.open)) {
 		r.Fail("label %d of %d", l, len(w.open))
@@ -163,6 +172,7 @@ func (w *rewriter) label(r *Reader, run int) {
 	}
 	f := &w.open[len(w.open)-1-int(l)]
 	f.to = max(f.to, run)
+	b.passes(f.typ)
 }
 
 // branch counts blocks, and what may go on in n places.
@@ -192,9 +202,9 @@ const (
 	opElse = 0x05
 )
 
-// blockType takes the type of a block: none, a value type, or an index. It returns
-// how many values the block takes.
-func (w *rewriter) blockType(r *Reader) (takes int) {
+// blockType takes the type of a block: none, a value type, or an index, of which it
+// returns the type.
+func (w *rewriter) blockType(r *Reader) *FuncType {
 	switch c := r.Peek(); {
 	case c == 0x40:
 		r.Byte()
@@ -207,10 +217,10 @@ func (w *rewriter) blockType(r *Reader) (takes int) {
 		case r.b[r.pos-1]&0x40 != 0:
 			r.Fail("a block's type of unknown form")
 		default:
-			return len(w.types[i].Params)
+			return w.types[i]
 		}
 	}
-	return 0
+	return nil
 }
 
 // memory holds that there is one.
@@ -240,8 +250,7 @@ func zero(r *Reader, what string) {
 func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 	switch op {
 	case 0x02, opLoop, opIf: // block, loop, if
-		takes := w.blockType(r)
-		w.enter(r, b, op, takes)
+		w.enter(r, b, op, w.blockType(r))
 	case opElse:
 		w.otherwise()
 	case 0x0b: // end
@@ -256,13 +265,13 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 	case 0x0c, 0x0d, 0x0e, 0x0f: // branches, return
 		w.jump(r, op, at, b)
 	case 0x10, 0x11: // call, call_indirect
-		to := w.callee(r, op)
+		to := w.callee(r, b, op)
 		w.cut(r, b, at, cutCall, to)
 		if w.run >= 0 {
 			w.run += w.price(to)
 		}
 	case 0x12, 0x13: // return_call, return_call_indirect
-		to := w.callee(r, op)
+		to := w.callee(r, b, op)
 		w.cut(r, b, at, cutTail, to)
 		if w.run >= 0 {
 			b.most = max(b.most, w.run+w.price(to))
@@ -275,7 +284,7 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 		valType(r)
 	case 0x1f: // try_table
 		b.catches = true
-		w.blockType(r)
+		typ := w.blockType(r)
 		for range r.Count(2) {
 			switch c := r.Byte(); {
 			case c < 2:
@@ -283,9 +292,9 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 			case c > 3:
 				r.Fail("a clause of form %#x", c)
 			}
-			w.label(r, stride)
+			w.label(r, b, stride)
 		}
-		w.enter(r, b, op, 0)
+		w.enter(r, b, op, typ)
 	case 0x20, 0x21, 0x22: // locals
 		index(r, int(b.locals), "local")
 	case 0x23, 0x24: // globals
@@ -309,7 +318,7 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 	case 0xfc:
 		w.bulk(r, at, b)
 	case 0xfd:
-		w.vector(r)
+		w.vector(r, b)
 	case 0xfe:
 		w.atomic(r)
 	}
@@ -319,16 +328,17 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 func (w *rewriter) jump(r *Reader, op byte, at int, b *body) {
 	switch op {
 	case 0x0c: // br
-		w.label(r, w.run)
+		w.label(r, b, w.run)
 	case 0x0d: // br_if
-		w.label(r, w.run)
+		w.label(r, b, w.run)
 		b.branch(r, 1)
 		return
 	case 0x0e: // br_table
 		n := r.Count(1)
 		b.branch(r, 1+n/8) // a place in a table is cheaper than a block
+		b.heavy += n * takesLabel
 		for range n + 1 {
-			w.label(r, w.run)
+			w.label(r, b, w.run)
 		}
 	case 0x0f: // return
 		if b.tries {
@@ -339,15 +349,20 @@ func (w *rewriter) jump(r *Reader, op byte, at int, b *body) {
 }
 
 // callee takes whom a call calls.
-func (w *rewriter) callee(r *Reader, op byte) int32 {
+func (w *rewriter) callee(r *Reader, b *body, op byte) int32 {
 	if op&1 == 0 {
-		return int32(index(r, len(w.sigs), "function"))
+		f := index(r, len(w.sigs), "function")
+		if r.Err() == nil {
+			b.passes(w.types[w.sigs[f]])
+		}
+		return int32(f)
 	}
 	t := index(r, len(w.types), "type")
 	index(r, w.tables, "table")
 	if r.Err() != nil {
 		return throughTable
 	}
+	b.passes(w.types[t])
 	return throughTable - int32(w.shapes[t])
 }
 
@@ -404,6 +419,13 @@ func (w *rewriter) bulk(r *Reader, at int, b *body) {
 	}
 	switch {
 	case !long:
+	case op == 15: // table.grow
+		b.heavy += takesGrow
+	default:
+		b.heavy += takesCopy
+	}
+	switch {
+	case !long:
 	case w.before >= 0 && w.before <= small:
 		if w.run >= 0 {
 			w.run += w.before / 8 // of which a byte of code may do as many
@@ -417,16 +439,18 @@ func (w *rewriter) bulk(r *Reader, at int, b *body) {
 // vector takes an instruction of the form 0xfd. Second opcodes over 127 have two
 // bytes, of which the engine reads the first and takes the other, which must be
 // 1, for a nop.
-func (w *rewriter) vector(r *Reader) {
+func (w *rewriter) vector(r *Reader, b *body) {
 	op := r.Byte()
 	switch {
 	case op <= 11, op == 92, op == 93:
+		b.loads, b.heavy = b.loads+1, b.heavy+takesLoad
 		w.memArg(r)
 	case op == 12, op == 13:
 		r.Bytes(16)
 	case op >= 21 && op <= 34:
 		r.Byte()
 	case op >= 84 && op <= 91:
+		b.loads, b.heavy = b.loads+1, b.heavy+takesLoad
 		w.memArg(r)
 		r.Byte()
 	case op > 127:
