@@ -31,7 +31,12 @@ func ReadFile(path string) ([]byte, error) {
 	if err := checkPlace(real); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(real, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to would be waited for
+	return readRegular(real)
+}
+
+// readRegular reads a regular file that is no longer than a component may be.
+func readRegular(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to would be waited for
 	if err != nil {
 		return nil, fmt.Errorf("reading module: %w", err)
 	}

@@ -660,8 +660,11 @@ func (r *Registry) replace(old, next *Attached) error {
 // fails all is as before. r.mu must be held.
 func (r *Registry) change(all []*Attached) error {
 	if err := r.save(all); err != nil {
-		// The new list may be in place all the same: what fails may be to wait for
-		// the disk. A module that the next start does not have may guard a door.
+		// The new list is in place all the same if only the wait for the disk has
+		// failed. A module that the next start does not have may guard a door.
+		if _, placed := errors.AsType[*placedError](err); !placed {
+			return err
+		}
 		if again := r.save(r.Set().All); again != nil {
 			r.log.Error("it is not certain that the next start has the modules that there are now", "directory", r.dir, "err", again)
 		}

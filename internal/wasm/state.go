@@ -106,8 +106,18 @@ func writeFile(path string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(dir)
+	if err := syncDir(dir); err != nil {
+		return &placedError{err}
+	}
+	return nil
 }
+
+// A placedError is that of a file that is in its place, and may not be after a power
+// cut.
+type placedError struct{ err error }
+
+func (e *placedError) Error() string { return e.err.Error() }
+func (e *placedError) Unwrap() error { return e.err }
 
 // syncFile waits until what was written is on the disk. Tests look who calls it.
 var syncFile = (*os.File).Sync
@@ -209,7 +219,7 @@ func (r *Registry) restore(ctx context.Context, k kept) error {
 	if r.setAside(k, nil) {
 		return nil
 	}
-	b, err := os.ReadFile(r.fileOf(filepath.Base(k.Sum)))
+	b, err := readRegular(r.fileOf(filepath.Base(k.Sum)))
 	if err != nil {
 		return err
 	}
