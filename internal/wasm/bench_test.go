@@ -3,7 +3,6 @@
 package wasm
 
 import (
-	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -51,16 +50,6 @@ func calls(b *testing.B, f func() func() error) {
 			})
 		})
 	})
-}
-
-// guests are those that are measured. SLUICE_WASM_GUEST names a further one,
-// which is too large to be kept here.
-func guests() []string {
-	all := []string{"component/testdata/c-auth-smg.component.wasm", "component/testdata/clibc-auth-smg.component.wasm", "component/testdata/rust-auth-smg.component.wasm"}
-	if g := os.Getenv("SLUICE_WASM_GUEST"); g != "" {
-		all = append(all, g)
-	}
-	return all
 }
 
 // BenchmarkOnRequest is a call as requests make it: a body of 2 KiB, 12 headers,

@@ -1,6 +1,19 @@
 package wasm
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
+
+// guests are those that are measured. SLUICE_WASM_GUEST names a further one,
+// which is too large to be kept here.
+func guests() []string {
+	all := []string{"component/testdata/c-auth-smg.component.wasm", "component/testdata/clibc-auth-smg.component.wasm", "component/testdata/rust-auth-smg.component.wasm"}
+	if g := os.Getenv("SLUICE_WASM_GUEST"); g != "" {
+		all = append(all, g)
+	}
+	return all
+}
 
 // TestLongBodies holds that every guest takes what a module may be given: a long
 // body, and one after the other. A runtime that collects garbage, as Go's in
