@@ -56,8 +56,13 @@ type instance struct {
 	word  atomic.Int64 // of its call, see begin
 	last  int64        // the tick at which it was last given back
 
-	limit atomic.Int64 // nanoseconds that its call may take; 0 for as long as nobody stops it
-	began time.Time    // its call, as it was noted when it first gave way; zero before
+	limit  atomic.Int64  // nanoseconds that its call may take; 0 for as long as nobody stops it
+	began  time.Time     // its call, as it was noted when its first slice was used up; zero before
+	looks  int           // how often it was asked whether the call is to go on
+	rested time.Duration // when others last ran, since began
+	looked time.Duration // when it last looked at the clock, since began
+	slice  int32         // what its slices are now; core.Slice when a call begins
+	slow   time.Duration // when slice was changed last, since began
 
 	call   *Call                           // that it is in; nil while it starts
 	closed bool                            // it may not call the host now
@@ -75,7 +80,7 @@ type instance struct {
 }
 
 // controls are the globals by which a part is ruled.
-type controls struct{ fuel, stop, stack, why api.MutableGlobal }
+type controls struct{ fuel, slice, stop, stack, why api.MutableGlobal }
 
 // A hook is a guest's function with what calling it needs.
 type hook struct {
@@ -166,7 +171,7 @@ func (in *instance) make(alloc *allocator) (err error) {
 func (in *instance) control(m api.Module, r *core.Rewritten) {
 	global := func(name string) api.MutableGlobal { return m.ExportedGlobal(name).(api.MutableGlobal) }
 	in.mu.Lock()
-	in.stops = append(in.stops, controls{fuel: global(core.FuelGlobal), stop: global(core.StopGlobal), stack: global(core.StackGlobal), why: global(core.WhyGlobal)})
+	in.stops = append(in.stops, controls{fuel: global(core.FuelGlobal), slice: global(core.SliceGlobal), stop: global(core.StopGlobal), stack: global(core.StackGlobal), why: global(core.WhyGlobal)})
 	in.mu.Unlock()
 	for _, name := range r.Globals {
 		in.globals = append(in.globals, global(name))

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice/internal/wasm/core"
 )
 
 // TestWhoRunsForLongLetsTheNetworkIn holds that a goroutine that waits for a
@@ -78,18 +80,18 @@ func TestManyWaitForTheNetworkAtOnce(t *testing.T) {
 	all.Wait()
 }
 
-// TestACallHasAllOfASlice holds that short calls do not give way, however many
-// there were before.
+// TestACallHasAllOfASlice holds that short calls do not even look at the clock,
+// however many there were before.
 func TestACallHasAllOfASlice(t *testing.T) {
 	in := pokers(t, 1)[0]
 	for range 100 {
 		in.watched(t, func() { _ = in.tell("spin", 3000) })
-		if in.watch.slices > 0 {
-			t.Fatal("it gives way to others in the middle of a call that needs a third of a slice")
+		if in.looks > 0 {
+			t.Fatal("it looks at the clock in the middle of a call that needs a third of a slice")
 		}
 	}
-	if in.watched(t, func() { _ = in.tell("spin", 100_000) }); in.watch.slices < 9 {
-		t.Errorf("it gives way %d times in a call that needs ten slices", in.watch.slices)
+	if in.watched(t, func() { _ = in.tell("spin", 100_000) }); in.looks < 9 {
+		t.Errorf("it looks at the clock %d times in a call that needs ten slices", in.looks)
 	}
 }
 
@@ -140,14 +142,56 @@ func TestWhoseTurnIsOver(t *testing.T) {
 	}
 }
 
-// TestMemoryThatAGuestGrowsByIsPaidFor holds that a guest gives way more often
-// while it may be the first to write to its memory, and not when it got none.
+// TestSlicesThatTakeLongAreCut: a guest that waits for memory at each instruction
+// has short slices, and longer ones again once they do not take long for a while.
+func TestSlicesThatTakeLongAreCut(t *testing.T) {
+	in := pokers(t, 1)[0]
+	in.begin(1)
+	ended := func(after time.Duration) int32 {
+		in.adapt(in.looked + after)
+		in.looked += after
+		if got := int32(in.stops[0].slice.Get()); got != in.slice {
+			t.Errorf("the guest's slice is %d, want %d", got, in.slice)
+		}
+		return in.slice
+	}
+	for _, tt := range []struct {
+		took time.Duration
+		want int32
+	}{
+		{longSlice, core.Slice},
+		{4 * longSlice, core.Slice / 4},
+		{longSlice, core.Slice / 4}, // as long as it may be
+		{time.Second, leastSlice},
+		{time.Microsecond, leastSlice}, // not at once
+		{longerEvery, leastSlice},      // it was that slice itself that took long
+	} {
+		if got := ended(tt.took); got != tt.want {
+			t.Errorf("after a slice of %s the next are of %d, want %d", tt.took, got, tt.want)
+		}
+	}
+	for range 10 * int(longerEvery/(100*time.Microsecond)) {
+		ended(100 * time.Microsecond)
+	}
+	if in.slice != core.Slice {
+		t.Errorf("after ten times %s of short slices they are of %d, want %d", longerEvery, in.slice, core.Slice)
+	}
+	ended(time.Second)
+	in.end()
+	if in.begin(1); in.slice != core.Slice || int32(in.stops[0].slice.Get()) != core.Slice {
+		t.Errorf("the next call begins with slices of %d, want %d", in.slice, core.Slice)
+	}
+	in.end()
+}
+
+// TestMemoryThatAGuestGrowsByIsPaidFor holds that a guest looks at the clock more
+// often while it may be the first to write to its memory, and not when it got none.
 func TestMemoryThatAGuestGrowsByIsPaidFor(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		grow        []uint64 // by so many pages
 		spin        uint64
-		least, most int // times that it gives way
+		least, most int // times that it looks
 	}{
 		{"nothing", nil, 2000, 0, 0},
 		{"by nothing", []uint64{0, 0, 0}, 2000, 0, 0},
@@ -166,8 +210,8 @@ func TestMemoryThatAGuestGrowsByIsPaidFor(t *testing.T) {
 				}
 				_ = in.tell("spin", tt.spin)
 			})
-			if got := in.watch.slices; got < tt.least || got > tt.most {
-				t.Errorf("%s: it gives way %d times, want %d to %d", tt.name, got, tt.least, tt.most)
+			if got := in.looks; got < tt.least || got > tt.most {
+				t.Errorf("%s: it looks %d times, want %d to %d", tt.name, got, tt.least, tt.most)
 			}
 		}
 	}

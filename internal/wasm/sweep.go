@@ -118,21 +118,64 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
+// restEvery is how long a guest runs before others do. A slice of it is mostly
+// much shorter: who has not run for as long looks at the clock and goes on.
+const restEvery = 50 * time.Microsecond
+
 // giveWay is called in a call, whenever the guest has used up a slice: others run,
-// and the call is stopped if it has taken too long. The sweeper knows that no
-// better than to a tick, and when all processors are busy it comes late itself.
+// if it is time, and the call is stopped if it has taken too long. The sweeper
+// knows that no better than to a tick, and when all processors are busy it comes
+// late itself.
 func (in *instance) giveWay() {
+	in.looks++
 	if in.began.IsZero() { // less than a slice ago: not worth a look at the clock in each short call
-		in.began = time.Now()
+		in.began, in.rested, in.looked, in.slow = time.Now(), 0, 0, 0
+		return
 	}
-	in.watch.giveWay()
-	now := time.Now()
-	ran := now.Sub(in.began)
+	ran := time.Since(in.began)
+	in.adapt(ran)
+	if ran-in.rested >= restEvery {
+		in.watch.giveWay()
+		ran = time.Since(in.began)
+		in.rested = ran
+	}
+	in.looked = ran
 	switch limit := time.Duration(in.limit.Load()); {
 	case limit > 0 && ran >= limit:
 		in.stop(in.word.Load())
-	case processTurn.over(now, ran):
+	case processTurn.over(in.began.Add(ran), ran):
 		cede()
+	}
+}
+
+// A slice that took longer than longSlice makes the next ones shorter, but not
+// shorter than leastSlice. They become longer again by and by: else a guest that
+// waits for memory would run as long as others do, whenever it likes.
+const (
+	longSlice   = 200 * time.Microsecond
+	leastSlice  = 128
+	longerEvery = 5 * time.Millisecond
+)
+
+// adapt makes slices as long as they should be, when one has ended.
+func (in *instance) adapt(ran time.Duration) {
+	took := ran - in.looked
+	switch n := in.slice; {
+	case took > longSlice:
+		n = max(int32(int64(n)*int64(longSlice)/int64(took)), leastSlice)
+		in.cut(n)
+		in.slow = ran
+	case n < core.Slice && ran-in.slow > longerEvery:
+		in.cut(min(2*n, core.Slice))
+		in.slow = ran
+	}
+}
+
+// cut makes slices n long.
+func (in *instance) cut(n int32) {
+	in.slice = n
+	for i := range in.stops {
+		in.stops[i].slice.Set(uint64(n))
 	}
 }
 
@@ -160,9 +203,12 @@ const (
 // goroutine. The call has all of a slice: one that is shorter would else give way
 // to others in its middle now and then, who would need a further instance.
 func (in *instance) begin(now int64) {
-	in.watch.slices, in.began = 0, time.Time{}
+	in.watch.slices, in.looks, in.began = 0, 0, time.Time{}
 	for i := range in.stops {
 		in.stops[i].fuel.Set(core.Slice)
+	}
+	if in.slice != core.Slice {
+		in.cut(core.Slice)
 	}
 	in.watch.begin()
 	in.word.Store(now<<2 | running)

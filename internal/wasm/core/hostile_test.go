@@ -112,7 +112,7 @@ var hostile = []struct {
 	{"many locals", codeWith(concat([]byte{1}, leb(60_000), []byte{0x7f}), 0x20, 0, 0x0b), "a function of more than 50000 locals"},
 	{"many locals in many functions", module(section(1, times(1, 0x60, 0, 0)), section(3, times(1000, 0)), section(10, times(1000, 6, 1, 0xd0, 0x86, 3, 0x7f, 0x0b))), "more locals than a module of"},
 	{"many locals and many blocks", codeWith(concat([]byte{1}, leb(2000), []byte{0x7f}), concat(bytes.Repeat([]byte{2, 0x40, 0x0b}, 2000), []byte{0x20, 0, 0x0b})...), "blocks and calls with 2001 locals, which is too much of both"},
-	{"calls of itself", code(concat(bytes.Repeat(ofItself, 8000), []byte{0x20, 0, 0x0b})...), "a function of 16039 blocks and calls with 1 locals in loops; with those before it that is too much for 40008 bytes of code"},
+	{"calls of itself", code(concat(bytes.Repeat(ofItself, 8000), []byte{0x20, 0, 0x0b})...), "a function of 16015 blocks and calls with 1 locals in loops; with those before it that is too much for 40008 bytes of code"},
 	{"many loops in many functions", many(10, concat(bytes.Repeat([]byte{3, 0x40, 0x0b}, 1300), []byte{0x20, 0, 0x0b})), "a function of 3900 blocks and calls with 1 locals in loops; with those before it that is too much"},
 	{"many loops", code(concat(bytes.Repeat([]byte{3, 0x40, 0x0b}, 4000), []byte{0x20, 0, 0x0b})...), "a function of 12000 blocks and calls"},
 	{"filling in many places", code(concat(bytes.Repeat([]byte{0x41, 0, 0x41, 0, 0x20, 0, 0xfc, 11, 0}, 4000), []byte{0x20, 0, 0x0b})...), "blocks and calls with 1 locals in loops"},
@@ -337,6 +337,89 @@ func TestRecursionEndsSoon(t *testing.T) {
 		if why := m.ExportedGlobal(core.WhyGlobal).Get(); why != core.WhyStack {
 			t.Errorf("%s: it ended because of %d, want %d", name, why, core.WhyStack)
 		}
+	}
+}
+
+// TestTailCallsThatPassMuchAreCalls holds that a guest whose calls take the place of
+// each other and pass more than fits in registers is told of its depth: to the
+// engine they are calls like others. Those that pass little go on for ever.
+func TestTailCallsThatPassMuchAreCalls(t *testing.T) {
+	for _, n := range []int{6, 200} {
+		// f(i32) calls g with n times its parameter, g calls f with its first.
+		params := bytes.Repeat([]byte{0x7f}, n)
+		f := concat([]byte{0}, bytes.Repeat([]byte{0x20, 0}, n), []byte{0x12, 1, 0x0b})
+		g := []byte{0, 0x20, 0, 0x41, 1, 0x6b, 0x22, 0, 0x04, 0x40, 0x20, 0, 0x12, 0, 0x0b, 0x41, 7, 0x0b}
+		b := module(
+			section(1, []byte{2, 0x60, 1, 0x7f, 1, 0x7f, 0x60}, leb(n), params, []byte{1, 0x7f}), section(3, []byte{2, 0, 1}),
+			section(7, leb(1), text("f"), []byte{0, 0}), section(10, leb(2), leb(len(f)), f, leb(len(g)), g))
+		m, err := compiler(t).Instantiate(t.Context(), rewrite(t, b).Binary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := m.ExportedFunction("f").Call(t.Context(), 100)
+		if err != nil || got[0] != 7 {
+			t.Errorf("%d values, 100 times: %v, %v; want 7", n, got, err)
+		}
+		if left := m.ExportedGlobal(core.StackGlobal).Get(); left != 1<<20 {
+			t.Errorf("%d values: %d bytes of stack are left, want all %d", n, left, 1<<20)
+		}
+		got, err = m.ExportedFunction("f").Call(t.Context(), 1_000_000)
+		why := m.ExportedGlobal(core.WhyGlobal).Get()
+		if n == 6 && (err != nil || got[0] != 7) {
+			t.Errorf("%d values, a million times: %v, %v; want 7", n, got, err)
+		}
+		if n == 200 && (err == nil || why != core.WhyStack) {
+			t.Errorf("%d values, a million times: %v, %v because of %d; want an end because of %d", n, got, err, why, core.WhyStack)
+		}
+	}
+}
+
+// TestWhatRunsIsPaidByItsWeight holds that a guest pays for what runs between two
+// checks, be it in a loop, in one long piece, or in functions that are called: a
+// thousand loads, each of which may wait for memory.
+func TestWhatRunsIsPaidByItsWeight(t *testing.T) {
+	loads := func(n int) []byte { // local 1 = memory[memory[…local 1]]
+		return concat([]byte{0x20, 1}, bytes.Repeat([]byte{0x28, 2, 0}, n), []byte{0x21, 1})
+	}
+	times := func(n byte, body []byte) []byte { // a loop
+		return concat([]byte{0x41, n, 0x21, 0, 3, 0x40}, body, []byte{0x20, 0, 0x41, 1, 0x6b, 0x22, 0, 0x0d, 0, 0x0b})
+	}
+	many := func(n int, body ...byte) []byte { return bytes.Repeat(body, n) }
+	for _, tt := range []struct {
+		name string
+		f, g []byte // two functions (i32) -> i32 with a local
+	}{
+		{"one piece", loads(1000), nil},
+		{"a loop of long pieces", times(5, loads(200)), nil},
+		{"a loop of short ones", times(50, loads(20)), nil},
+		{"a loop within one", times(10, concat(loads(50), []byte{3, 0x40}, loads(50), []byte{0x0b})), nil},
+		{"behind a choice", times(10, concat([]byte{0x20, 1, 4, 0x40}, []byte{0x01}, []byte{5}, loads(100), []byte{0x0b})), nil},
+		{"calls of a long function", many(10, 0x41, 0, 0x10, 1, 0x1a), loads(100)},
+		{"calls of a short one", many(50, 0x41, 0, 0x10, 1, 0x1a), loads(20)},
+		{"calls of one with a loop", many(10, 0x41, 0, 0x10, 1, 0x1a), concat(times(2, loads(10)), loads(80))},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			body := func(code []byte) []byte {
+				b := concat([]byte{1, 1, 0x7f}, code, []byte{0x20, 1, 0x0b})
+				return concat(leb(len(b)), b)
+			}
+			b := module(
+				section(1, []byte{1, 0x60, 1, 0x7f, 1, 0x7f}), section(3, []byte{2, 0, 0}), section(5, []byte{1, 0, 1}),
+				section(7, leb(1), text("f"), []byte{0, 0}), section(10, leb(2), body(tt.f), body(tt.g)))
+			m, err := compiler(t).Instantiate(t.Context(), rewrite(t, b).Binary)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.ExportedFunction("f").Call(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+			// 16 each; a tariff less at each of the checks, of which there is one
+			// for 20 loads at most.
+			paid := core.Slice - int32(m.ExportedGlobal(core.FuelGlobal).Get())
+			if paid < 1000*16/64 || paid > 4*1000*16/64 {
+				t.Errorf("a thousand loads cost %d, want %d, or some more", paid, 1000*16/64)
+			}
+		})
 	}
 }
 

@@ -213,3 +213,48 @@ func (w *rewriter) recursive(i int, f int32) bool {
 	k := w.node(f)
 	return k >= 0 && w.scc[i] == w.scc[k]
 }
+
+// tailCall is by how much the opcodes of calls that take the place of who calls are
+// larger than those of others.
+const tailCall = 2
+
+// How many values the engine passes in registers, of those that are no floats or
+// vectors and of those that are, on the processor that has the fewest. A call that
+// passes more cannot take the place of who calls.
+const (
+	plainRegisters = 6
+	floatRegisters = 8
+)
+
+// inRegisters reports whether the engine passes all that a call of t takes and
+// returns in registers.
+func (t *FuncType) inRegisters() bool {
+	fit := func(vs []ValType) bool {
+		floats := 0
+		for _, v := range vs {
+			switch v {
+			case F32, F64, V128:
+				floats++
+			}
+		}
+		return floats <= floatRegisters && len(vs)-floats <= plainRegisters
+	}
+	return fit(t.Params) && fit(t.Results)
+}
+
+// signature is the type of the function, or of those in tables, that a call is of.
+func (w *rewriter) signature(to int32) *FuncType {
+	if to < 0 {
+		if k := int(throughTable - to); k < len(w.types) {
+			return w.types[k]
+		}
+		return &FuncType{}
+	}
+	if int(to) < len(w.sigs) {
+		return w.types[w.sigs[to]]
+	}
+	return &FuncType{}
+}
+
+// pass notes that b calls something of type t.
+func (b *body) pass(t *FuncType) { b.passed = max(b.passed, len(t.Params)+len(t.Results)) }

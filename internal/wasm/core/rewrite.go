@@ -10,7 +10,8 @@ import (
 const (
 	reserved = "sluice!" // what they begin with; a module may not use it. Not "sluice:", with which the hooks of our own world begin
 
-	FuelGlobal  = reserved + "fuel"  // checks until the next look at StopGlobal
+	FuelGlobal  = reserved + "fuel"  // what may be paid until the next look at StopGlobal
+	SliceGlobal = reserved + "slice" // what FuelGlobal begins with after it
 	StopGlobal  = reserved + "stop"  // not 0: the guest is to end
 	StackGlobal = reserved + "stack" // bytes of stack that calls may still use
 	WhyGlobal   = reserved + "why"   // why a guest was ended, see WhyStopped
@@ -29,10 +30,22 @@ const (
 	WhyStack          // its calls were nested too deep
 )
 
-// Slice is how many checks a guest passes between two looks at StopGlobal: it
-// then leaves compiled code, so that the garbage collector is not kept waiting
-// for longer than it takes.
+// Slice is what a guest pays between two looks at StopGlobal: it then leaves
+// compiled code, so that the garbage collector is not kept waiting for longer than
+// it takes. Each check is one, and what runs between two is one for every tariff
+// of weight: so a slice is some microseconds of most guests, and at most some
+// milliseconds of one that waits for memory at each instruction. Who finds that it
+// takes long makes those that follow shorter, by SliceGlobal.
 const Slice = 10_000
+
+// Weight is about what code may take in the worst case. A byte of it is one, which
+// is 7 ns of square roots; an instruction that reads or writes memory may have to
+// wait 100 ns for it.
+const (
+	tariff     = 64
+	loadWeight = 13 // more than its bytes
+	rootWeight = 4  // of divisions, too
+)
 
 // freshSlice is Slice for a guest that has grown its memory. The first write to
 // each of the system's pages there is a check like others, and takes hundreds of
@@ -87,7 +100,7 @@ func Affordable(code, effort int) bool { return effort <= maxEffort+effortPerByt
 // Rewrite changes m so that whoever runs it stays master of it.
 //
 // A guest pays at the head of every loop and of every function, but for small
-// ones, and wherever it has run stride bytes of code without; every Slice of that
+// ones, and wherever it has run code of the weight stride without; every Slice of that
 // it leaves compiled code, where the Go runtime can stop it, and looks whether it
 // is to end. What fills or copies much memory is done in pieces. Calls that may
 // recurse pay for their frame from a stack of bounded size. Mutable globals are exported. Nothing that the module had changes its
@@ -198,8 +211,8 @@ type rewriter struct {
 	shared   bool     // functions may change hands with other modules
 	scc      []int32  // of nodes, see findRecursion
 	open     []frame  // of a walk
-	run      int      // of a walk: bytes since the guest has paid, on the longest way there; unreachable for none
-	from     int      // of a walk: up to where run is counted
+	run      int      // of a walk: weight since the guest has paid, on the heaviest way there; unreachable for none
+	from     int      // of a walk: up to where bytes are counted in run
 	data     []int    // lengths of data segments
 	literal  int      // of a walk: what the last instruction left, if it was a constant; else or if it is negative -1
 	before   int      // of a walk: the same of the one before that
@@ -229,7 +242,8 @@ type body struct {
 	catches bool // exceptions
 	tries   bool // the same, and its cuts have the returns
 	free    bool // who calls it pays for it
-	most    int  // bytes that it may run without paying
+	most    int  // weight that it may run without paying
+	passed  int  // values that one of its calls passes, at most
 	heavy   int  // bytes that the engine takes for its instructions, see memory.go
 	loads   int  // and stores
 	values  int  // that its calls and blocks pass
@@ -241,6 +255,7 @@ type body struct {
 type cut struct {
 	at   uint32
 	to   int32 // of a call: the function, or throughTable minus the type's shape; of a loop: how many values it takes
+	cost int16 // what is paid at a loop, or at a cutPay
 	kind byte
 }
 
@@ -259,11 +274,17 @@ const (
 
 // frame is about how many bytes of stack a call of b takes: its locals, what its
 // calls pass, and what the compiler keeps.
-func (b *body) frame() uint32 { return 96 + 8*b.locals + uint32(min(len(b.code), 1<<16)/16) }
+func (b *body) frame() uint32 {
+	return 96 + 8*b.locals + 8*uint32(b.passed) + uint32(min(len(b.code), 1<<16)/16)
+}
 
-// stride is how many bytes of code a guest may run without paying, and maxFree
-// how many a function may so that its callers count them as theirs.
+// stride is the weight of what a guest may run without paying, and maxFree what a
+// function may so that its callers count it as theirs.
 const (
-	stride  = 1024
+	stride  = 2560
 	maxFree = stride / 2
 )
+
+// cost is what is paid for a check and a weight that has been run. That is at most
+// some strides: who comes from a long instruction has paid for it.
+func cost(weight int) int16 { return int16(1 + min(max(weight, 0), 4*stride)/tariff) }

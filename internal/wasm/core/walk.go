@@ -45,11 +45,19 @@ var immediates = func() (t [256]byte) {
 	return t
 }()
 
+// slow are the numbers' instructions that take the processor tens of cycles:
+// divisions, remainders and square roots.
+var slow = [256]bool{
+	0x6d: true, 0x6e: true, 0x6f: true, 0x70: true, 0x7f: true, 0x80: true, 0x81: true, 0x82: true,
+	0x91: true, 0x95: true, 0x9f: true, 0xa3: true,
+}
+
 // A frame is a block that a walk is in.
 type frame struct {
 	op    byte      // its first instruction's
 	from  int       // run where it begins
-	to    int       // run where it is branched to, the longest; unreachable for never
+	to    int       // run where it is branched to, the heaviest; unreachable for never
+	cut   int       // of a loop: where it pays, among the body's cuts
 	loops int       // that it is in, itself counted
 	typ   *FuncType // what a branch to it passes, or less; nil for at most one value
 }
@@ -82,6 +90,9 @@ func (w *rewriter) walk(r *Reader, b *body) {
 		}
 		switch immediates[op] {
 		case immNone:
+			if slow[op] {
+				w.weigh(rootWeight)
+			}
 		case immI32:
 			w.literal = max(int(r.i32()), -1)
 		case immI64:
@@ -104,6 +115,13 @@ func (w *rewriter) walk(r *Reader, b *body) {
 	}
 }
 
+// weigh adds what an instruction may take that is more than its bytes say.
+func (w *rewriter) weigh(more int) {
+	if w.run >= 0 {
+		w.run += more
+	}
+}
+
 // advance counts the code up to an offset, and lets the guest pay there if that
 // is much.
 func (w *rewriter) advance(r *Reader, b *body, at int) {
@@ -112,6 +130,7 @@ func (w *rewriter) advance(r *Reader, b *body, at int) {
 		b.most = max(b.most, w.run)
 		if w.run >= stride {
 			w.cut(r, b, at, cutPay, 0)
+			b.charge(len(b.cuts)-1, w.run)
 			w.run = 0
 		}
 	}
@@ -131,6 +150,7 @@ func (w *rewriter) enter(r *Reader, b *body, op byte, typ *FuncType) {
 		f.loops++
 		b.nested += f.loops
 		w.cut(r, b, r.Pos(), cutLoop, int32(takes))
+		f.cut = len(b.cuts) - 1
 		w.run, w.from = min(w.run, 0), r.Pos()
 	}
 	switch {
@@ -143,11 +163,22 @@ func (w *rewriter) enter(r *Reader, b *body, op byte, typ *FuncType) {
 	b.branch(r, 1)
 }
 
+// charge makes the guest pay for a weight at the cut k.
+func (b *body) charge(k, weight int) {
+	if k >= 0 { // else there were too many, and the module is refused
+		b.cuts[k].cost = cost(weight)
+	}
+}
+
 // leave ends a block. What follows it is reached through it, past it if it is an
-// if without an else, and from where it is branched to.
-func (w *rewriter) leave() {
+// if without an else, and from where it is branched to. At the head of a loop the
+// guest pays for the way that led there, from before it or from its end.
+func (w *rewriter) leave(b *body) {
 	f := w.open[len(w.open)-1]
 	w.open = w.open[:len(w.open)-1]
+	if f.op == opLoop {
+		b.charge(f.cut, max(f.from, f.to))
+	}
 	if f.op == opIf {
 		w.run = max(w.run, f.from)
 	}
@@ -232,6 +263,7 @@ func (w *rewriter) memory(r *Reader) {
 
 func (w *rewriter) memArg(r *Reader) {
 	w.memory(r)
+	w.weigh(loadWeight)
 	if align := r.U32(); align&0x40 != 0 {
 		r.Fail("more than one memory is not supported")
 	}
@@ -254,7 +286,7 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 	case opElse:
 		w.otherwise()
 	case 0x0b: // end
-		w.leave()
+		w.leave(b)
 	case 0x08: // throw
 		w.cut(r, b, at, cutThrow, 0)
 		r.U32()
@@ -266,12 +298,14 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 		w.jump(r, op, at, b)
 	case 0x10, 0x11: // call, call_indirect
 		to := w.callee(r, b, op)
+		b.pass(w.signature(to))
 		w.cut(r, b, at, cutCall, to)
 		if w.run >= 0 {
 			w.run += w.price(to)
 		}
 	case 0x12, 0x13: // return_call, return_call_indirect
 		to := w.callee(r, b, op)
+		b.pass(w.signature(to))
 		w.cut(r, b, at, cutTail, to)
 		if w.run >= 0 {
 			b.most = max(b.most, w.run+w.price(to))
@@ -301,6 +335,7 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 		index(r, w.globals, "global")
 	case 0x25: // table.get
 		index(r, w.tables, "table")
+		w.weigh(loadWeight)
 	case 0x26: // table.set
 		index(r, w.tables, "table")
 		w.freeze("it writes into a table")

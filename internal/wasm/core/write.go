@@ -93,6 +93,7 @@ func tables(s section) []byte {
 // Where the added globals are, after those of the module.
 const (
 	fuel = iota
+	slice
 	stop
 	stack
 	why
@@ -137,7 +138,7 @@ func (w *rewriter) extended(id byte, body, code []byte) []byte {
 	case secGlobal:
 		var items []byte
 		for k := range addedGlobals {
-			v := map[int]int32{fuel: Slice, stack: int32(min(w.opt.Stack, 1<<31-1))}[k]
+			v := map[int]int32{fuel: Slice, slice: Slice, stack: int32(min(w.opt.Stack, 1<<31-1))}[k]
 			items = append(appendConst(append(items, byte(I32), 1), v), 0x0b)
 		}
 		return list(addedGlobals, items)
@@ -157,6 +158,7 @@ func (w *rewriter) exports() (n uint32, items []byte) {
 		n++
 	}
 	export(FuelGlobal, Global, w.global(fuel))
+	export(SliceGlobal, Global, w.global(slice))
 	export(StopGlobal, Global, w.global(stop))
 	export(StackGlobal, Global, w.global(stack))
 	export(WhyGlobal, Global, w.global(why))
@@ -211,7 +213,7 @@ func (w *rewriter) look(b []byte) []byte {
 	b = w.set(b, fresh)
 	b = w.set(appendConst(b, freshSlice), fuel)
 	b = append(b, 0x05) // else
-	b = w.set(appendConst(b, Slice), fuel)
+	b = w.set(w.get(b, slice), fuel)
 	b = append(b, 0x0b)
 	b = appendConst(b, 0)
 	b = append(b, 0x40, 0, 0x1a) // memory.grow, which leaves compiled code; drop
@@ -248,7 +250,7 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 		out = append(appendU32(out, added), byte(I32))
 	}
 	if !b.free {
-		out = w.pay(out, false)
+		out = w.pay(out, false, cost(b.most))
 	}
 	if b.tries {
 		out = w.get(out, stack)
@@ -267,9 +269,9 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 		switch c.kind {
 		case cutLoop:
 			w.out.Loops++
-			out = w.pay(out, c.to == 0)
+			out = w.pay(out, c.to == 0, c.cost)
 		case cutPay:
-			out = w.payOnce(out, 1)
+			out = w.payOnce(out, int32(c.cost))
 		case cutBulk:
 			var size int
 			out, size = w.paid(out, b.code[c.at:], amount)
@@ -288,6 +290,15 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 			out = w.descend(out, b.frame())
 			out = append(out, b.code[c.at:last]...)
 			out = w.ascend(out, b.frame())
+		case cutTail:
+			if !w.recursive(i, c.to) || w.signature(c.to).inRegisters() {
+				break
+			}
+			// To the engine it is a call and a return, so it is one to the stack, too.
+			last = b.afterCall(c.at)
+			out = w.descend(out, b.frame())
+			out = append(append(out, b.code[c.at]-tailCall), b.code[c.at+1:last]...)
+			out = append(w.ascend(out, b.frame()), 0x0f) // return
 		}
 	}
 	out = append(out, b.code[last:]...)
@@ -300,7 +311,7 @@ func (w *rewriter) changed(out []byte, i int) []byte {
 // afterCall is where the instruction after the call at an offset begins.
 func (b *body) afterCall(at uint32) uint32 {
 	r := NewReader(b.code[at:], 0)
-	if r.Byte() == 0x11 {
+	if op := r.Byte(); op == 0x11 || op == 0x13 {
 		r.U32()
 	}
 	r.U32()
@@ -341,24 +352,24 @@ func (w *rewriter) appendResults(b []byte, t uint32) []byte {
 // engine a tenth of a millisecond.
 const throwCost = 2000
 
-// pay takes a check from the slice. A guest whose slice is used up looks and goes
+// pay takes n from the slice. A guest whose slice is used up looks and goes
 // back to do it again; within says that it can go back to a loop whose head this
 // is. The engine takes that best: where two ways meet again it keeps in registers
 // what the first of them has there, which is little after a call. And what stands
 // in an else it puts out of the way.
-func (w *rewriter) pay(b []byte, within bool) []byte {
+func (w *rewriter) pay(b []byte, within bool, n int16) []byte {
 	if !within {
 		b = append(b, 0x03, 0x40) // loop
 	}
-	b = append(notNegative(w.take(b, fuel, 1)), 0x04, 0x40, 0x05) // if, else
-	b = append(w.call(b), 0x0c, 1, 0x0b)                          // br
+	b = append(notNegative(w.take(b, fuel, int32(n))), 0x04, 0x40, 0x05) // if, else
+	b = append(w.call(b), 0x0c, 1, 0x0b)                                 // br
 	if !within {
 		b = append(b, 0x0b)
 	}
 	return b
 }
 
-// payOnce takes n checks from the slice, in a way that is compiled sooner.
+// payOnce takes n from the slice, in a way that is compiled sooner.
 func (w *rewriter) payOnce(b []byte, n int32) []byte {
 	return w.lookUnless(notNegative(w.take(append(b, 0x02, 0x40), fuel, n))) // block
 }
