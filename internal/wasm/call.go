@@ -19,6 +19,7 @@ import (
 const (
 	maxFields = 1 << 10
 	maxAction = 64 << 20 // bytes of an action
+	maxTexts  = 1 << 20  // bytes of its names and values
 )
 
 // An errKind says in a word how a call of a guest failed, for metrics.
@@ -95,7 +96,7 @@ func (in *instance) onChunk(event []byte, a *ChunkAction) error {
 		return in.fault(err)
 	}
 	at := uint32(v[0])
-	if err := liftChunk(h.memory, at, a); err != nil {
+	if err := in.liftChunk(h.memory, at, a); err != nil {
 		return err
 	}
 	return in.done(h, v, at)
@@ -128,13 +129,16 @@ func (in *instance) onEnd(s *Summary) error {
 	return nil
 }
 
+// errStopped is why a call failed that was to end while the host worked for it.
+var errStopped = failed(errTimeout, "it did not end in time")
+
 // invoke calls h with the arguments in v and reads the action that it returns.
 func (in *instance) invoke(h *hook, v *[16]uint64, a *Action) error {
 	if err := h.call.CallWithStack(in.ctx, v[:]); err != nil {
 		return in.fault(err)
 	}
 	at := uint32(v[0])
-	if err := lift(h.memory, at, a); err != nil {
+	if err := in.lift(h.memory, at, a); err != nil {
 		return err
 	}
 	return in.done(h, v, at)
@@ -182,14 +186,14 @@ func (in *instance) fault(err error) error {
 type lowering struct {
 	in     *instance
 	h      *hook
-	at     [maxTexts]uint8 // which two values are the address and the length of a text
+	at     [mostTexts]uint8 // which two values are the address and the length of a text
 	texts  int
 	header *infer.Header // nil for none
 	list   int           // which two values are its address and its length
 }
 
-// maxTexts is how many texts a call has at most, but for those of its header.
-const maxTexts = 5
+// mostTexts is how many texts a call has at most, but for those of its header.
+const mostTexts = 5
 
 // text gives s as values i and i+1 of the call.
 func (l *lowering) text(i int, s string) {
@@ -238,7 +242,11 @@ func (l *lowering) write() error {
 		return failed(errTrap, "its memory cannot be read")
 	}
 	for i, s := range in.texts {
-		copy(mem[in.at[i]:], s)
+		if len(s) <= workSlice {
+			copy(mem[in.at[i]:], s)
+		} else if !in.move(mem[in.at[i]:], unsafe.Slice(unsafe.StringData(s), len(s))) {
+			return errStopped
+		}
 	}
 	for i, k := range l.at[:l.texts] {
 		in.stack[k], in.stack[k+1] = uint64(in.at[i]), uint64(len(in.texts[i]))
@@ -291,14 +299,14 @@ const (
 
 // lift reads the action at an address of a guest's memory. Everything in it is
 // checked: addresses, lengths, tags, and that texts are UTF-8.
-func lift(mem api.Memory, at uint32, a *Action) error {
+func (in *instance) lift(mem api.Memory, at uint32, a *Action) error {
 	a.reset()
 	b, ok := mem.Read(at, actionSize)
 	if !ok || at%actionAlign != 0 {
 		return failed(errAnswer, "its answer is at %#x, which is no place for one", at)
 	}
 	le := binary.LittleEndian
-	l := lifting{mem: mem, a: a}
+	l := lifting{in: in, mem: mem, a: a}
 	switch b[0] {
 	case 0:
 		a.Kind = Continue
@@ -322,7 +330,7 @@ func lift(mem api.Memory, at uint32, a *Action) error {
 		switch b[32] {
 		case 0:
 		case 1:
-			a.Body, a.HasBody = l.bytes(le.Uint32(b[36:]), le.Uint32(b[40:])), true
+			a.Body, a.HasBody = l.body(le.Uint32(b[36:]), le.Uint32(b[40:])), true
 		default:
 			return failed(errAnswer, "its action has a body of form %d", b[32])
 		}
@@ -337,7 +345,7 @@ func lift(mem api.Memory, at uint32, a *Action) error {
 }
 
 // liftChunk reads what on-chunk returned.
-func liftChunk(mem api.Memory, at uint32, a *ChunkAction) error {
+func (in *instance) liftChunk(mem api.Memory, at uint32, a *ChunkAction) error {
 	*a = ChunkAction{mem: a.mem[:0]}
 	const size, align = 12, 4
 	b, ok := mem.Read(at, size)
@@ -353,20 +361,39 @@ func liftChunk(mem api.Memory, at uint32, a *ChunkAction) error {
 	}
 	at, n := binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])
 	data, ok := mem.Read(at, n)
-	if !ok || n > maxAction {
+	if !ok {
 		return failed(errAnswer, "%d bytes at %#x are outside of its memory", n, at)
 	}
-	a.mem = append(a.mem, data...)
+	if most := in.mostBody(); len(data) > most {
+		return failed(errAnswer, "its action has %d bytes in an event's place; at most %d are allowed", len(data), most)
+	}
+	if cap(a.mem) < len(data) {
+		a.mem = make([]byte, 0, len(data))
+	}
+	a.mem = a.mem[:len(data)]
 	a.Data = a.mem
+	if !in.move(a.mem, data) {
+		return errStopped
+	}
 	return nil
+}
+
+// mostBody is how large a body the guest may give in its call.
+func (in *instance) mostBody() int {
+	if c := in.call; c != nil && c.MaxBody > 0 {
+		return int(min(c.MaxBody, maxAction))
+	}
+	return maxAction
 }
 
 // A lifting copies values out of a guest's memory into an Action. The first
 // error stays.
 type lifting struct {
-	mem api.Memory
-	a   *Action
-	err error
+	in    *instance
+	mem   api.Memory
+	a     *Action
+	named int // bytes of names and values
+	err   error
 }
 
 func (l *lifting) fail(format string, args ...any) {
@@ -375,30 +402,48 @@ func (l *lifting) fail(format string, args ...any) {
 	}
 }
 
-// bytes copies n bytes. Those that were copied before stay where they are: a
-// memory that is full is left to those who point into it.
-func (l *lifting) bytes(at, n uint32) []byte {
+// read returns n bytes of the guest's memory.
+func (l *lifting) read(at, n uint32) []byte {
 	b, ok := l.mem.Read(at, n)
 	if !ok {
 		l.fail("%d bytes at %#x are outside of its memory", n, at)
 		return nil
 	}
+	return b
+}
+
+// copy copies b. What was copied before stays where it is: a memory that is full
+// is left to those who point into it.
+func (l *lifting) copy(b []byte) []byte {
 	a := l.a
 	if len(a.mem)+len(b) > cap(a.mem) {
-		if len(b) > maxAction-len(a.mem) {
-			l.fail("its action has more than %d bytes", maxAction)
-			return nil
-		}
-		a.mem = make([]byte, 0, max(512, 2*cap(a.mem), len(b)))
+		a.mem = make([]byte, 0, max(512, min(2*cap(a.mem), maxAction+maxTexts), len(b)))
 	}
 	k := len(a.mem)
-	a.mem = append(a.mem, b...)
+	if len(b) <= workSlice {
+		a.mem = append(a.mem, b...)
+	} else if a.mem = a.mem[:k+len(b)]; !l.in.move(a.mem[k:], b) && l.err == nil {
+		l.err = errStopped
+	}
 	return a.mem[k:len(a.mem):len(a.mem)]
 }
 
+func (l *lifting) body(at, n uint32) []byte {
+	b := l.read(at, n)
+	if most := l.in.mostBody(); len(b) > most {
+		l.fail("its action has a body of %d bytes; at most %d are allowed", len(b), most)
+		return nil
+	}
+	return l.copy(b)
+}
+
 func (l *lifting) text(at, n uint32) string {
-	b := l.bytes(at, n)
-	if !utf8.Valid(b) {
+	b := l.read(at, n)
+	if l.named += len(b); l.named > maxTexts {
+		l.fail("its action has more than %d bytes of names and values", maxTexts)
+		return ""
+	}
+	if b = l.copy(b); !utf8.Valid(b) {
 		l.fail("a text that is not UTF-8")
 		return ""
 	}

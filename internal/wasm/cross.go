@@ -149,6 +149,7 @@ func (c *crossing) value(t *component.Type, from, to uint32) {
 	if from%t.Align() != 0 {
 		trap("a value at %#x, which is not aligned to %d", from, t.Align())
 	}
+	c.in.spend(workThing)
 	switch t.Kind {
 	case component.String, component.List:
 		b := c.read(from, 8)
@@ -190,18 +191,18 @@ func (c *crossing) list(t *component.Type, at, n uint32) (uint32, uint32) {
 		trap("a list of %d at %#x", n, at)
 	}
 	b := c.read(at, n*size)
-	if t.Kind == component.String && !utf8.Valid(b) {
+	if t.Kind == component.String && !c.in.isText(b) {
 		trap("a text that is not UTF-8")
 	}
 	to := c.room(align, n*size)
 	if t.Kind == component.String || t.Elem.Kind == component.U8 {
-		copy(c.room4(to, n), c.read(at, n))
+		c.in.spend(int(n) % workSlice)
+		if !c.in.move(c.room4(to, n), c.read(at, n)) {
+			c.in.checkTime()
+		}
 		return to, n
 	}
 	for i := range n {
-		if i%checkEvery == 0 {
-			c.in.checkTime()
-		}
 		c.value(t.Elem, at+i*size, to+i*size)
 	}
 	return to, n
@@ -214,10 +215,6 @@ func (c *crossing) tag(t *component.Type, v uint64) int {
 	}
 	return int(v)
 }
-
-// checkEvery is after how many elements of a list it is looked whether the call
-// is to end.
-const checkEvery = 1 << 12
 
 // checkTime ends a call that has taken too long, of a guest that has the host
 // work for it.

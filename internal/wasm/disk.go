@@ -205,7 +205,7 @@ func sizeOf(path string) (n int64, err error) {
 // compile compiles a component, or loads what was compiled of it before.
 func (e *Engine) compile(ctx context.Context, component []byte, l Limits) (*code, error) {
 	if e.disk == nil {
-		return compile(ctx, component, l, e.cache)
+		return compile(ctx, component, l, nil)
 	}
 	place := placeOf(component, l)
 	leave, err := e.disk.enter(ctx, place)
@@ -226,7 +226,7 @@ func (e *Engine) compile(ctx context.Context, component []byte, l Limits) (*code
 			// A disk that is full, or not to be written to, must not keep a module
 			// from being loaded.
 			e.disk.log.Warn("compiled code is not kept on disk", "directory", e.disk.dir, "err", errors.Join(err, ferr))
-			c, err = compile(ctx, component, l, e.cache)
+			c, err = compile(ctx, component, l, nil)
 		case known: // nor must what an engine like this one has written, whatever is wrong with it
 			e.disk.log.Warn("compiled code on disk cannot be loaded, and is compiled anew", "directory", filepath.Join(e.disk.dir, place), "err", err)
 			continue

@@ -57,7 +57,11 @@ const hostModule = "sluice:host"
 // features are what guests' tools use beyond WebAssembly 2.0.
 const features = api.CoreFeaturesV2 | experimental.CoreFeaturesExtendedConst | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExceptionHandling | experimental.CoreFeaturesThreads
 
-// compile reads, checks, rewrites and compiles a component. cache may be nil.
+// compile reads, checks, rewrites and compiles a component. cache is on files that
+// are this component's, nil for none: what it compiles ends with the code, and no
+// other component shares it. The engine beneath keeps some pages for each type of
+// a module whose functions it tells of (see compileCore) until it ends itself, so
+// one for all components would have more with each that is registered.
 func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.CompilationCache) (c *code, err error) {
 	if core.Is(binary) {
 		m, err := core.Decode(binary, 0)
@@ -133,8 +137,8 @@ func (a *amount) add(out *core.Rewritten) error {
 	return checkSize(a.code)
 }
 
-// close gives back what c has. Compiled code is counted in the cache that all
-// runtimes share, so closing the runtime does not free it.
+// close gives back what c has. Closing the runtime does not free compiled code that
+// is counted in a cache.
 func (c *code) close(ctx context.Context) {
 	_ = c.rt.Close(ctx)
 	for _, p := range c.parts {
@@ -218,7 +222,8 @@ func (c *code) hostFunctions(ctx context.Context) error {
 			if in.closed && !h.always {
 				trap("it called %s while it made memory, or was told that its answer had been read", h.name)
 			}
-			in.checkTime() // what the host does for it is not in its own account
+			in.checkTime()
+			in.spend(workCall)
 			h.f(in, stack)
 		}), valueTypes(t.Params), valueTypes(t.Results)).Export(slotName(slot))
 	}

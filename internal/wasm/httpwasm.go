@@ -43,8 +43,8 @@ func compileHTTP(ctx context.Context, m *core.Module, limits Limits, cache wazer
 	if err := checkCode(m); err != nil {
 		return nil, err
 	}
-	c = &code{plan: new(component.Plan), world: httpwasm.World, hooks: httpHooks(), limits: limits, http: true}
-	links, err := c.importHTTP(m)
+	made := &code{plan: new(component.Plan), world: httpwasm.World, hooks: httpHooks(), limits: limits, http: true}
+	links, err := made.importHTTP(m)
 	if err != nil {
 		return nil, err
 	}
@@ -52,19 +52,22 @@ func compileHTTP(ctx context.Context, m *core.Module, limits Limits, cache wazer
 	if err != nil {
 		return nil, err
 	}
-	c.frozen = out.Frozen
-	c.rt = newRuntime(ctx, limits, cache)
+	made.frozen = out.Frozen
+	made.rt = newRuntime(ctx, limits, cache)
 	defer func() {
-		if err != nil {
-			c.close(ctx)
+		if err != nil { // c is nil then
+			made.close(ctx)
 		}
 	}()
-	compiled, err := compileCore(ctx, c.rt, m, out)
+	compiled, err := compileCore(ctx, made.rt, m, out)
 	if err != nil {
 		return nil, fmt.Errorf("compiling it: %w", err)
 	}
-	c.parts = []part{{compiled: compiled, rewrite: out, name: partName(0)}}
-	return c, c.hostFunctions(ctx)
+	made.parts = []part{{compiled: compiled, rewrite: out, name: partName(0)}}
+	if err := made.hostFunctions(ctx); err != nil {
+		return nil, err
+	}
+	return made, nil
 }
 
 // importHTTP makes the host's functions that m imports, each once.
@@ -155,11 +158,15 @@ func (s surroundings) Log(level int32, msg []byte) {
 		return
 	}
 	if in.lines++; in.lines > maxLines {
-		in.out.Lost += len(msg)
+		in.out.Lost += min(len(msg), mostOutput)
 		return
 	}
+	in.spend(mostOutput)
 	in.call.say(in.ctx, levels[level+1], string(msg[:min(len(msg), mostOutput)]))
 }
+
+// Works implements httpwasm.Host.
+func (s surroundings) Works(n int) { s.in.spend(n) }
 
 // Print implements httpwasm.Host.
 func (s surroundings) Print(b []byte) { s.in.out.write(b) }
@@ -170,7 +177,7 @@ func (m *Module) handleRequest(in *instance, r *Request, a *Action) error {
 	a.reset()
 	x := in.http
 	x.Begin(&httpwasm.Request{
-		Method: r.Method, Path: r.Path, Query: r.Query, Proto: r.Proto, Client: r.Client, Header: r.Header, Body: r.Body, Answer: r.Answer,
+		Method: r.Method, Path: r.Path, Query: r.Query, Proto: r.Proto, Client: r.Client, Header: r.Header, Body: r.Body, Answer: r.Answer, MaxBody: in.mostBody(),
 	}, &a.changes)
 	in.lines = 0
 	in.out.reset()
@@ -265,7 +272,7 @@ func (m *Module) handleResponse(c *Call, r *Response, a *Action) error {
 	if in == nil {
 		return nil
 	}
-	in.http.Answered(&httpwasm.Response{Status: r.Status, Header: r.Header, Body: r.Body}, &a.changes)
+	in.http.Answered(&httpwasm.Response{Status: r.Status, Header: r.Header, Body: r.Body, MaxBody: in.mostBody()}, &a.changes)
 	if err := m.tell(in, c.context, false); err != nil {
 		a.reset()
 		return err

@@ -134,7 +134,7 @@ func TestHTTPWasmGuestsThatMisbehave(t *testing.T) {
 		{"k", "trap", `a header "x-a" to "a\r\nb: c"`},
 		{"l", "trap", "the status to 999; want 200 to 599"},
 		{"m", "trap", "the status to 0; want 200 to 599"},
-		{"n", "trap", "more than 67108864 bytes of bodies"},
+		{"n", "trap", "a body of more than 67108864 bytes"},
 		{"o", "trap", "changes a header more than 1024 times"},
 		{"p", "trap", "a trailer, and the gateway has none"},
 		{"q", "trap", "9 is no kind"},
@@ -394,6 +394,18 @@ func TestHTTPWasmInstancesAreHeld(t *testing.T) {
 	}
 }
 
+// least is the least that is an http-wasm module, with the code that runs when it
+// starts.
+func least(code string) []byte {
+	body := "\x00" + code + "\x0b"
+	return []byte(wasmHeader +
+		"\x01\x0d\x03\x60\x00\x01\x7e\x60\x02\x7f\x7f\x00\x60\x00\x00" + // () -> i64, (i32, i32) -> (), () -> ()
+		"\x03\x04\x03\x00\x01\x02" +
+		"\x05\x03\x01\x00\x01" +
+		"\x07\x36\x04\x06memory\x02\x00\x0ehandle_request\x00\x00\x0fhandle_response\x00\x01\x06_start\x00\x02" +
+		"\x0a" + string(rune(1+5+3+1+len(body))) + "\x03\x04\x00\x42\x01\x0b\x02\x00\x0b" + string(rune(len(body))) + body)
+}
+
 // TestHTTPWasmModulesThatCannotBe holds what registration says of them. The
 // binaries are the tests' guest, or the least that is a module, with bytes
 // changed.
@@ -413,24 +425,13 @@ func TestHTTPWasmModulesThatCannotBe(t *testing.T) {
 		}
 		return bytes.Replace(guest, []byte(from), []byte(to), 1)
 	}
-	const head = "\x00asm\x01\x00\x00\x00"
-	// It exports what a guest has to, and its _start is code.
-	least := func(code string) []byte {
-		body := "\x00" + code + "\x0b"
-		return []byte(head +
-			"\x01\x0d\x03\x60\x00\x01\x7e\x60\x02\x7f\x7f\x00\x60\x00\x00" + // () -> i64, (i32, i32) -> (), () -> ()
-			"\x03\x04\x03\x00\x01\x02" +
-			"\x05\x03\x01\x00\x01" +
-			"\x07\x36\x04\x06memory\x02\x00\x0ehandle_request\x00\x00\x0fhandle_response\x00\x01\x06_start\x00\x02" +
-			"\x0a" + string(rune(1+5+3+1+len(body))) + "\x03\x04\x00\x42\x01\x0b\x02\x00\x0b" + string(rune(len(body))) + body)
-	}
 	tests := []struct {
 		name   string
 		binary []byte
 		want   string // "" for none
 	}{
 		{"the least that is a module", least(""), ""},
-		{"an empty module", []byte(head), "it is a core module; want a component"},
+		{"an empty module", []byte(wasmHeader), "it is a core module; want a component"},
 		{"no handle_response", swap("handle_response", "handle_responsE"), "it exports no handle_response"},
 		{"no handle_request", swap("handle_request", "handle_requesT"), "it exports no handle_request"},
 		{"no memory", swap("\x06memory", "\x06memorY"), "no memory called memory"},
@@ -439,7 +440,9 @@ func TestHTTPWasmModulesThatCannotBe(t *testing.T) {
 		{"a function of another type", swap("get_status_code", "set_status_code"), "it imports set_status_code of http_handler as [] -> [i32]; want [i32] -> []"},
 		{"cut off", guest[:len(guest)-9], "offset"},
 		{"it traps when it starts", least("\x00"), "starting it: trap: unreachable"},
-		{"it does not end when it starts", least("\x03\x40\x0c\x00\x0b"), "starting it: timeout"},
+		{"it does not end when it starts", least("\x03\x40\x0c\x00\x0b"), "timeout: it did not start within 2s"},
+		{"code of another type", least("\x42\x00\x28\x02\x00\x1a"), "compiling it: invalid function[2]"},
+		{"a local that there is not", least("\x20\x09\x1a"), "local 9 of 0"},
 	}
 	if x := e.Inspect(ctx, guest, DefaultSettings()); x.Kind != "http-wasm module" || x.World != "http-wasm" || x.Refused != "" || len(x.Hooks) != 2 || len(x.Exports) != 0 || len(x.May) != 1 {
 		t.Errorf("what is told of the guest: %+v", x)

@@ -63,6 +63,8 @@ type instance struct {
 	looked time.Duration // when it last looked at the clock, since began
 	slice  int32         // what its slices are now; core.Slice when a call begins
 	slow   time.Duration // when slice was changed last, since began
+	work   int           // that the host has done in it since it last gave way for that, see works
+	born   *birth        // of one that a call has to itself, and started; nil when that call has begun
 
 	call   *Call                           // that it is in; nil while it starts
 	closed bool                            // it may not call the host now

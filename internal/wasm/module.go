@@ -103,7 +103,7 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 	m = &Module{engine: e, kept: kept, code: c, set: set, slots: make([]atomic.Pointer[instance], most), freed: make(chan struct{}, most)}
 	e.add(m) // starting it is a call too
 	m.count.Store(1)
-	in, err := m.instance()
+	in, err := m.instance(false)
 	if err != nil {
 		e.forget(m)
 		m.release()
@@ -114,21 +114,35 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 }
 
 // mostStart is how long an instance may take to start, if its calls may not take
-// longer. It is started beside others, and seldom.
+// longer. It is started beside others, and seldom; but one that a call has to
+// itself, and waits for, is started in the time of that call.
 const mostStart = 2 * time.Second
 
-// instance makes another instance. It has been counted.
-func (m *Module) instance() (*instance, error) {
+// A birth is when a call began that has an instance started for it.
+type birth struct {
+	tick int64
+	at   time.Time
+}
+
+// instance makes another instance. It has been counted. called says that a call
+// waits for it.
+func (m *Module) instance(called bool) (*instance, error) {
 	in := m.code.blank()
 	in.stays = m.set.Isolation == Shared
 	m.mu.Lock()
 	m.all = append(m.all, in)
 	m.mu.Unlock()
-	in.limit.Store(int64(max(mostStart, m.set.Time)))
-	in.begin(m.engine.now.Load())
+	limit, why := max(mostStart, m.set.Time), ""
+	tick := m.engine.now.Load()
+	if called && m.set.Isolation == Fresh {
+		limit, why = m.set.Time, ", which is what its start and the call may take together"
+		in.born = &birth{tick, time.Now()}
+	}
+	in.limit.Store(int64(limit))
+	in.begin(tick)
 	err := in.make(&allocator{limit: uint64(m.set.Limits.MemoryPages) * pageSize})
-	if in.end() && err == nil {
-		err = failed(errTimeout, "it did not start in time")
+	if c, is := errors.AsType[*CallError](err); in.end() && (err == nil || is && c.Kind == string(errTimeout)) {
+		err = failed(errTimeout, "it did not start within %s%s", limit, why)
 	}
 	in.limit.Store(int64(m.set.Time))
 	if err == nil && m.set.Isolation == Snapshot {
@@ -193,7 +207,7 @@ func (m *Module) wait(ctx context.Context) (*instance, error) {
 	var late *time.Timer
 	for {
 		if m.room() {
-			in, err := m.instance()
+			in, err := m.instance(true)
 			if _, is := errors.AsType[*CallError](err); err != nil && !is {
 				err = failed(errTrap, "%w", err)
 			}
@@ -429,7 +443,13 @@ func (m *Module) enter(ctx context.Context, c *Call, h Hook) (*instance, error) 
 		return nil, err
 	}
 	in.call, in.lines, c.hook = c, 0, h
-	in.begin(m.engine.now.Load())
+	if b := in.born; b != nil {
+		in.born = nil
+		in.begin(b.tick)
+		in.began = b.at
+	} else {
+		in.begin(m.engine.now.Load())
+	}
 	return in, nil
 }
 

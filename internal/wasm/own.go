@@ -31,21 +31,24 @@ var (
 // own is `interface host`.
 var own = map[string]ownFunc{
 	"log": {&component.FuncType{Params: []component.Field{{Name: "level", Type: tLevel}, {Name: "message", Type: tString}}}, func(g *guest, st []uint64) {
-		level, msg := uint32(st[0]), g.line(st[1], uint32(st[2])) // of an i32 the upper half may be anything
+		level, msg := uint32(st[0]), g.bytes(st[1], st[2]) // of an i32 the upper half may be anything
 		if level >= uint32(len(levels)) {
 			trap("a line of level %d", level)
 		}
+		c := g.in.call
+		if c == nil || !c.listens(g.in.ctx, levels[level]) {
+			return // what nobody reads is not looked at
+		}
 		if g.in.lines++; g.in.lines > maxLines {
-			g.in.out.Lost += len(msg)
+			g.in.out.Lost += min(len(msg), mostOutput)
 			return
 		}
-		if c := g.in.call; c != nil {
-			c.say(g.in.ctx, levels[level], msg)
-		}
+		g.in.spend(mostOutput)
+		c.say(g.in.ctx, levels[level], string(asText(head(msg, mostOutput))))
 	}},
 	"count": {&component.FuncType{Params: []component.Field{{Name: "name", Type: tString}, {Name: "by", Type: tU64}}}, func(g *guest, st []uint64) {
 		if s := g.store(); s != nil {
-			s.Count(g.key(st[0], st[1]), st[2])
+			s.Count(view(asText(head(g.bytes(st[0], st[1]), maxCounter))), st[2])
 		}
 	}},
 	"model": {&component.FuncType{Result: tString}, func(g *guest, st []uint64) {
@@ -68,7 +71,9 @@ var own = map[string]ownFunc{
 			st[0] = 0
 			return
 		}
-		c.State = append(c.State[:0], g.bytes(st[0], st[1])...)
+		b := g.bytes(st[0], st[1])
+		g.in.spend(len(b))
+		c.State = append(c.State[:0], b...)
 		st[0] = 1
 	}},
 	"add": {&component.FuncType{Params: []component.Field{{Name: "key", Type: tString}, {Name: "by", Type: tS64}, {Name: "ttl-ms", Type: tU64}}, Result: tS64}, func(g *guest, st []uint64) {
@@ -115,41 +120,39 @@ func (g *guest) store() *Store {
 	return g.in.call.Store
 }
 
-// key returns a text of the guest's, in the guest's own memory.
+// key returns the key of a number, in the guest's own memory. Two keys that are too
+// long could be told apart by what would be cut off.
 func (g *guest) key(at, n uint64) string {
 	b := g.bytes(at, n)
+	if len(b) > maxKey {
+		trap("a key of %d bytes; at most %d are allowed", len(b), maxKey)
+	}
+	return view(asText(b))
+}
+
+// asText returns b, which has to be UTF-8.
+func asText(b []byte) []byte {
 	if !utf8.Valid(b) {
 		trap("a text that is not UTF-8")
 	}
-	return view(b)
+	return b
 }
 
-// text returns a text of the guest's.
-func (g *guest) text(at, n uint64) string {
-	return strings.Clone(g.key(at, n))
-}
-
-// line returns a text of the guest's, cut to what the log takes, between two
-// characters.
-func (g *guest) line(at uint64, n uint32) string {
-	if n <= mostOutput {
-		return g.text(at, uint64(n))
+// head returns what b begins with, at most most bytes and no part of a letter.
+func head(b []byte, most int) []byte {
+	if len(b) <= most {
+		return b
 	}
-	b := g.bytes(at, mostOutput)
-	end := len(b)
-	for end > len(b)-utf8.UTFMax && !utf8.RuneStart(b[end-1]) {
+	end := most
+	for end > most-utf8.UTFMax && !utf8.RuneStart(b[end]) {
 		end--
 	}
-	if r, size := utf8.DecodeRune(b[end-1:]); r == utf8.RuneError && size <= 1 {
-		end--
-	} else {
-		end += size - 1
-	}
-	return g.text(at, uint64(end))
+	return b[:end]
 }
 
 // giveBytes gives the guest a copy of b, and writes at an address where that is.
 func (g *guest) giveBytes(at uint64, b []byte) {
+	g.in.spend(len(b))
 	to := g.alloc(1, uint32(len(b)))
 	copy(g.bytes(uint64(to), uint64(len(b))), b)
 	g.u32(at, to)

@@ -3,6 +3,7 @@ package wasm
 import (
 	"container/list"
 	"maps"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,14 +37,11 @@ type entry struct {
 // NewStore returns an empty Store.
 func NewStore() *Store { return &Store{keys: make(map[string]*list.Element)} }
 
-// cut shortens a key, so that one can always be counted.
-func cut(s string, most int) string { return s[:min(len(s), most)] }
-
 // Add adds to the number under key, which lives for ttl milliseconds from now on;
-// 0 for as long as there is room. It returns the number. key may be of memory
-// that changes once Add has returned.
+// 0 for as long as there is room. It returns the number, which stays at the least
+// and the largest that there are. key may be of memory that changes once Add has
+// returned, and has at most maxKey bytes.
 func (s *Store) Add(key string, by int64, ttl uint64) int64 {
-	key = cut(key, maxKey)
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,12 +62,23 @@ func (s *Store) Add(key string, by int64, ttl uint64) int64 {
 	if !n.ends.IsZero() && !now.Before(n.ends) {
 		n.n = 0
 	}
-	n.n += by
+	n.n = plus(n.n, by)
 	n.ends = time.Time{}
 	if ttl > 0 {
 		n.ends = now.Add(time.Duration(min(ttl, uint64(maxTTL/time.Millisecond))) * time.Millisecond)
 	}
 	return n.n
+}
+
+// plus is a + b, or the nearest to that that there is.
+func plus(a, b int64) int64 {
+	switch {
+	case b > 0 && a > math.MaxInt64-b:
+		return math.MaxInt64
+	case b < 0 && a < math.MinInt64-b:
+		return math.MinInt64
+	}
+	return a + b
 }
 
 const maxTTL = 365 * 24 * time.Hour
@@ -78,7 +87,7 @@ const maxTTL = 365 * 24 * time.Hour
 func (s *Store) Get(key string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.keys[cut(key, maxKey)]
+	e := s.keys[key]
 	if e == nil {
 		return 0
 	}
@@ -91,9 +100,9 @@ func (s *Store) Get(key string) int64 {
 }
 
 // Count adds to a counter. One that is too many is counted as "other". name may
-// be of memory that changes once Count has returned.
+// be of memory that changes once Count has returned, and has at most maxCounter
+// bytes.
 func (s *Store) Count(name string, by uint64) {
-	name = cut(name, maxCounter)
 	if m := s.counters.Load(); m != nil {
 		if c := (*m)[name]; c != nil {
 			c.Add(by)

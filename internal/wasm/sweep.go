@@ -9,16 +9,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tetratelabs/wazero"
-
 	"sluice/internal/wasm/core"
 )
 
 // An Engine compiles components and sees to it that calls of them end.
 type Engine struct {
 	log    *slog.Logger
-	cache  wazero.CompilationCache // of code that is kept in memory only
-	disk   *disk                   // nil for none
+	disk   *disk // nil for none
 	shelf  *shelf
 	unsafe string       // why instances cannot be put back on this machine; "" if they can
 	now    atomic.Int64 // in ticks, from 1
@@ -36,7 +33,7 @@ const tick = 5 * time.Millisecond
 // NewEngine returns an Engine that keeps compiled code in dir too, so that a
 // restart need not compile; "" for in memory only. Run has to run while there are calls.
 func NewEngine(dir string, log *slog.Logger) (e *Engine, err error) {
-	e = &Engine{log: log, cache: wazero.NewCompilationCache(), shelf: newShelf(shelfRoom), some: make(chan struct{}, 1), wanting: make(chan *Module, maxModules)}
+	e = &Engine{log: log, shelf: newShelf(shelfRoom), some: make(chan struct{}, 1), wanting: make(chan *Module, maxModules)}
 	if dir != "" {
 		if e.disk, err = newDisk(dir, diskRoom, log); err != nil {
 			return nil, err
@@ -89,7 +86,7 @@ func (e *Engine) change(f func([]*Module) []*Module) {
 func (e *Engine) Close(ctx context.Context) error {
 	e.aside.Wait()
 	e.shelf.clear()
-	return e.cache.Close(ctx)
+	return nil
 }
 
 // Run ends calls that take too long, and keeps instances ready, until ctx is done.
@@ -203,7 +200,7 @@ const (
 // goroutine. The call has all of a slice: one that is shorter would else give way
 // to others in its middle now and then, who would need a further instance.
 func (in *instance) begin(now int64) {
-	in.watch.slices, in.looks, in.began = 0, 0, time.Time{}
+	in.watch.slices, in.looks, in.began, in.work = 0, 0, time.Time{}, 0
 	for i := range in.stops {
 		in.stops[i].fuel.Set(core.Slice)
 	}

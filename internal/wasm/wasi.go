@@ -229,6 +229,7 @@ func poll(g *guest, st []uint64) {
 	if n == 0 || n > most {
 		trap("it waits for %d things", n)
 	}
+	g.in.spend(int(n) * workThing)
 	at := g.alloc(4, 4*n)
 	for i := range n {
 		g.u32(uint64(at+4*i), i)
@@ -237,14 +238,19 @@ func poll(g *guest, st []uint64) {
 	g.u32(st[2]+4, n)
 }
 
-// mostRandom is how many random bytes a guest may have at once.
-const mostRandom = 64 << 10
+// mostRandom is how many random bytes a guest may have at once, and randomWork is
+// how much work one is.
+const (
+	mostRandom = 64 << 10
+	randomWork = 4
+)
 
 func randomBytes(g *guest, st []uint64) {
 	if st[0] > mostRandom {
 		trap("it wants %d random bytes at once", st[0])
 	}
 	n := uint32(st[0])
+	g.in.spend(int(n) * randomWork)
 	at := g.alloc(1, n)
 	random(g.bytes(uint64(at), uint64(n)))
 	g.u32(st[1], at)

@@ -137,6 +137,8 @@ type Call struct {
 	Name  string       // of the module, for that log
 	ID    string       // of the request, likewise
 
+	MaxBody int64 // bytes of the largest body that the guest may give, or that it may put in an event's place; 0 for 64 MiB
+
 	hook   Hook    // that was called last
 	joined *Module // that stays for it; nil for none
 

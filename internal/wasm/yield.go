@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -44,6 +45,65 @@ const (
 	longCall  = 5 * time.Millisecond
 	cedeEvery = time.Millisecond
 )
+
+// What the host does for a guest is no fuel of the guest's, so it is counted here:
+// in bytes that are copied or looked at, and as so many for a call and for each
+// thing that it goes through. After workSlice of them, which take less than a tenth
+// of a millisecond too, the guest gives way as it does when its own slice is used up.
+const (
+	workSlice = 256 << 10
+	workCall  = 256
+	workThing = 16
+)
+
+// works counts n bytes of work that the host does in in's call, and reports whether
+// it may go on: false if the call is to end.
+func (in *instance) works(n int) bool {
+	if in.work += n; in.work < workSlice {
+		return true
+	}
+	in.work = 0
+	in.giveWay()
+	return in.word.Load()&stateOf <= running
+}
+
+// spend counts work that a function of the host is about to do, and ends the call
+// that is to end.
+func (in *instance) spend(n int) {
+	if in.work += n; in.work >= workSlice && !in.works(0) {
+		in.checkTime()
+	}
+}
+
+// isText reports whether b is UTF-8, for a function of the host.
+func (in *instance) isText(b []byte) bool {
+	for len(b) > workSlice {
+		n := workSlice
+		for n > workSlice-utf8.UTFMax && !utf8.RuneStart(b[n]) {
+			n--
+		}
+		if !utf8.Valid(b[:n]) {
+			return false
+		}
+		in.spend(n)
+		b = b[n:]
+	}
+	return utf8.Valid(b)
+}
+
+// move copies all of from, in pieces that are work of a slice each. It reports
+// false if the call is to end.
+func (in *instance) move(to, from []byte) bool {
+	for len(from) > workSlice {
+		copy(to, from[:workSlice])
+		to, from = to[workSlice:], from[workSlice:]
+		if !in.works(workSlice) {
+			return false
+		}
+	}
+	copy(to, from)
+	return true
+}
 
 // rest lets other goroutines run, those too that are woken by the network.
 func (w *watch) rest() {

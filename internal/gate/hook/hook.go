@@ -364,7 +364,7 @@ func (v *visit) join(m *module, place int, model string) bool {
 	}
 	c := &v.calls[len(v.calls)-1]
 	c.of, c.place, c.Model, c.State, c.Store = m, place, model, c.State[:0], m.Store
-	c.Log, c.Name, c.ID = v.g.Log, m.Name, v.id
+	c.Log, c.Name, c.ID, c.MaxBody = v.g.Log, m.Name, v.id, m.most
 	if !c.Join(m.Module) {
 		v.leave(len(v.calls) - 1)
 		return false

@@ -17,7 +17,7 @@ const hostModule = "http_handler"
 // abi is those functions.
 var abi = map[string]function{
 	"enable_features":      {"i>i", enableFeatures},
-	"get_config":           {"ii>i", func(x *Exchange, mem api.Memory, st []uint64) error { return give(mem, st, x.Host.Config()) }},
+	"get_config":           {"ii>i", func(x *Exchange, mem api.Memory, st []uint64) error { return x.give(mem, st, x.Host.Config()) }},
 	"log_enabled":          {"i>i", logEnabled},
 	"log":                  {"iii>", writeLog},
 	"get_method":           {"ii>i", getMethod},
@@ -37,6 +37,24 @@ var abi = map[string]function{
 	"set_status_code":      {"i>", setStatus},
 }
 
+// perField is how much work it is to compare a header's name with another, beside
+// bytes that are copied.
+const perField = 8
+
+// workPiece is how many bytes are copied at once.
+const workPiece = 64 << 10
+
+// move copies all of from. It is work for each piece.
+func (x *Exchange) move(to, from []byte) {
+	for len(from) > workPiece {
+		copy(to, from[:workPiece])
+		to, from = to[workPiece:], from[workPiece:]
+		x.Host.Works(workPiece)
+	}
+	copy(to, from)
+	x.Host.Works(len(from))
+}
+
 // take returns n bytes of the guest's memory at an address, which are good until
 // it runs.
 func take(mem api.Memory, at, n uint64) ([]byte, error) {
@@ -49,13 +67,13 @@ func take(mem api.Memory, at, n uint64) ([]byte, error) {
 
 // give writes v to the buffer that the first two arguments name, unless it is
 // longer, and returns its length.
-func give(mem api.Memory, st []uint64, v []byte) error {
+func (x *Exchange) give(mem api.Memory, st []uint64, v []byte) error {
 	if n := uint64(len(v)); n > 0 && n <= uint64(uint32(st[1])) {
 		b, err := take(mem, st[0], n)
 		if err != nil {
 			return err
 		}
-		copy(b, v)
+		x.move(b, v)
 	}
 	st[0] = uint64(uint32(len(v)))
 	return nil
@@ -104,7 +122,7 @@ func getMethod(x *Exchange, mem api.Memory, st []uint64) error {
 		m = x.out.Method
 	}
 	x.room = append(x.room[:0], m...)
-	return give(mem, st, x.room)
+	return x.give(mem, st, x.room)
 }
 
 func setMethod(x *Exchange, mem api.Memory, st []uint64) error {
@@ -122,7 +140,7 @@ func getURI(x *Exchange, mem api.Memory, st []uint64) error {
 	if err := x.inRequest(); err != nil {
 		return err
 	}
-	return give(mem, st, x.target())
+	return x.give(mem, st, x.target())
 }
 
 func setURI(x *Exchange, mem api.Memory, st []uint64) error {
@@ -141,7 +159,7 @@ func getProtocol(x *Exchange, mem api.Memory, st []uint64) error {
 		return err
 	}
 	x.room = append(x.room[:0], x.in.Proto...)
-	return give(mem, st, x.room)
+	return x.give(mem, st, x.room)
 }
 
 func getSource(x *Exchange, mem api.Memory, st []uint64) error {
@@ -152,7 +170,7 @@ func getSource(x *Exchange, mem api.Memory, st []uint64) error {
 	if x.in.Client != (netip.AddrPort{}) {
 		x.room = x.in.Client.AppendTo(x.room)
 	}
-	return give(mem, st, x.room)
+	return x.give(mem, st, x.room)
 }
 
 // headerOf is the header that a call reads, nil for one without fields.
@@ -181,6 +199,7 @@ func getNames(x *Exchange, mem api.Memory, st []uint64) error {
 		fields := h.Fields()
 	next:
 		for i := range fields {
+			x.Host.Works(i * perField)
 			for k := range fields[:i] {
 				if len(fields[k].Name) == len(fields[i].Name) && bytes.EqualFold(fields[k].Name, fields[i].Name) {
 					continue next
@@ -197,7 +216,8 @@ func getNames(x *Exchange, mem api.Memory, st []uint64) error {
 		}
 	}
 	x.room = all
-	if err := give(mem, st[1:], all); err != nil {
+	x.Host.Works(len(all))
+	if err := x.give(mem, st[1:], all); err != nil {
 		return err
 	}
 	st[0] = count<<32 | st[1]
@@ -221,6 +241,7 @@ func getValues(x *Exchange, mem api.Memory, st []uint64) error {
 	}
 	all, count := x.room[:0], uint64(0)
 	if h != nil {
+		x.Host.Works(len(h.Fields()) * perField)
 		for _, f := range h.Fields() {
 			if len(f.Name) == len(name) && bytes.EqualFold(f.Name, name) {
 				all = append(append(all, f.Value...), 0)
@@ -229,7 +250,8 @@ func getValues(x *Exchange, mem api.Memory, st []uint64) error {
 		}
 	}
 	x.room = all
-	if err := give(mem, st[3:], all); err != nil {
+	x.Host.Works(len(all))
+	if err := x.give(mem, st[3:], all); err != nil {
 		return err
 	}
 	st[0] = count<<32 | st[3]
@@ -277,7 +299,7 @@ func readBody(x *Exchange, mem api.Memory, st []uint64) error {
 	if err != nil {
 		return err
 	}
-	copy(to, rest)
+	x.move(to, rest[:n])
 	x.read[k] += int(n)
 	st[0] = n
 	if int(n) == len(rest) {

@@ -16,6 +16,10 @@ type Host interface {
 	Logs(level int32) bool
 	Log(level int32, msg []byte)
 	Print(b []byte) // to its standard streams
+
+	// Works is called when n bytes of work, such as to copy them, are done for the
+	// guest. It may panic to end the call.
+	Works(n int)
 }
 
 // A Request is what a guest sees of one. Its memory is the caller's, and is good
@@ -27,6 +31,7 @@ type Request struct {
 	Header              *infer.Header
 	Body                []byte
 	Answer              *infer.Header // what the answer's has so far
+	MaxBody             int           // bytes of the largest body that the guest may write
 }
 
 // A Response is what a guest sees of an answer. Its memory is the caller's, and
@@ -35,6 +40,8 @@ type Response struct {
 	Status int
 	Header *infer.Header
 	Body   []byte
+
+	MaxBody int // bytes of the largest body that the guest may write
 }
 
 // An Op is what becomes of a header's fields of one name.
@@ -105,7 +112,6 @@ func (c *Changes) Any() bool {
 const (
 	maxEdits  = 1 << 10
 	maxHeader = 256 << 10 // bytes of the names and values that it sets
-	maxBody   = 64 << 20  // bytes that it writes
 	maxMethod = 64
 	maxURI    = 16 << 10
 )
@@ -143,7 +149,8 @@ type Exchange struct {
 	in    Request
 	resp  Response
 	out   *Changes
-	given [2]int // bytes of maxHeader and of maxBody that are used
+	given int // bytes of maxHeader that are used
+	most  int // bytes of the largest body that it may write
 
 	header [2]view // by kind: the request's, the answer's
 	uri    []byte  // the request's, made when it is asked for
@@ -175,6 +182,14 @@ func (v *view) get() *infer.Header {
 	return v.from
 }
 
+// len is how many fields there are.
+func (v *view) len() int {
+	if h := v.get(); h != nil {
+		return len(h.Fields())
+	}
+	return 0
+}
+
 // change makes e, to a copy.
 func (v *view) change(e *Edit) {
 	if !v.is {
@@ -192,7 +207,7 @@ func (v *view) change(e *Edit) {
 func (x *Exchange) Begin(r *Request, out *Changes) {
 	out.Reset()
 	x.at, x.in, x.out, x.resp = requests, *r, out, Response{}
-	x.now, x.given, x.read, x.uri = x.Started, [2]int{}, [2]int{}, x.uri[:0]
+	x.now, x.given, x.most, x.read, x.uri = x.Started, 0, r.MaxBody, [2]int{}, x.uri[:0]
 	x.header[0].reset(r.Header)
 	x.header[1].reset(r.Answer)
 }
@@ -227,7 +242,7 @@ func (x *Exchange) Buffers() bool { return x.now&BufferResponse != 0 }
 func (x *Exchange) Answered(r *Response, out *Changes) {
 	out.Reset()
 	x.at, x.resp, x.out = answers, *r, out
-	x.given, x.read = [2]int{}, [2]int{}
+	x.given, x.most, x.read = 0, r.MaxBody, [2]int{}
 	x.header[1].reset(r.Header)
 }
 
@@ -319,6 +334,11 @@ func unknownKind(k kind) error { return fmt.Errorf("%d is no kind of header or b
 
 // edit notes a change of a header.
 func (x *Exchange) edit(k kind, op Op, name, value []byte) error {
+	n := len(name) + len(value)
+	if n > maxHeader-x.given {
+		return fmt.Errorf("it gives more than %d bytes for headers", maxHeader)
+	}
+	x.Host.Works(n + perField*x.header[k].len())
 	var ok bool
 	if x.room, ok = h1.AppendField(x.room[:0], name, value); !ok {
 		return fmt.Errorf("it sets a header %.64q to %.64q, which HTTP does not have", name, value)
@@ -326,9 +346,7 @@ func (x *Exchange) edit(k kind, op Op, name, value []byte) error {
 	if h1.IsHopByHop(name) || h1.EqualFold(name, "content-length") {
 		return nil
 	}
-	if x.given[0] += len(name) + len(value); x.given[0] > maxHeader {
-		return fmt.Errorf("it gives more than %d bytes for headers", maxHeader)
-	}
+	x.given += n
 	to := &x.out.Request
 	if k == ofAnswer {
 		to = &x.out.Answer
@@ -343,9 +361,12 @@ func (x *Exchange) edit(k kind, op Op, name, value []byte) error {
 
 // setMethod notes another method.
 func (x *Exchange) setMethod(m []byte) error {
-	var ok bool
-	if x.room, ok = h1.AppendField(x.room[:0], m, ""); !ok || len(m) > maxMethod {
-		return fmt.Errorf("it sets the method to %.64q, which HTTP does not have", m)
+	ok := len(m) <= maxMethod
+	if ok {
+		x.room, ok = h1.AppendField(x.room[:0], m, "")
+	}
+	if !ok {
+		return fmt.Errorf("it sets the method to %q, which HTTP does not have", m[:min(len(m), maxMethod)])
 	}
 	x.out.Method = x.out.keep(m)
 	return nil
@@ -356,12 +377,13 @@ func (x *Exchange) setURI(uri []byte) error {
 	if len(uri) == 0 {
 		uri = []byte("/")
 	}
+	x.Host.Works(min(len(uri), maxURI))
 	bad := uri[0] != '/' || len(uri) > maxURI
-	for _, c := range uri {
+	for _, c := range uri[:min(len(uri), maxURI)] {
 		bad = bad || c <= ' ' || c >= 0x7f || c == '#'
 	}
 	if bad {
-		return fmt.Errorf("it sets the URI to %.64q; want a path of at most %d bytes, and perhaps a query", uri, maxURI)
+		return fmt.Errorf("it sets the URI to %q; want a path of at most %d bytes, and perhaps a query", uri[:min(len(uri), 64)], maxURI)
 	}
 	x.out.URI = x.out.keep(uri)
 	return nil
@@ -378,14 +400,22 @@ func (x *Exchange) setStatus(n uint32) error {
 
 // write notes a piece of a body. The first takes the place of what there was.
 func (x *Exchange) write(k kind, b []byte) error {
-	if x.given[1] += len(b); x.given[1] > maxBody {
-		return fmt.Errorf("it writes more than %d bytes of bodies", maxBody)
+	body, has := &x.out.Body, &x.out.HasBody
+	if k != ofRequest {
+		body, has = &x.out.AnswerBody, &x.out.HasAnswerBody
 	}
-	if k == ofRequest {
-		x.out.Body, x.out.HasBody = append(x.out.Body, b...), true
-	} else {
-		x.out.AnswerBody, x.out.HasAnswerBody = append(x.out.AnswerBody, b...), true
+	n := len(*body)
+	if len(b) > x.most-n {
+		return fmt.Errorf("it writes a body of more than %d bytes", x.most)
 	}
+	*has = true
+	if need := n + len(b); need > cap(*body) {
+		roomier := make([]byte, need, min(max(512, need, 2*cap(*body)), max(need, x.most)))
+		x.move(roomier, *body)
+		*body = roomier[:n]
+	}
+	x.move((*body)[n:n+len(b)], b)
+	*body = (*body)[:n+len(b)]
 	return nil
 }
 

@@ -22,6 +22,7 @@ type quiet struct{ said, printed []byte }
 func (*quiet) Config() []byte            { return []byte("config") }
 func (*quiet) Logs(level int32) bool     { return level >= 0 && level < 3 }
 func (q *quiet) Log(_ int32, msg []byte) { q.said = append(q.said, msg...) }
+func (*quiet) Works(int)                 {}
 func (q *quiet) Print(b []byte)          { q.printed = append(q.printed, b[:min(len(b), 1<<10)]...) }
 func header(fields ...string) *infer.Header {
 	h := new(infer.Header)
@@ -49,7 +50,7 @@ func exchange() (*Exchange, *Changes, *quiet) {
 	x := &Exchange{Host: host}
 	x.Begin(&Request{
 		Method: "POST", Path: "/p", Query: "q=1", Proto: "HTTP/1.1", Client: netip.MustParseAddrPort("[2001:db8::1]:80"),
-		Header: header("Host", "h", "X-A", "1", "x-a", "2"), Body: []byte("body"), Answer: header("X-Request-Id", "id"),
+		Header: header("Host", "h", "X-A", "1", "x-a", "2"), Body: []byte("body"), Answer: header("X-Request-Id", "id"), MaxBody: 1 << 20,
 	}, out)
 	return x, out, host
 }

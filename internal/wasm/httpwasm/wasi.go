@@ -214,6 +214,7 @@ func writeStream(x *Exchange, mem api.Memory, st []uint64) error {
 		if err != nil {
 			return err
 		}
+		x.Host.Works(perField)
 		x.Host.Print(b)
 		total += uint32(len(b))
 	}
@@ -224,12 +225,13 @@ func writeStream(x *Exchange, mem api.Memory, st []uint64) error {
 
 // poll says that everything is ready: nothing that a guest can wait for takes
 // time.
-func poll(_ *Exchange, mem api.Memory, st []uint64) error {
+func poll(x *Exchange, mem api.Memory, st []uint64) error {
 	const subscription, event = 48, 32 // bytes
 	n := uint64(uint32(st[2]))
 	if n == 0 || n > maxPieces {
 		return answer(st, errnoInval)
 	}
+	x.Host.Works(int(n) * subscription)
 	from, err := take(mem, st[0], n*subscription)
 	if err != nil {
 		return err
@@ -250,15 +252,20 @@ func poll(_ *Exchange, mem api.Memory, st []uint64) error {
 	return err
 }
 
-// maxRandom is how many random bytes a guest may have at once.
-const maxRandom = 64 << 10
+// maxRandom is how many random bytes a guest may have at once, and randomWork is how
+// much work one is.
+const (
+	maxRandom  = 64 << 10
+	randomWork = 4
+)
 
-func random(_ *Exchange, mem api.Memory, st []uint64) error {
+func random(x *Exchange, mem api.Memory, st []uint64) error {
 	if n := uint32(st[1]); n > maxRandom {
 		return fmt.Errorf("it wants %d random bytes at once; at most %d are given", n, maxRandom)
 	}
 	b, err := take(mem, st[0], st[1])
 	if err == nil {
+		x.Host.Works(len(b) * randomWork)
 		_, err = cryptorand.Read(b)
 	}
 	st[0] = 0

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds every.wasm of every.c, look.wasm of look.rs and hooks.wasm of hooks.rs.
-# Needs clang, wasm-ld, and rustc with the target wasm32-unknown-unknown.
+# Builds every.wasm of every.c, look.wasm of look.rs, hooks.wasm of hooks.rs and
+# toil.wasm of toil.wat. Needs clang, wasm-ld, rustc with the target
+# wasm32-unknown-unknown, and wat2wasm.
 set -eu
 cd "$(dirname "$0")"
 CLANG=${CLANG:-$(command -v clang || ls /usr/bin/clang-[0-9]* | tail -n 1)}
@@ -13,6 +14,9 @@ wrap() { go run ../../../cmd/sluice wasm wrap "$CORE" --out "$1"; }
 "$CLANG" --target=wasm32-unknown-unknown -O2 -nostdlib -ffreestanding -mbulk-memory -Wall -Wextra -Wno-infinite-recursion \
   -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=16384 -Wl,--initial-memory=65536 -Wl,--strip-all -fuse-ld="$LD" -o "$CORE" every.c
 wrap every.wasm
+
+wat2wasm toil.wat -o "$CORE"
+wrap toil.wasm
 
 # As the build.sh that sluice wasm new writes; RUSTC's own linker, or ours.
 LINKER=
