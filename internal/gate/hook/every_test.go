@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -212,7 +213,7 @@ func has(lines []string, begin string) bool {
 func (h *house) whole(t *testing.T) {
 	t.Helper()
 	for _, m := range h.modules.Set().All {
-		for begun := time.Now(); time.Since(begun) < 10*time.Second; time.Sleep(time.Millisecond) {
+		for begun := time.Now(); time.Since(begun) < 10*time.Second; runtime.Gosched() {
 			if s := m.Module.Stats(); s.Idle == s.Instances {
 				break
 			}
