@@ -584,7 +584,8 @@ type connContext struct {
 	c *conn
 }
 
-// faultKey is the key of the conn for who answers what is no request.
+// faultKey is the key of the conn for who answers what is no request, or of an
+// error, for one that net/http has read.
 type faultKey struct{}
 
 // Value implements context.Context.

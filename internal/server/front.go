@@ -90,7 +90,10 @@ func NewFront(o Options) *Front {
 		conns: make(map[*conn]struct{}), guests: make(map[net.Conn]netip.Addr), addresses: make(map[netip.Addr]int),
 	}
 	f.fault = o.Handler.Behind(infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, _ *infer.Reply) error {
-		return ctx.Value(faultKey{}).(*conn).fault
+		if c, ok := ctx.Value(faultKey{}).(*conn); ok {
+			return c.fault
+		}
+		return ctx.Value(faultKey{}).(error)
 	}))
 	if m := o.Metrics; m != nil {
 		f.count = counters{
@@ -105,12 +108,16 @@ func NewFront(o Options) *Front {
 		m.Bodies.Set(func() float64 { return float64(f.bodies.held.Load()) })
 	}
 	f.h2 = &http.Server{
-		Handler:           &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, lingers: o.Config.Linger, bodies: &f.bodies, streams: &f.streams, late: f.count.bodyTime, stalled: f.count.stalled},
+		Handler: &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, lingers: o.Config.Linger, bodies: &f.bodies, streams: &f.streams,
+			limits: f.limits, fault: f.fault, most: o.Config.MaxRequests, late: f.count.bodyTime, stalled: f.count.stalled, tooMany: f.count.tooManyRequests},
 		ReadHeaderTimeout: o.Config.HeaderReadTimeout,
 		IdleTimeout:       o.Config.IdleTimeout,
 		MaxHeaderBytes:    o.Config.MaxHeader,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		Protocols:         new(http.Protocols),
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, servedKey{}, new(atomic.Int64))
+		},
 		ConnState: func(nc net.Conn, s http.ConnState) {
 			if s == http.StateClosed {
 				f.bid(nc)

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -581,4 +584,67 @@ func TestWhatIsAnnouncedIsNotAllBelieved(t *testing.T) {
 		c.Close()
 	}
 	eventually(t, "all is given back", func() bool { return s.front.lent.Load() == 0 })
+}
+
+// TestHTTP2HasTheSameLimits holds requests over HTTP/2 to the lengths and the
+// number of others.
+func TestHTTP2HasTheSameLimits(t *testing.T) {
+	cfg := short()
+	cfg.MaxRequestLine, cfg.MaxHeaderFields, cfg.MaxRequests = 300, 10, 3
+	for _, secure := range []bool{false, true} {
+		w := road{h2: true, tls: secure}
+		s := w.on(t, cfg, plain())
+		ask := func(c *http.Client, path string, fields int) (status int, from string) {
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { from = i.Conn.LocalAddr().String() }})
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range fields {
+				req.Header.Add("X-A", "b")
+			}
+			res, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			if _, err := io.Copy(io.Discard, res.Body); err != nil {
+				t.Fatal(err)
+			}
+			if res.ProtoMajor != 2 {
+				t.Fatalf("got %s", res.Proto)
+			}
+			return res.StatusCode, from
+		}
+		fits := "/a?" + strings.Repeat("q", 300-len("GET /a? HTTP/2.0"))
+		for _, tt := range []struct {
+			name, path string
+			fields     int // and Host, Accept-Encoding or User-Agent
+			want       int
+		}{
+			{"a line that fits", fits, 0, 200},
+			{"a line that does not", fits + "q", 0, 414},
+			{"few fields", "/a", 7, 200},
+			{"many fields", "/a", 11, 431},
+		} {
+			if got, _ := ask(w.client(t), tt.path, tt.fields); got != tt.want {
+				t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
+			}
+		}
+		c := w.client(t)
+		conns := make(map[string]int)
+		for range 7 {
+			status, from := ask(c, "/a", 0)
+			if status != 200 {
+				t.Errorf("got %d", status)
+			}
+			conns[from]++
+		}
+		if got := slices.Sorted(maps.Values(conns)); !slices.Equal(got, []int{1, 3, 3}) {
+			t.Errorf("seven requests went by connections %v, want 3, 3 and 1", got)
+		}
+		if n := s.refused(t, "requests"); n != 2 {
+			t.Errorf("%d were counted, want 2", n)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/h1"
 	"sluice/internal/kit/metric"
 )
 
@@ -29,8 +31,11 @@ type netHTTP struct {
 	bodies  *bodies       // of all requests; nil to bound them not at all
 	lingers time.Duration // over what is left of a body
 	streams *atomic.Int64 // requests that are served, but those whose body is waited for; nil counts nothing
+	limits  h1.Limits     // of requests; 0 is none
+	fault   infer.Handler // answers those that are over them
+	most    int           // requests of a connection; 0 for any number
 
-	late, stalled *metric.Counter // of bodies, and of answers; nil counts nothing
+	late, stalled, tooMany *metric.Counter // of bodies, of answers, and of connections that had most requests; nil counts nothing
 }
 
 // HTTPHandler lets net/http serve h.
@@ -85,7 +90,12 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	reply := infer.NewReply(wire)
 	reply.Promise()
 	defer reply.End()
-	err := f.h.Serve(hr.Context(), r, reply)
+	f.lastOf(hw, hr)
+	h, ctx := f.h, hr.Context()
+	if e := f.excess(hr, r); e != nil {
+		h, ctx = f.fault, context.WithValue(ctx, faultKey{}, e)
+	}
+	err := h.Serve(ctx, r, reply)
 	if err == nil {
 		err = wire.finish()
 	}
@@ -95,6 +105,37 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	}
 	if reply.Awaited() { // net/http would send the last bytes when this returns
 		_ = wire.Flush()
+	}
+}
+
+// excess is why hr is longer than the limits allow, nil if it is not. Those of
+// HTTP/1.1 are held when it is parsed.
+func (f *netHTTP) excess(hr *http.Request, r *infer.Request) error {
+	switch {
+	case f.limits.RequestLine > 0 && len(hr.Method)+len(hr.RequestURI)+len("  HTTP/2.0") > f.limits.RequestLine:
+		return &infer.Error{Status: http.StatusRequestURITooLong, Code: "malformed_request", Msg: "The request is not valid HTTP: request line is too long."}
+	case f.limits.Fields > 0 && r.Header.Len() > f.limits.Fields:
+		return &infer.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Code: "malformed_request", Msg: "The request is not valid HTTP: head has too many fields."}
+	}
+	return nil
+}
+
+// servedKey is the key of a connection's count of requests, an *atomic.Int64.
+type servedKey struct{}
+
+// lastOf counts hr among its connection's requests. The one that is the last, and
+// those that were sent beside it, tell the client to send no more there.
+func (f *netHTTP) lastOf(hw http.ResponseWriter, hr *http.Request) {
+	served, ok := hr.Context().Value(servedKey{}).(*atomic.Int64)
+	if f.most == 0 || !ok {
+		return
+	}
+	n := served.Add(1)
+	if n == int64(f.most) {
+		f.tooMany.Inc()
+	}
+	if n >= int64(f.most) {
+		hw.Header().Set("Connection", "close") // net/http makes GOAWAY of it, RFC 9113 §6.8
 	}
 }
 
