@@ -178,7 +178,8 @@ func (in *instance) fault(err error) error {
 		return &CallError{Kind: string(errTrap), Err: t}
 	}
 	msg, _, _ := strings.Cut(err.Error(), "\n") // the rest is its stack
-	return failed(errTrap, "%.200s", strings.TrimPrefix(msg, "wasm error: "))
+	msg = strings.TrimSuffix(strings.TrimPrefix(msg, "wasm error: "), " (recovered by wazero)")
+	return failed(errTrap, "%.200s", msg)
 }
 
 // A lowering collects the arguments of a call, and writes them into a guest's
