@@ -119,6 +119,39 @@ func appendI32(b []byte, v int32) []byte {
 	}
 }
 
+// startExported is a module whose start function is not called by itself, but is
+// exported under name. The module has one, and exports.
+func startExported(module []byte, name string) []byte {
+	type section struct {
+		id   byte
+		body []byte
+	}
+	var all []section
+	start := uint32(0)
+	r := core.NewReader(module[len(core.Header):], len(core.Header))
+	for r.More() {
+		id := r.Byte()
+		s := r.Part()
+		if id == coreStart {
+			start = s.U32()
+			continue
+		}
+		all = append(all, section{id, s.Bytes(s.Left())})
+	}
+	out := newCoreModule()
+	for _, s := range all {
+		if s.id != coreExport {
+			out = append(appendU32(append(out, s.id), uint32(len(s.body))), s.body...)
+			continue
+		}
+		list := core.NewReader(s.body, 0)
+		n := list.Count(1)
+		more := append(appendName(nil, name), byte(core.Func))
+		out.section(coreExport, n+1, append(appendU32(more, start), list.Bytes(list.Left())...))
+	}
+	return out
+}
+
 // stripped is a module without its custom sections: names and debugging symbols,
 // which nobody reads where it runs.
 func stripped(module []byte) []byte {

@@ -42,21 +42,21 @@ func Component(module []byte) ([]byte, error) {
 	case component.Is(module):
 		return nil, errors.New("it is a component already")
 	case !core.Is(module):
-		return nil, errors.New("it is not a core WebAssembly module")
+		return nil, core.ErrNotModule
 	}
 	m, err := core.Decode(module, 0)
 	if err != nil {
 		return nil, err
 	}
 	w := &wrapper{b: newBuilder(), m: m}
-	for _, step := range []func() error{w.findHooks, w.findImports, w.checkParts} {
+	for _, step := range []func() error{w.findHooks, w.findImports, w.checkParts, w.putOffStart} {
 		if err := step(); err != nil {
 			return nil, err
 		}
 	}
 	w.importTypes()
 	w.importHost()
-	w.instantiate(module)
+	w.instantiate()
 	w.lift()
 	if _, err := component.Link(w.b.out); err != nil {
 		return nil, fmt.Errorf("BUG: what was made of it cannot be read: %w", err)
@@ -67,8 +67,9 @@ func Component(module []byte) ([]byte, error) {
 // A wrapper knows the module that a component is made of, and what has been
 // written of that.
 type wrapper struct {
-	b *builder
-	m *core.Module
+	b     *builder
+	m     *core.Module
+	start string // export of m that is called before all others, "" if there is none
 
 	hooks   []wasm.Signature
 	host    []core.Import // functions of the gateway's own
@@ -183,6 +184,28 @@ func (w *wrapper) checkParts() error {
 	return nil
 }
 
+// putOffStart makes the start function of a module that imports something an
+// export. It would run when the module's instance is made, which is before what
+// the module imports can be called; so it is called when all is there.
+func (w *wrapper) putOffStart() error {
+	if !w.m.Start || len(w.host)+len(w.p1) == 0 {
+		return nil
+	}
+	w.start = "start"
+	for w.export(w.start) != nil {
+		w.start += "-"
+	}
+	m, err := core.Decode(startExported(w.m.Binary, w.start), 0)
+	if err != nil {
+		return fmt.Errorf("its start function cannot be called: %w", err)
+	}
+	w.m = m
+	if e := w.export(w.start); e == nil || !same(e.Type, &core.FuncType{}) {
+		return errors.New("its start function is not one without parameters")
+	}
+	return nil
+}
+
 func same(a, b *core.FuncType) bool {
 	return a != nil && slices.Equal(a.Params, b.Params) && slices.Equal(a.Results, b.Results)
 }
@@ -287,10 +310,10 @@ func (w *wrapper) importWASI() (streams uint32) {
 // instantiate makes the core instances. A function that works on the module's
 // memory can be made only when there is one, and the module wants it before: so
 // it is given functions that call through a table, which is filled later.
-func (w *wrapper) instantiate(module []byte) {
+func (w *wrapper) instantiate() {
 	b := w.b
 	late := slices.Concat(w.host, w.p1)
-	mainAt := b.module(stripped(module))
+	mainAt := b.module(stripped(w.m.Binary))
 	shim := uint32(0)
 	var args []arg
 	if len(late) > 0 {
@@ -315,8 +338,10 @@ func (w *wrapper) instantiate(module []byte) {
 		}
 		b.instantiate(b.module(fixModule(late)), b.bags([]arg{{"sluice", fix}}))
 	}
-	if w.export(initializeName) != nil {
-		b.instantiate(b.module(startModule()), b.bags([]arg{{"sluice", []item{{initializeName, core.Func, b.aliasCore(core.Func, w.main, initializeName)}}}}))
+	for _, name := range []string{w.start, initializeName} {
+		if name != "" && w.export(name) != nil {
+			b.instantiate(b.module(startModule()), b.bags([]arg{{"sluice", []item{{initializeName, core.Func, b.aliasCore(core.Func, w.main, name)}}}}))
+		}
 	}
 }
 

@@ -60,6 +60,86 @@ func TestPreview1Works(t *testing.T) {
 	}
 }
 
+// starting returns a core module whose hook refuses requests with the status that
+// its start function has left: 418, and one more by _initialize. The start function
+// calls random_get.
+func starting(t testing.TB, start byte, exports ...string) []byte {
+	t.Helper()
+	const hook = "sluice:gateway/on-request@0.1.0#on-request"
+	s, ok := wasm.HookOf(hook)
+	if !ok {
+		t.Fatal("there is no such hook")
+	}
+	i32 := core.I32
+	m := newCoreModule()
+	m.section(coreType, 4, types([]core.Import{
+		{Type: &core.FuncType{Params: []core.ValType{i32, i32, i32, i32}, Results: []core.ValType{i32}}},
+		{Type: s.Type.Core(false)},
+		{Type: &core.FuncType{}},
+		{Type: &core.FuncType{Params: []core.ValType{i32, i32}, Results: []core.ValType{i32}}},
+	}))
+	m.section(coreImport, 1, append(appendName(appendName(nil, preview1), "random_get"), byte(core.Func), 3))
+	m.section(coreFunction, 4, []byte{0, 1, 2, 2})
+	m.section(5, 1, []byte{0, 1})
+	list := append(appendName(nil, memoryName), byte(core.Memory), 0)
+	list = append(appendName(list, reallocName), byte(core.Func), 1)
+	list = append(appendName(list, hook), byte(core.Func), 2)
+	list = append(appendName(list, initializeName), byte(core.Func), 4)
+	for _, name := range exports {
+		list = append(appendName(list, name), byte(core.Func), 1)
+	}
+	m.section(coreExport, 4+len(exports), list)
+	m = append(m, coreStart, 1, start)
+	var code []byte
+	for _, body := range [][]byte{
+		{0, 0x41, 0x80, 0x08, 0x0b}, // cabi_realloc: 1024
+		{0, 0x41, 0, 0x0b},          // the hook: what stands at 0
+		{0, 0x41, 0, 0x41, 1, 0x3a, 0, 0, 0x41, 4, 0x41, 0xa2, 3, 0x41, 16, 0x41, 8, 0x10, 0, 0x6a, 0x36, 2, 0, 0x0b}, // reject, 418 + random_get(16, 8)
+		{0, 0x41, 4, 0x41, 4, 0x28, 2, 0, 0x41, 1, 0x6a, 0x36, 2, 0, 0x0b},                                            // one more
+	} {
+		code = append(append(code, byte(len(body))), body...)
+	}
+	m.section(coreCode, 4, code)
+	return m
+}
+
+// TestStartMayCallTheGateway: a module's start function may call what it imports,
+// and is called once, before _initialize.
+func TestStartMayCallTheGateway(t *testing.T) {
+	e, err := wasm.NewEngine("", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var runs sync.WaitGroup
+	runs.Go(func() { _ = e.Run(ctx) })
+	defer func() { cancel(); runs.Wait() }()
+	for _, exports := range [][]string{nil, {"start", "start-"}} {
+		b, err := Component(starting(t, 3, exports...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := e.Load(ctx, b, wasm.DefaultSettings())
+		if err != nil {
+			t.Fatalf("with the exports %q: %v", exports, err)
+		}
+		var a wasm.Action
+		var c wasm.Call
+		for range 2 {
+			r := wasm.Request{Method: "POST", Path: "/", Header: new(infer.Header)}
+			if err := m.OnRequest(ctx, &c, &r, &a); err != nil || a.Kind != wasm.Reject || a.Status != 419 {
+				t.Errorf("with the exports %q: %v, %v with %d; want a refusal with 419", exports, err, a.Kind, a.Status)
+			}
+		}
+		m.Close()
+	}
+	for start, want := range map[byte]string{1: "is not one without parameters", 9: "function 9 of 5"} {
+		if _, err := Component(starting(t, start)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a start function %d: %v, want %q", start, err, want)
+		}
+	}
+}
+
 // TestAdapterHasNoMemory: the adapter works in the program's memory, so it must
 // have none of its own, and no data that would be written over the program's.
 func TestAdapterHasNoMemory(t *testing.T) {
@@ -137,6 +217,7 @@ func TestWhatCannotBeWrapped(t *testing.T) {
 // can be read.
 func FuzzComponent(f *testing.F) {
 	f.Add(read(f, "testdata/preview1.wasm"))
+	f.Add(starting(f, 3))
 	for _, name := range []string{"header-routing", "rate-limit"} {
 		p, err := component.Link(read(f, "../../../examples/wasm/"+name+"/"+name+".wasm"))
 		if err != nil {
