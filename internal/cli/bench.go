@@ -39,6 +39,7 @@ func benchmark(args []string, std streams) int {
 	if err := cfg.Validate(); err != nil {
 		return refuse(std, "bench", err)
 	}
+	std.json = opt.JSON
 	ctx, stop := untilSignal()
 	defer stop()
 	var progress io.Writer

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/term"
@@ -32,6 +33,7 @@ type command struct {
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	json     bool // out is read by programs, which are told there why a command failed
 }
 
 // commands returns all commands in the order in which help lists them.
@@ -48,9 +50,19 @@ func commands() []command {
 	}
 }
 
-// Main runs the command that args begin with and returns the exit code.
+// Main runs the command that args begin with and returns the exit code. If what
+// it prints cannot be written, err says so, and the exit code is not 0.
 func Main(args []string, in io.Reader, out, err io.Writer) int {
-	std := streams{in, out, err}
+	p := &printer{w: out, err: err}
+	code := runCommand(args, streams{in: in, out: p, err: err})
+	if code == exitOK && p.failed.Load() {
+		return exitFailed
+	}
+	return code
+}
+
+// runCommand runs the command that args begin with.
+func runCommand(args []string, std streams) int {
 	for _, a := range args {
 		switch a {
 		case "--version", "-V", "--version-verbose":
@@ -62,14 +74,14 @@ func Main(args []string, in io.Reader, out, err io.Writer) int {
 		break
 	}
 	if len(args) == 0 {
-		help(out)
+		help(std.out)
 		return exitOK
 	}
 	switch name := args[0]; {
 	case name == "help" && len(args) > 1:
-		return Main([]string{args[1], "--help"}, in, out, err)
+		return runCommand(append(slices.Clone(args[1:]), "--help"), std) // help wasm inspect
 	case name == "help", name == "-h", name == "--help":
-		help(out)
+		help(std.out)
 		return exitOK
 	case strings.HasPrefix(name, "-"):
 		return serve(args, std) // as the reference: flags alone serve
@@ -79,8 +91,8 @@ func Main(args []string, in io.Reader, out, err io.Writer) int {
 				return c.run(args[1:], std)
 			}
 		}
-		fmt.Fprintf(err, "sluice: there is no command %q\n\n", name)
-		help(err)
+		fmt.Fprintf(std.err, "sluice: there is no command %q\n\n", name)
+		help(std.err)
 		return exitUsage
 	}
 }
@@ -140,14 +152,21 @@ func refuse(std streams, name string, err error) int {
 	return exitUsage
 }
 
-// failed prints why a command ended.
+// failed prints why a command ended: for programs as an object with one member,
+// error.
 func failed(std streams, name string, err error) int {
+	if std.json {
+		_ = printJSON(std.out, map[string]string{"error": err.Error()}) // a text can be written as JSON
+	}
 	fmt.Fprintf(std.err, "sluice %s: %v\n", name, err)
 	return exitFailed
 }
 
 // onTerminal reports whether people look at w, and how wide it is.
 func onTerminal(w io.Writer) (width int, ok bool) {
+	if p, ok := w.(*printer); ok {
+		w = p.w
+	}
 	f, isFile := w.(*os.File)
 	if !isFile || !term.IsTerminal(int(f.Fd())) {
 		return 80, false

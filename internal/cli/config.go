@@ -17,7 +17,7 @@ or flag. Secrets are shown as ****.
 
 // configure prints the settings that serve would run with, or checks a file.
 func configure(args []string, std streams) int {
-	if wantsHelp(args) {
+	if wantsHelp(args) || len(args) > 0 && args[0] == "help" {
 		fmt.Fprint(std.out, configHelp)
 		return exitOK
 	}

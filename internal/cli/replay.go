@@ -57,6 +57,7 @@ func replay(args []string, std streams) int {
 	if err := errors.Join(opt.validate(), err, plotErr, cfg.Validate()); err != nil {
 		return refuse(std, "replay", err)
 	}
+	std.json = opt.JSON
 	trace, err := loadTrace(opt.Trace, std.in)
 	if err != nil {
 		return failed(std, "replay", err)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,6 +40,9 @@ Usage:  sluice wasm COMMAND [FILE] [FLAGS]
 // modules runs one of the commands about modules.
 func modules(args []string, std streams) int {
 	cs := wasmCommands()
+	if len(args) > 1 && args[0] == "help" {
+		return modules([]string{args[1], "--help"}, std)
+	}
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") || args[0] == "help" {
 		if len(args) > 0 && args[0] != "help" && !wantsHelp(args[:1]) {
 			fmt.Fprintf(std.err, "sluice wasm: %q stands before the command\n\n", args[0])
@@ -94,13 +96,19 @@ func takeOne(fs *pflag.FlagSet, args []string, what string) (string, error) {
 	return "", fmt.Errorf("%s is %q, and %q follows it; want one", what, fs.Arg(0), fs.Arg(1))
 }
 
+// What is said of a module's file that is not there.
+const (
+	noModule = "its build script makes it, and sluice wasm new makes that"
+	noCore   = "want the core module that a compiler has written"
+)
+
 // readModule reads a module from wherever it is: who runs this command may read
-// what they may read.
-func readModule(path string) ([]byte, error) {
+// what they may read. none follows the word that there is no such file.
+func readModule(path, none string) ([]byte, error) {
 	b, err := readMost(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("there is no file %s; its build script makes it, and sluice wasm new makes that", path)
+		return nil, fmt.Errorf("there is no file %s; %s", path, none)
 	case errors.Is(err, errTooLong):
 		return nil, fmt.Errorf("%s has %w, which is as many as the gateway takes of a module", path, err)
 	case err != nil:
@@ -159,17 +167,6 @@ func engine(log *slog.Logger) (e *wasm.Engine, stop func(), err error) {
 	}, nil
 }
 
-// printJSON prints v for programs.
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		return fmt.Errorf("printing the result: %w", err)
-	}
-	return nil
-}
-
 // noComponent adds to an error what can be done about it, if a core module was
 // given where a component is wanted.
 func noComponent(file string, err error) error {
@@ -207,15 +204,15 @@ func wasmWrap(args []string, std streams) int {
 	if err != nil {
 		return refuse(std, "wasm wrap", err)
 	}
-	b, err := readModule(file)
-	if err == nil {
-		b, err = wrap.Component(b)
-	}
-	if err == nil {
-		err = os.WriteFile(opt.Out, b, 0o644)
-	}
+	b, err := readModule(file, noCore)
 	if err != nil {
+		return failed(std, "wasm wrap", err)
+	}
+	if b, err = wrap.Component(b); err != nil {
 		return failed(std, "wasm wrap", fmt.Errorf("%s: %w", filepath.Base(file), err))
+	}
+	if err := os.WriteFile(opt.Out, b, 0o644); err != nil {
+		return failed(std, "wasm wrap", fmt.Errorf("writing the component: %w", err))
 	}
 	fmt.Fprintf(std.out, "%s: %s\n", opt.Out, bytesText(int64(len(b))))
 	return exitOK

@@ -38,6 +38,14 @@ func TestWasmSaysWhatToDoNext(t *testing.T) {
 		{"no file", []string{"wasm", "inspect"}, exitUsage, "the module's file is missing"},
 		{"two files", []string{"wasm", "inspect", "a", "b"}, exitUsage, "want one"},
 		{"a file that is not there", []string{"wasm", "inspect", "x.wasm"}, exitFailed, "build script makes it"},
+		{"a core module that is not there", []string{"wasm", "wrap", "x.wasm", "--out", "y.wasm"}, exitFailed, "sluice wasm wrap: there is no file x.wasm; want the core module that a compiler has written\n"},
+		{"no WebAssembly", []string{"wasm", "inspect", file("junk", "junk")}, exitFailed, "it is no WebAssembly; want a component, or an http-wasm core module"},
+		{"WebAssembly of another time", []string{"wasm", "bench", file("second", "\x00asm\x02\x00\x00\x00")}, exitFailed, "it is WebAssembly of another version (02 00 00 00); want a component, or an http-wasm core module of version 1"},
+		{"no WebAssembly to wrap", []string{"wasm", "wrap", file("junk", "junk"), "--out", filepath.Join(dir, "out")}, exitFailed, "not a core WebAssembly module of version 1"},
+		{"the help of help", []string{"wasm", "help", "inspect"}, exitOK, "--config"},
+		{"help of a command of a command", []string{"help", "wasm", "inspect"}, exitOK, "--config"},
+		{"help of a command that there is not", []string{"wasm", "help", "insect"}, exitUsage, "did you mean inspect?"},
+		{"help of config", []string{"config", "help"}, exitOK, "sluice config check FILE"},
 		{"a file without an end to inspect", []string{"wasm", "inspect", "/dev/zero"}, exitFailed, "/dev/zero has more than 67108864 bytes"},
 		{"a file without an end to test", []string{"wasm", "test", "/dev/zero", "--request", "x"}, exitFailed, "/dev/zero has more than 67108864 bytes"},
 		{"a file without an end to bench", []string{"wasm", "bench", "/dev/zero"}, exitFailed, "/dev/zero has more than 67108864 bytes"},
@@ -73,6 +81,33 @@ func TestWasmSaysWhatToDoNext(t *testing.T) {
 		if code, out, _ := run("wasm", c.name, "--help"); code != exitOK || !strings.Contains(out, "  sluice wasm "+c.name) {
 			t.Errorf("sluice wasm %s --help: exit code %d, without an example:\n%s", c.name, code, out)
 		}
+	}
+}
+
+// TestFailuresAreJSON holds that who asks for JSON gets it also if there is no
+// result.
+func TestFailuresAreJSON(t *testing.T) {
+	dir := t.TempDir()
+	api := examples + "api-key/api-key.wasm"
+	for _, args := range [][]string{
+		{"wasm", "inspect", dir},
+		{"wasm", "inspect", "/dev/zero"},
+		{"wasm", "test", "none.wasm", "--request", examples + "api-key/test.http"},
+		{"wasm", "test", api, "--request", dir + "/none"},
+		{"wasm", "test", examples + "api-key/test.http", "--request", examples + "api-key/test.http"},
+		{"wasm", "bench", "none.wasm"},
+		{"wasm", "bench", api, "--hook", "on-chunk"},
+		{"replay", "--trace", dir + "/none"},
+		{"bench", "--url", "http://127.0.0.1:1", "--model", "m1", "--sessions", dir + "/none", "--rate", "1"},
+	} {
+		code, out, err := run(append(args, "--json")...)
+		var got map[string]string
+		if json.Unmarshal([]byte(out), &got) != nil || len(got) != 1 || got["error"] == "" || code != exitFailed || !strings.Contains(err, got["error"]) {
+			t.Errorf("%q: exit code %d, prints %q and %q; want an object with error, and the same as text", args, code, out, err)
+		}
+	}
+	if code, out, _ := run("wasm", "inspect", dir); code != exitFailed || out != "" {
+		t.Errorf("without --json: exit code %d, prints %q", code, out)
 	}
 }
 

@@ -61,7 +61,8 @@ func wasmBench(args []string, std streams) int {
 	if err != nil {
 		return refuse(std, "wasm bench", err)
 	}
-	module, err := readModule(file)
+	std.json = opt.JSON
+	module, err := readModule(file, noModule)
 	if err != nil {
 		return failed(std, "wasm bench", err)
 	}

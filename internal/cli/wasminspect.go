@@ -37,7 +37,8 @@ func wasmInspect(args []string, std streams) int {
 	if err != nil {
 		return refuse(std, "wasm inspect", err)
 	}
-	b, err := readModule(file)
+	std.json = opt.JSON
+	b, err := readModule(file, noModule)
 	if err != nil {
 		return failed(std, "wasm inspect", err)
 	}

@@ -68,7 +68,8 @@ func wasmTry(args []string, std streams) int {
 	if err != nil {
 		return refuse(std, "wasm test", err)
 	}
-	module, err := readModule(file)
+	std.json = opt.JSON
+	module, err := readModule(file, noModule)
 	if err != nil {
 		return failed(std, "wasm test", err)
 	}

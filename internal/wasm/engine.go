@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,6 +79,8 @@ func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.Com
 		return nil, errors.New("it is empty; want a WebAssembly component")
 	case errors.Is(err, component.ErrNotComponent) && core.Is(binary):
 		return nil, errors.New("it is a core module; want a component, which 'sluice wasm wrap' makes of it, or an http-wasm module, which exports handle_request")
+	case errors.Is(err, component.ErrNotComponent):
+		return nil, notWasm(binary)
 	case err != nil:
 		return nil, err
 	}
@@ -94,6 +97,14 @@ func compile(ctx context.Context, binary []byte, limits Limits, cache wazero.Com
 		return nil, err
 	}
 	return c, nil
+}
+
+// notWasm says of what is no component and no core module what it is.
+func notWasm(binary []byte) error {
+	if magic := core.Header[:4]; bytes.HasPrefix(binary, magic) && len(binary) >= len(core.Header) {
+		return fmt.Errorf("it is WebAssembly of another version (% x); want a component, or an http-wasm core module of version 1", binary[len(magic):len(core.Header)])
+	}
+	return errors.New("it is no WebAssembly; want a component, or an http-wasm core module")
 }
 
 // maxCode bounds the code of a component, in bytes: some times what the largest
