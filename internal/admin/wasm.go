@@ -502,8 +502,11 @@ func (a *Admin) change(ctx context.Context, w *infer.Reply, id uuid.UUID, d *des
 }
 
 // refusal is the status of a module that is not registered or changed: 400 if it
-// is what was sent, 5xx if it is this machine.
+// is what was sent, 409 if another change came in between, 5xx if it is this machine.
 func refusal(err error) int {
+	if _, is := errors.AsType[*wasm.ConflictError](err); is {
+		return http.StatusConflict
+	}
 	errno, ok := errors.AsType[syscall.Errno](err)
 	switch {
 	case !ok:

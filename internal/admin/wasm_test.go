@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -271,6 +273,7 @@ func TestWhatTheMachineCannotDo(t *testing.T) {
 		fmt.Errorf("writing: %w", syscall.EDQUOT): 507,
 		fmt.Errorf("writing: %w", syscall.EROFS):  500,
 		errors.New("it is a core module"):         400,
+		new(wasm.ConflictError):                   409,
 	} {
 		if got := refusal(err); got != want {
 			t.Errorf("%v: %d, want %d", err, got, want)
@@ -538,5 +541,33 @@ func TestAModulesOwnLife(t *testing.T) {
 	}
 	if all := r.Set().All; len(all) != 1 || !slices.Equal(all[0].Attach, []wasm.Hook{wasm.OnRequest, wasm.OnResponse}) {
 		t.Errorf("at the end: %+v", all)
+	}
+}
+
+// TestUpdatesAtOnce: of updates of one module that meet some are made, and the
+// others are told to try again.
+func TestUpdatesAtOnce(t *testing.T) {
+	a, r, _ := newModules(t)
+	m, err := r.Add(t.Context(), wasm.Spec{Name: "m", Settings: wasm.DefaultSettings()}, module(t, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	var made atomic.Int32
+	for n := range byte(8) {
+		all.Go(func() {
+			status, text := sent(t, a, "PUT", "/wasm/"+m.ID.String(), "application/wasm", module(t, 1+n%4))
+			switch {
+			case status == 200:
+				made.Add(1)
+			case status == 400 && strings.Contains(text, "is registered already"):
+			case status != 409 || !strings.Contains(text, "try again"):
+				t.Errorf("got %d %s, want 409 and what to do", status, text)
+			}
+		})
+	}
+	all.Wait()
+	if made.Load() == 0 {
+		t.Error("none was made")
 	}
 }

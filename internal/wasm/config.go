@@ -193,7 +193,10 @@ func (s *Spec) option(key, value string) (err error) {
 // limit sets one that is a limit.
 func (s *Spec) limit(key, value string) error {
 	n, err := strconv.ParseInt(value, 10, 64)
-	if err != nil && !errors.Is(err, strconv.ErrRange) { // of such a one n is the nearest that there is
+	if errors.Is(err, strconv.ErrRange) {
+		return fmt.Errorf("%s is %.64s; want %d to %d", key, value, bounds[key].least, bounds[key].most)
+	}
+	if err != nil {
 		return fmt.Errorf("%s is %.64q; want a whole number", key, value)
 	}
 	return s.Limit(key, n)

@@ -46,7 +46,9 @@ func TestParseSpec(t *testing.T) {
 		"m=/m.wasm;max_body_size=0":         "max_body_size is 0; want 1 to 104857600",
 		"m=/m.wasm;max_body_size=1":         "",
 
-		"m=/m.wasm;max_execution_time_ms=99999999999999999999": "want 1 to 300000",
+		"m=/m.wasm;max_execution_time_ms=-5":                    "max_execution_time_ms is -5; want 1 to 300000",
+		"m=/m.wasm;max_execution_time_ms=99999999999999999999":  "max_execution_time_ms is 99999999999999999999; want 1 to 300000",
+		"m=/m.wasm;max_execution_time_ms=-99999999999999999999": "max_execution_time_ms is -99999999999999999999; want 1 to 300000",
 	} {
 		_, err := ParseSpec(text)
 		if want == "" && err == nil {

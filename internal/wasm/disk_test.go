@@ -203,6 +203,9 @@ func TestDamagedCode(t *testing.T) {
 		{"half of the list is missing", func(t *testing.T, file, place string) error {
 			return os.Truncate(filepath.Join(place, sumsFile), 20)
 		}, "has no checksum"},
+		{"the list is longer than one can be", func(t *testing.T, file, place string) error {
+			return os.Truncate(filepath.Join(place, sumsFile), mostSums+1)
+		}, "at most 1048576 are allowed"},
 		{"the directory is a file", func(t *testing.T, file, place string) error {
 			return errors.Join(os.RemoveAll(place), os.WriteFile(place, nil, 0o600))
 		}, "is not a directory"},

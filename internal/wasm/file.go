@@ -31,31 +31,35 @@ func ReadFile(path string) ([]byte, error) {
 	if err := checkPlace(real); err != nil {
 		return nil, err
 	}
-	return readRegular(real)
-}
-
-// readRegular reads a regular file that is no longer than a component may be.
-func readRegular(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to would be waited for
+	b, err := readRegular(real, MaxBinary)
 	if err != nil {
 		return nil, fmt.Errorf("reading module: %w", err)
+	}
+	return b, nil
+}
+
+// readRegular reads a regular file of 1 to most bytes.
+func readRegular(path string, most int) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to would be waited for
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("reading module: %w", err)
+		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("reading module: %s is not a regular file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	case info.Size() == 0:
-		return nil, fmt.Errorf("reading module: %s is empty", path)
-	case info.Size() > MaxBinary:
-		return nil, fmt.Errorf("reading module: %s has %d bytes; at most %d are allowed", path, info.Size(), MaxBinary)
+		return nil, fmt.Errorf("%s is empty", path)
+	case info.Size() > int64(most):
+		return nil, fmt.Errorf("%s has %d bytes; at most %d are allowed", path, info.Size(), most)
 	}
 	var b bytes.Buffer
 	b.Grow(int(info.Size()) + bytes.MinRead)
-	if _, err := b.ReadFrom(&limited{f, MaxBinary}); err != nil {
-		return nil, fmt.Errorf("reading module: %w", err)
+	if _, err := b.ReadFrom(&limited{f, most + 1}); err != nil { // one more, so that the end is seen
+		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	return b.Bytes(), nil
 }

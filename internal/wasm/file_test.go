@@ -1,6 +1,8 @@
 package wasm
 
 import (
+	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -41,5 +43,28 @@ func TestTrim(t *testing.T) {
 	c.Trim(999)
 	if cap(a.mem) != 0 || cap(c.mem) != 0 {
 		t.Errorf("of a lot is kept: %d and %d bytes", cap(a.mem), cap(c.mem))
+	}
+}
+
+// TestHowMuchIsRead: a file may have as many bytes as are allowed, and one that
+// grows meanwhile is not read on and on.
+func TestHowMuchIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.wasm")
+	if err := os.WriteFile(path, []byte("0123456789"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := readRegular(path, 10); err != nil || string(b) != "0123456789" {
+		t.Errorf("of 10 bytes, which are allowed: %q, %v", b, err)
+	}
+	if _, err := readRegular(path, 9); err == nil || !strings.Contains(err.Error(), path+" has 10 bytes; at most 9 are allowed") {
+		t.Errorf("of 10 bytes, where 9 are allowed: %v", err)
+	}
+	f, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if b, err := io.ReadAll(&limited{f, 1000}); err == nil || len(b) != 1000 {
+		t.Errorf("of a file without an end %d bytes, %v", len(b), err)
 	}
 }

@@ -141,6 +141,12 @@ func (e *ExistsError) Error() string {
 	return fmt.Sprintf("the component with SHA-256 %s is registered already, as %s", e.Sum, e.ID)
 }
 
+// A ConflictError says that another change of modules came in between. Tried again
+// this one may be made.
+type ConflictError struct{ what string }
+
+func (e *ConflictError) Error() string { return e.what + "; try again" }
+
 // ErrUnknown says that no module has the ID.
 var ErrUnknown = errors.New("no such module")
 
@@ -394,7 +400,7 @@ func (r *Registry) reserve(sum string) error {
 		}
 	}
 	if r.sums[sum] > 0 {
-		return fmt.Errorf("the component with SHA-256 %s is being registered", sum)
+		return &ConflictError{fmt.Sprintf("the component with SHA-256 %s is just being registered", sum)}
 	}
 	if len(r.sums) >= maxModules {
 		return fmt.Errorf("there are %d modules, which is as many as there may be", maxModules)
@@ -618,8 +624,8 @@ func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), 
 		err = errClosed
 	case now == nil:
 		err = ErrUnknown
-	case now.Sum != old.Sum:
-		err = errors.New("another update came between")
+	case now.Sum != old.Sum || now.Settings != old.Settings:
+		err = &ConflictError{fmt.Sprintf("the module %s was given other bytes or limits meanwhile", id)}
 	default:
 		old = now
 		if next.Spec, err = now.changed(change); err == nil { // how it is attached may have changed meanwhile

@@ -2,7 +2,6 @@ package wasm
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,9 +10,6 @@ import (
 	"strings"
 )
 
-// stateFile is the list of modules in the Registry's directory.
-const stateFile = "modules.json"
-
 // keep writes a's bytes to where the next start finds them. r.mu must be held.
 func (r *Registry) keep(a *Attached, binary []byte) error {
 	if r.dir == "" || a.FromConfig {
@@ -21,7 +17,7 @@ func (r *Registry) keep(a *Attached, binary []byte) error {
 	}
 	// Bytes beside which there is no list end the next start: a stop that comes
 	// before the new list must find the old one.
-	if _, err := os.Stat(filepath.Join(r.dir, stateFile)); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(r.listFile()); errors.Is(err, os.ErrNotExist) {
 		if err := r.save(r.Set().All); err != nil {
 			return err
 		}
@@ -36,6 +32,9 @@ func (r *Registry) keep(a *Attached, binary []byte) error {
 
 // fileOf is where the bytes of a component are kept.
 func (r *Registry) fileOf(sum string) string { return filepath.Join(r.dir, sum+".wasm") }
+
+// listFile is where the list is kept.
+func (r *Registry) listFile() string { return filepath.Join(r.dir, stateFile) }
 
 // unkeep removes a's bytes. The list must not name them as a's any more. r.mu must
 // be held.
@@ -53,12 +52,6 @@ func (r *Registry) takeBack(a *Attached) {
 	}
 }
 
-// A kept is a line of the list: a Spec, and the checksum of the bytes.
-type kept struct {
-	Spec
-	Sum string
-}
-
 // save writes the list of those that are kept. r.mu must be held.
 func (r *Registry) save(all []*Attached) error {
 	if r.dir == "" {
@@ -71,9 +64,9 @@ func (r *Registry) save(all []*Attached) error {
 		}
 	}
 	l = append(l, r.aside...)
-	b, err := json.MarshalIndent(l, "", "  ")
+	b, err := sealList(l)
 	if err == nil {
-		err = writeFile(filepath.Join(r.dir, stateFile), b)
+		err = writeFile(r.listFile(), b)
 	}
 	if err != nil {
 		return fmt.Errorf("keeping the list of modules: %w", err)
@@ -151,8 +144,9 @@ func makeDir(dir string) error {
 
 // Restore brings back the modules that were there at the last stop, but for those
 // that the configuration has, by their name or their bytes: it says how they are
-// to be. They stay in the list, so that a start without it has them. What cannot be brought back is reported; the others are
-// there all the same, and the list is left as it is.
+// to be. They stay in the list, so that a start without it has them. What cannot be
+// brought back is reported; the others are there all the same, and the list is left
+// as it is. Of a list that is damaged nothing is brought back.
 func (r *Registry) Restore(ctx context.Context) error {
 	if r.dir == "" {
 		return nil
@@ -160,16 +154,18 @@ func (r *Registry) Restore(ctx context.Context) error {
 	if err := makeDir(r.dir); err != nil {
 		return fmt.Errorf("making the directory for modules: %w", err)
 	}
-	b, err := os.ReadFile(filepath.Join(r.dir, stateFile))
+	b, err := readRegular(r.listFile(), MaxBinary)
 	if errors.Is(err, os.ErrNotExist) {
 		return r.unlisted()
 	}
 	var l []kept
 	if err == nil {
-		err = json.Unmarshal(b, &l)
+		if l, err = openList(b); err != nil {
+			err = fmt.Errorf("%s: %w", r.listFile(), err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("reading the list of modules: %w", err)
+	if err != nil { // a module that nobody knows of may be what guards the door
+		return fmt.Errorf("reading the list of modules: %w; put a copy back that is whole, or move %s away, start, and register the modules again", err, r.dir)
 	}
 	var errs []error
 	named := make(map[string]bool)
@@ -210,6 +206,9 @@ func (r *Registry) tidy(named map[string]bool) {
 	}
 	for _, e := range entries {
 		if n := e.Name(); !named[n] && (filepath.Ext(n) == ".wasm" || strings.HasPrefix(n, newFile)) {
+			if filepath.Ext(n) == ".wasm" {
+				r.log.Warn("a module's file is removed, which the list of modules does not name", "file", filepath.Join(r.dir, n))
+			}
 			_ = os.Remove(filepath.Join(r.dir, n))
 		}
 	}
@@ -219,12 +218,15 @@ func (r *Registry) restore(ctx context.Context, k kept) error {
 	if r.setAside(k, nil) {
 		return nil
 	}
-	b, err := readRegular(r.fileOf(filepath.Base(k.Sum)))
-	if err != nil {
-		return err
+	file := r.fileOf(k.Sum)
+	b, err := readRegular(file, MaxBinary)
+	if err == nil {
+		if got := Sum(b); got != k.Sum {
+			err = fmt.Errorf("its file %s has SHA-256 %s, want %s", file, got, k.Sum)
+		}
 	}
-	if got := Sum(b); got != k.Sum {
-		return fmt.Errorf("its file has SHA-256 %s, want %s", got, k.Sum)
+	if err != nil {
+		return fmt.Errorf("%w; put its file back, or take its entry out of %s and register it again", err, r.listFile())
 	}
 	_, err = r.add(ctx, k.Spec, b, true)
 	if there, is := errors.AsType[*ExistsError](err); is && r.setAside(k, there) {

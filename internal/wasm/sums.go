@@ -20,6 +20,10 @@ import (
 // begin, and one that begins elsewhere runs whatever stands there.
 const sumsFile = "SHA256SUMS"
 
+// mostSums is how many bytes of a list are read. Of the files in it there are no
+// more than the disk has room for: the others are removed first.
+const mostSums = 1 << 20
+
 // sums are the SHA-256 of files in hexadecimal, by their paths from the directory.
 type sums map[string]string
 
@@ -39,7 +43,7 @@ func (d *damage) Error() string {
 
 // readSums reads the list in a directory. A line that is none stands for no file.
 func readSums(dir string) (sums, error) {
-	b, err := os.ReadFile(filepath.Join(dir, sumsFile))
+	b, err := readRegular(filepath.Join(dir, sumsFile), mostSums)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
