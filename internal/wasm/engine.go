@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -41,6 +42,8 @@ type code struct {
 	http     bool       // it is an http-wasm module
 	config   []byte     // for it
 	frozen   string     // why instances cannot be put back; "" if they can
+
+	wary atomic.Int64 // the tick until which calls begin with short slices, see adapt
 
 	done func(context.Context) // gives back what it was compiled with; nil for nothing
 }

@@ -61,7 +61,7 @@ type instance struct {
 	looks  int           // how often it was asked whether the call is to go on
 	rested time.Duration // when others last ran, since began
 	looked time.Duration // when it last looked at the clock, since began
-	slice  int32         // what its slices are now; core.Slice when a call begins
+	slice  int32         // what its slices are now; firstSlice when a call begins
 	slow   time.Duration // when slice was changed last, since began
 	work   int           // that the host has done in it since it last gave way for that, see works
 	born   *birth        // of one that a call has to itself, and started; nil when that call has begun

@@ -143,11 +143,12 @@ func TestWhoseTurnIsOver(t *testing.T) {
 }
 
 // TestSlicesThatTakeLongAreCut: a guest that waits for memory at each instruction
-// has short slices, and longer ones again once they do not take long for a while.
+// has short slices, in its next calls too, and longer ones again once they do not
+// take long for a while.
 func TestSlicesThatTakeLongAreCut(t *testing.T) {
 	in := pokers(t, 1)[0]
-	in.begin(1)
 	ended := func(after time.Duration) int32 {
+		in.looks++
 		in.adapt(in.looked + after)
 		in.looked += after
 		if got := int32(in.stops[0].slice.Get()); got != in.slice {
@@ -155,10 +156,21 @@ func TestSlicesThatTakeLongAreCut(t *testing.T) {
 		}
 		return in.slice
 	}
+	call := func(tick int64, first int32) {
+		t.Helper()
+		in.begin(tick)
+		if in.slice != first || int32(in.stops[0].fuel.Get()) != first {
+			t.Errorf("a call at %d begins with slices of %d, want %d", tick, in.slice, first)
+		}
+		in.looks, in.looked, in.slow = 1, 0, 0 // the first is not measured
+	}
+
+	call(10, firstSlice)
 	for _, tt := range []struct {
 		took time.Duration
 		want int32
 	}{
+		{time.Microsecond, core.Slice},
 		{longSlice, core.Slice},
 		{4 * longSlice, core.Slice / 4},
 		{longSlice, core.Slice / 4}, // as long as it may be
@@ -176,11 +188,15 @@ func TestSlicesThatTakeLongAreCut(t *testing.T) {
 	if in.slice != core.Slice {
 		t.Errorf("after ten times %s of short slices they are of %d, want %d", longerEvery, in.slice, core.Slice)
 	}
-	ended(time.Second)
 	in.end()
-	if in.begin(1); in.slice != core.Slice || int32(in.stops[0].slice.Get()) != core.Slice {
-		t.Errorf("the next call begins with slices of %d, want %d", in.slice, core.Slice)
+
+	until := in.code.wary.Load()
+	call(until-1, waryFirst)
+	if got := ended(longSlice / 2); got != 2*waryFirst {
+		t.Errorf("slices are of %d after one of %d that took %s, want %d", got, waryFirst, longSlice/2, 2*waryFirst)
 	}
+	in.end()
+	call(until, firstSlice)
 	in.end()
 }
 

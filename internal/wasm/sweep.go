@@ -115,9 +115,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// restEvery is how long a guest runs before others do. A slice of it is mostly
-// much shorter: who has not run for as long looks at the clock and goes on.
-const restEvery = 50 * time.Microsecond
+// A guest runs for firstRest before others do, and then for restEvery at a time. A
+// slice of it is mostly much shorter: who has not run for as long looks at the
+// clock and goes on. Few calls take longer than the first, and who is in the middle
+// of one needs an instance of its own.
+const (
+	firstRest = 50 * time.Microsecond
+	restEvery = 15 * time.Microsecond
+)
 
 // giveWay is called in a call, whenever the guest has used up a slice: others run,
 // if it is time, and the call is stopped if it has taken too long. The sweeper
@@ -131,7 +136,7 @@ func (in *instance) giveWay() {
 	}
 	ran := time.Since(in.began)
 	in.adapt(ran)
-	if ran-in.rested >= restEvery {
+	if ran-in.rested >= restEvery && ran >= firstRest {
 		in.watch.giveWay()
 		ran = time.Since(in.began)
 		in.rested = ran
@@ -145,10 +150,16 @@ func (in *instance) giveWay() {
 	}
 }
 
-// A slice that took longer than longSlice makes the next ones shorter, but not
-// shorter than leastSlice. They become longer again by and by: else a guest that
-// waits for memory would run as long as others do, whenever it likes.
+// A call begins with slices of firstSlice, or of waryFirst if another one of the
+// same guest's had slices that took long in the last waryTicks: when the second has
+// ended it is known how long they take. From then on they are as long as they may
+// be if they are to take longSlice, but not shorter than leastSlice. Short ones
+// become longer again by and by, and not as soon as one takes less: else a guest
+// that waits for memory would run as long as others do, whenever it likes.
 const (
+	firstSlice  = 4_000
+	waryFirst   = 256
+	waryTicks   = 100 * time.Millisecond / tick
 	longSlice   = 200 * time.Microsecond
 	leastSlice  = 128
 	longerEvery = 5 * time.Millisecond
@@ -158,10 +169,12 @@ const (
 func (in *instance) adapt(ran time.Duration) {
 	took := ran - in.looked
 	switch n := in.slice; {
-	case took > longSlice:
-		n = max(int32(int64(n)*int64(longSlice)/int64(took)), leastSlice)
-		in.cut(n)
+	case took > longSlice || in.looks == 2:
+		in.cut(int32(min(max(int64(n)*int64(longSlice)/int64(max(took, 1)), leastSlice), core.Slice)))
 		in.slow = ran
+		if took > longSlice {
+			in.code.wary.Store(in.word.Load()>>2 + int64(ran/tick) + int64(waryTicks))
+		}
 	case n < core.Slice && ran-in.slow > longerEvery:
 		in.cut(min(2*n, core.Slice))
 		in.slow = ran
@@ -201,11 +214,15 @@ const (
 // to others in its middle now and then, who would need a further instance.
 func (in *instance) begin(now int64) {
 	in.watch.slices, in.looks, in.began, in.work = 0, 0, time.Time{}, 0
-	for i := range in.stops {
-		in.stops[i].fuel.Set(core.Slice)
+	first := int32(firstSlice)
+	if in.code.wary.Load() > now {
+		first = waryFirst
 	}
-	if in.slice != core.Slice {
-		in.cut(core.Slice)
+	for i := range in.stops {
+		in.stops[i].fuel.Set(uint64(first))
+	}
+	if in.slice != first {
+		in.cut(first)
 	}
 	in.watch.begin()
 	in.word.Store(now<<2 | running)

@@ -16,7 +16,7 @@ import (
 // A hostility is what a module is made to do all the while by requests of its
 // own, which nobody else's go through.
 type hostility struct {
-	does   string // every.wasm knows the word; "" is nothing, and no such requests
+	does   string // every.wasm knows the word, but chase.wasm is one itself; "" is nothing, and no such requests
 	conns  int
 	rate   int // a second; 0 is a closed loop
 	status int // that these requests get; 0 for any
@@ -25,7 +25,7 @@ type hostility struct {
 // hostilities: guests that spin and those that take memory are as many at a time
 // as would keep the processor for themselves. A bomb may be done in time.
 var hostilities = []hostility{
-	{does: ""}, {"spin", 8, 0, 503}, {"bomb", 8, 0, 0}, {"deep", 64, 1000, 503}, {"trap", 64, 1000, 503},
+	{does: ""}, {"spin", 8, 0, 503}, {"chase", 8, 0, 503}, {"bomb", 8, 0, 0}, {"deep", 64, 1000, 503}, {"trap", 64, 1000, 503},
 }
 
 // hostileLimit is how long a call of the module may take.
@@ -37,14 +37,16 @@ var hostileLines = []line{
 	{what: "longest µs", figure: "longest"},
 	{what: "hostile requests/s", figure: "hostile"},
 	{what: "theirs p50 µs", figure: "stopped50"},
-	{what: "p99 µs", figure: "stopped99", bar: fmt.Sprintf("spin ≤ %d", (hostileLimit + 10*time.Millisecond).Microseconds())},
+	{what: "p99 µs", figure: "stopped99", bar: fmt.Sprintf("spin, chase ≤ %d", (hostileLimit + 10*time.Millisecond).Microseconds())},
 }
 
 // hostileRound measures requests through a module that behaves, beside each
 // hostility of another module in the same gateway.
 func hostileRound(p *place, o options, w work, cores int) ([]sample, error) {
-	flags, err := wasmFlags("good="+cAuth+";fail_closed=true;paths=/v1/chat/*",
-		fmt.Sprintf("bad=%s;fail_closed=true;paths=/v1/completions;max_execution_time_ms=%d", every, hostileLimit.Milliseconds()))
+	bad := func(name, file, path string) string {
+		return fmt.Sprintf("%s=%s;fail_closed=true;paths=%s;max_execution_time_ms=%d", name, file, path, hostileLimit.Milliseconds())
+	}
+	flags, err := wasmFlags("good="+cAuth+";fail_closed=true;paths=/v1/chat/*", bad("bad", every, "/v1/completions"), bad("chase", chase, "/v1/responses"))
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +94,11 @@ func beside(p *place, o options, w work, x *proxy, h hostility) (map[string]floa
 	if err != nil {
 		return nil, err
 	}
-	args = append(args, "-u", "/v1/completions?request="+h.does, "-a", fmt.Sprint(h.status))
+	url := "/v1/completions?request=" + h.does
+	if h.does == "chase" {
+		url = "/v1/responses"
+	}
+	args = append(args, "-u", url, "-a", fmt.Sprint(h.status))
 	begun, ended := make(chan bool, 1), make(chan error, 1)
 	var bad loadResult
 	go func() {

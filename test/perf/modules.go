@@ -25,6 +25,7 @@ const without = "without"
 const (
 	components = "internal/wasm/component/testdata/"
 	every      = "internal/wasm/testdata/every.wasm"
+	chase      = "internal/wasm/testdata/chase.wasm"
 	redact     = "examples/wasm/redact/redact.wasm"
 	rustAuth   = components + "rust-auth-smg.component.wasm"
 	cAuth      = components + "c-auth-smg.component.wasm"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds every.wasm of every.c, look.wasm of look.rs, hooks.wasm of hooks.rs and
-# toil.wasm of toil.wat. Needs clang, wasm-ld, rustc with the target
+# Builds every.wasm of every.c, look.wasm of look.rs, hooks.wasm of hooks.rs, and
+# toil.wasm and chase.wasm of what is named alike. Needs clang, wasm-ld, rustc with the target
 # wasm32-unknown-unknown, and wat2wasm.
 set -eu
 cd "$(dirname "$0")"
@@ -15,8 +15,10 @@ wrap() { go run ../../../cmd/sluice wasm wrap "$CORE" --out "$1"; }
   -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=16384 -Wl,--initial-memory=65536 -Wl,--strip-all -fuse-ld="$LD" -o "$CORE" every.c
 wrap every.wasm
 
-wat2wasm toil.wat -o "$CORE"
-wrap toil.wasm
+for NAME in toil chase; do
+  wat2wasm "$NAME.wat" -o "$CORE"
+  wrap "$NAME.wasm"
+done
 
 # As the build.sh that sluice wasm new writes; RUSTC's own linker, or ours.
 LINKER=
