@@ -23,11 +23,11 @@ With --sessions, recorded conversations are played turn by turn.
 func benchmark(args []string, std streams) int {
 	cfg := bench.DefaultConfig()
 	opt := struct {
-		JSON bool `flag:"json" help:"print the result as JSON"`
+		JSON bool `flag:"json" help:"print the result as JSON, or as error why there is none"`
 	}{}
 	fs := flagsOf("bench", &cfg)
 	if fs.Lookup("json") == nil {
-		fs.BoolVar(&opt.JSON, "json", false, "print the result as JSON")
+		fs.BoolVar(&opt.JSON, "json", false, "print the result as JSON, or as error why there is none")
 	}
 	if wantsHelp(args) {
 		usage(std.out, benchHelp, fs)

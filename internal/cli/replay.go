@@ -36,7 +36,7 @@ with turns). "sample" is a small one that is built in, - is standard input.
 type replayOptions struct {
 	Trace    string `flag:"trace" help:"trace to replay, compressed with gzip or not; sample for a small one that is built in, - for standard input"`
 	Policies string `flag:"policies" help:"policies to compare, with commas in between; a policy's settings follow it, each after a colon and named as the flags of serve are, and their values may have commas; all for every policy"`
-	JSON     bool   `flag:"json" help:"print the result as JSON"`
+	JSON     bool   `flag:"json" help:"print the result as JSON, or as error why there is none"`
 	Plot     string `flag:"plot" help:"also draw the result into this file, .svg or .html"`
 }
 

@@ -184,7 +184,8 @@ scripts of sluice wasm new call it; nothing else is needed for that.
 The module's hooks are told by the names of its exports, such as
 sluice:gateway/on-request@0.1.0#on-request. It may import what
 sluice:gateway/host@0.1.0 has, and WASI preview 1, of which clocks, chance and
-printing are real.
+printing are real. Its start function and _initialize are called, in this order,
+when all of that is there.
 `
 
 // wasmWrap makes a component.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/internal/wasm"
 	"sluice/internal/wasm/component"
 )
 
@@ -167,6 +168,21 @@ func TestInspectTellsWhatAModuleMay(t *testing.T) {
 	if code != exitOK || strings.Contains(out, "may  ") {
 		t.Errorf("exit code %d; a module that imports nothing may nothing:\n%s", code, out)
 	}
+}
+
+// TestInspectTellsWhatIsNotCalled holds that an export of a component that is no
+// hook is not taken for one.
+func TestInspectTellsWhatIsNotCalled(t *testing.T) {
+	f := func(kind, want string) {
+		t.Helper()
+		var b strings.Builder
+		printInspection(&b, "x.wasm", &wasm.Inspection{Kind: kind, Exports: []wasm.InspectedFunc{{Name: "init"}}})
+		if !strings.Contains(b.String(), "\nexports     "+want+"\n") {
+			t.Errorf("%s: want %q in:\n%s", kind, want, b.String())
+		}
+	}
+	f("component", "init  (not called)")
+	f("http-wasm module", "init") // _initialize is one
 }
 
 func TestInspectTellsWhyAModuleIsRefused(t *testing.T) {

@@ -39,7 +39,7 @@ type timeOptions struct {
 	Body     int           `flag:"body-bytes" help:"size of the body, if there is no --request"`
 	Duration time.Duration `flag:"duration" help:"for how long each isolation is measured"`
 	Config   string        `flag:"config" help:"what an http-wasm module gets as its configuration"`
-	JSON     bool          `flag:"json" help:"print the result as JSON"`
+	JSON     bool          `flag:"json" help:"print the result as JSON, or as error why there is none"`
 }
 
 // wasmBench times a module.

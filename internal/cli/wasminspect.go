@@ -19,14 +19,18 @@ cannot be registered, why. It is loaded as a registration does it.
   sluice wasm inspect my-module.wasm
   sluice wasm inspect my-module.wasm --json
 
-The exit code is 1 if the module would be refused.
+What is marked (not called) is no hook. An import that is marked (finds nothing) or
+(ends the call) is a library's: it need not matter, if it is not called. The bounds
+that are shown are the defaults, which a registration may change.
+
+The exit code is 1 if the module would be refused, which --json tells as refused.
 `
 
 // wasmInspect tells what a module is.
 func wasmInspect(args []string, std streams) int {
 	opt := struct {
 		Config string `flag:"config" help:"what an http-wasm module gets as its configuration"`
-		JSON   bool   `flag:"json" help:"print the result as JSON"`
+		JSON   bool   `flag:"json" help:"print the result as JSON, or as error why there is none"`
 	}{}
 	fs := flagsOf("wasm inspect", &opt)
 	if wantsHelp(args) {
@@ -81,12 +85,16 @@ func printInspection(w io.Writer, name string, x *wasm.Inspection) {
 	for _, h := range x.Hooks {
 		line("hook", "%s", h.Name)
 	}
+	notCalled := "" // of a core module some are
+	if x.Kind == "component" {
+		notCalled = "  (not called)"
+	}
 	for i, e := range x.Exports {
 		if i == mostListed {
 			line("", "and %d more", len(x.Exports)-i)
 			break
 		}
-		line("exports", "%s", qualified(e))
+		line("exports", "%s%s", qualified(e), notCalled)
 	}
 	for _, l := range importLines(x.Imports) {
 		line("imports", "%s", l)

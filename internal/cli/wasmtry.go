@@ -50,7 +50,7 @@ type tryOptions struct {
 	Isolation string `flag:"isolation" choices:"snapshot,fresh,shared" help:"how instances are shared between calls"`
 	Closed    bool   `flag:"fail-closed" help:"refuse a request if the module fails, instead of going on without it"`
 	Config    string `flag:"config" help:"what an http-wasm module gets as its configuration"`
-	JSON      bool   `flag:"json" help:"print the result as JSON"`
+	JSON      bool   `flag:"json" help:"print the result as JSON, or as error why there is none"`
 }
 
 // wasmTry runs requests through a module.

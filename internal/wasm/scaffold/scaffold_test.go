@@ -82,6 +82,15 @@ func TestEveryLanguageBegins(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			at := make(map[int]bool) // where what a command is for stands
+			for line := range strings.Lines(string(readme)) {
+				if strings.HasPrefix(line, "    ") {
+					at[strings.Index(line, " # ")] = true
+				}
+			}
+			if delete(at, -1); len(at) != 1 || !strings.Contains(string(readme), "\n    sluice demo --wasm-module ") {
+				t.Errorf("%s: want commands with what they are for below each other, and the demo among them:\n%s", lang, readme)
+			}
 			if n := bytes.Count(readme, []byte("\n")); n > 10 {
 				t.Errorf("%s: a README of %d lines, want ten", lang, n)
 			}
