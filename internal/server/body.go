@@ -388,14 +388,15 @@ func temperature(s string) error {
 	return nil
 }
 
-// badBody says what is wrong with a body that is not one JSON object.
+// badBody says what is wrong with a body that is not one JSON object. The client is
+// told all of err, so that there is no more for the log.
 func badBody(err error) error {
 	var dup *peek.DuplicateError
 	if errors.As(err, &dup) {
-		return &infer.Error{Status: http.StatusBadRequest, Code: "duplicate_parameter", Param: dup.Key, Err: err,
+		return &infer.Error{Status: http.StatusBadRequest, Code: "duplicate_parameter", Param: dup.Key,
 			Msg: fmt.Sprintf("The key %q stands twice in the body; readers would disagree on which one counts.", dup.Key)}
 	}
-	return &infer.Error{Status: http.StatusBadRequest, Code: "json_parse_error", Err: err,
+	return &infer.Error{Status: http.StatusBadRequest, Code: "json_parse_error",
 		Msg: "The request body is not a JSON object: " + err.Error() + "."}
 }
 

@@ -111,3 +111,19 @@ func FuzzLookAgain(f *testing.F) {
 		}
 	})
 }
+
+// TestWhatIsWrongIsSaidOnce holds that the log has each word of why a body is none
+// once, as the client does.
+func TestWhatIsWrongIsSaidOnce(t *testing.T) {
+	for body, cause := range map[string]string{`no JSON`: "at offset", `{"model":"m"}{}`: "at offset", `{"model":"m","model":"n"}`: `"model"`} {
+		r := &infer.Request{Endpoint: infer.Chat}
+		r.Header.AddString("Content-Type", "application/json")
+		r.SetBytes([]byte(body))
+		err := Look(r)
+		if e := infer.AsError(err); err == nil || strings.Count(e.Msg, cause) != 1 {
+			t.Errorf("%s: the client is told %q, want %q once", body, e.Msg, cause)
+		} else if n := strings.Count(err.Error(), cause); n != 1 {
+			t.Errorf("%s: the log has %d times %q: %v", body, n, cause, err)
+		}
+	}
+}
