@@ -227,6 +227,7 @@ func (m *Module) resume(c *Call, h Hook) *instance {
 		c.held, c.holder = nil, nil
 		in.call, in.lines, c.hook = c, 0, h
 		in.out.reset()
+		in.bound(c.limit(m))
 		in.begin(m.engine.now.Load())
 	}
 	return in

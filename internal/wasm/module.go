@@ -103,7 +103,7 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 	m = &Module{engine: e, kept: kept, code: c, set: set, slots: make([]atomic.Pointer[instance], most), freed: make(chan struct{}, most)}
 	e.add(m) // starting it is a call too
 	m.count.Store(1)
-	in, err := m.instance(false)
+	in, err := m.instance(nil)
 	if err != nil {
 		e.forget(m)
 		m.release()
@@ -124,9 +124,9 @@ type birth struct {
 	at   time.Time
 }
 
-// instance makes another instance. It has been counted. called says that a call
-// waits for it.
-func (m *Module) instance(called bool) (*instance, error) {
+// instance makes another instance. It has been counted. c is the call that waits
+// for it, nil for none.
+func (m *Module) instance(c *Call) (*instance, error) {
 	in := m.code.blank()
 	in.stays = m.set.Isolation == Shared
 	m.mu.Lock()
@@ -134,8 +134,8 @@ func (m *Module) instance(called bool) (*instance, error) {
 	m.mu.Unlock()
 	limit, why := max(mostStart, m.set.Time), ""
 	tick := m.engine.now.Load()
-	if called && m.set.Isolation == Fresh {
-		limit, why = m.set.Time, ", which is what its start and the call may take together"
+	if c != nil && m.set.Isolation == Fresh {
+		limit, why = c.limit(m), ", which is what its start and the call may take together"
 		in.born = &birth{tick, time.Now()}
 	}
 	in.limit.Store(int64(limit))
@@ -144,7 +144,6 @@ func (m *Module) instance(called bool) (*instance, error) {
 	if c, is := errors.AsType[*CallError](err); in.end() && (err == nil || is && c.Kind == string(errTimeout)) {
 		err = failed(errTimeout, "it did not start within %s%s", limit, why)
 	}
-	in.limit.Store(int64(m.set.Time))
 	if err == nil && m.set.Isolation == Snapshot {
 		if m.snap == nil {
 			m.snap, err = in.snapshot()
@@ -182,7 +181,7 @@ func (m *Module) get(ctx context.Context, c *Call) (*instance, error) {
 	if in := m.take(); in != nil {
 		return in, nil
 	}
-	in, err := m.wait(ctx)
+	in, err := m.wait(ctx, c)
 	if err != nil {
 		m.left()
 	}
@@ -201,13 +200,17 @@ func (m *Module) take() *instance {
 	return nil
 }
 
-func (m *Module) wait(ctx context.Context) (*instance, error) {
+func (m *Module) wait(ctx context.Context, c *Call) (*instance, error) {
 	m.waiting.Add(1)
 	defer m.waiting.Add(-1)
 	var late *time.Timer
+	limit, left, begun := c.limit(m), c.Limit, time.Time{}
 	for {
+		if left > 0 && late != nil { // what it has waited is not the call's any more
+			c.Limit = max(left-time.Since(begun), 1)
+		}
 		if m.room() {
-			in, err := m.instance(true)
+			in, err := m.instance(c)
 			if _, is := errors.AsType[*CallError](err); err != nil && !is {
 				err = failed(errTrap, "%w", err)
 			}
@@ -217,7 +220,7 @@ func (m *Module) wait(ctx context.Context) (*instance, error) {
 			return in, nil
 		}
 		if late == nil {
-			late = time.NewTimer(m.set.Time)
+			late, begun = time.NewTimer(limit), time.Now()
 			defer late.Stop()
 		}
 		select {
@@ -225,7 +228,7 @@ func (m *Module) wait(ctx context.Context) (*instance, error) {
 		case <-ctx.Done():
 			return nil, failed(errBusy, "the request ended while it waited for one of %d instances", len(m.slots))
 		case <-late.C:
-			return nil, failed(errBusy, "all %d instances were busy for %s", len(m.slots), m.set.Time)
+			return nil, failed(errBusy, "all %d instances were busy for %s", len(m.slots), limit)
 		}
 	}
 }
@@ -443,14 +446,30 @@ func (m *Module) enter(ctx context.Context, c *Call, h Hook) (*instance, error) 
 		return nil, err
 	}
 	in.call, in.lines, c.hook = c, 0, h
-	if b := in.born; b != nil {
+	if b := in.born; b != nil { // its limit is the call's since then
 		in.born = nil
 		in.begin(b.tick)
 		in.began = b.at
 	} else {
+		in.bound(c.limit(m))
 		in.begin(m.engine.now.Load())
 	}
 	return in, nil
+}
+
+// limit is how long a call of m for c may take.
+func (c *Call) limit(m *Module) time.Duration {
+	if c.Limit > 0 && c.Limit < m.set.Time {
+		return c.Limit
+	}
+	return m.set.Time
+}
+
+// bound sets how long the call may take that is about to begin.
+func (in *instance) bound(limit time.Duration) {
+	if in.limit.Load() != int64(limit) { // mostly it is that already
+		in.limit.Store(int64(limit))
+	}
 }
 
 // leave gives the instance back after a call that came to err.

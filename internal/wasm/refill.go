@@ -74,7 +74,7 @@ func (m *Module) fill(ctx context.Context) {
 	}
 	defer m.left()
 	for n := m.ready() - m.idle(); n > 0 && ctx.Err() == nil && m.room(); n-- {
-		in, err := m.instance(false)
+		in, err := m.instance(nil)
 		if err != nil {
 			m.engine.log.Warn("an instance of a module cannot be made", "world", m.World(), "err", err)
 			return

@@ -225,9 +225,56 @@ func TestTheStartIsOfTheCall(t *testing.T) {
 			continue
 		}
 		m.room()
-		if in, err = m.instance(false); err != nil {
+		if in, err = m.instance(nil); err != nil {
 			t.Fatal(err)
 		}
 		m.put(in)
+	}
+}
+
+// TestACallHasNoMoreTimeThanItsRequest holds that a call ends when its Limit is
+// over, be it that the guest works or that it waits for its turn, and that the
+// next one has again all that the Module gives.
+func TestACallHasNoMoreTimeThanItsRequest(t *testing.T) {
+	spin := func() *Request {
+		r := asked("-")
+		r.Query = "request=spin"
+		return r
+	}
+	for _, is := range []Isolation{Snapshot, Fresh, Shared} {
+		m := alone(t, file(t, "testdata/every.wasm"), func(s *Settings) { s.Time, s.Isolation, s.Instances = time.Hour, is, 1 })
+		for _, ready := range []bool{true, false} { // else it is started for the call
+			if !ready && is != Fresh {
+				continue
+			}
+			c := &Call{Limit: 20 * time.Millisecond, Store: NewStore()}
+			if err := m.OnRequest(t.Context(), c, spin(), new(Action)); kindOf(err) != "timeout" {
+				t.Errorf("%s, ready %t: got %v, want a timeout", is, ready, err)
+			}
+		}
+		c := &Call{Store: NewStore()}
+		in, err := m.enter(t.Context(), c, OnRequest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Duration(in.limit.Load()); got != time.Hour {
+			t.Errorf("%s: the next call may take %v, want an hour", is, got)
+		}
+		late := &Call{Limit: 20 * time.Millisecond, Store: NewStore()}
+		if err := m.OnRequest(t.Context(), late, spin(), new(Action)); kindOf(err) != "busy" {
+			t.Errorf("%s: with no instance free: got %v, want busy", is, err)
+		}
+		if err := m.leave(in, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer := loadHTTP(t, file(t, "httpwasm/testdata/guest.wasm"), func(s *Settings) { s.Time = time.Hour })
+	c := new(Call)
+	if err := answer.OnRequest(t.Context(), c, asked("J"), new(Action)); err != nil {
+		t.Fatal(err)
+	}
+	c.Limit = 20 * time.Millisecond
+	if err := answer.OnEnd(t.Context(), c, &Summary{Status: 200}); kindOf(err) != "timeout" {
+		t.Errorf("handle_response: got %v, want a timeout", err)
 	}
 }

@@ -139,6 +139,10 @@ type Call struct {
 
 	MaxBody int64 // bytes of the largest body that the guest may give, or that it may put in an event's place; 0 for 64 MiB
 
+	// Limit is how long the next call may take, and the wait for an instance with
+	// it, if that is less than the Module's Settings say; 0 for what they say.
+	Limit time.Duration
+
 	hook   Hook    // that was called last
 	joined *Module // that stays for it; nil for none
 

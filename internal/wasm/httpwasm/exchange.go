@@ -1,6 +1,7 @@
 package httpwasm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -332,8 +333,10 @@ func (x *Exchange) mutable(k kind) error {
 
 func unknownKind(k kind) error { return fmt.Errorf("%d is no kind of header or body", uint64(k)) }
 
-// edit notes a change of a header.
+// edit notes a change of a header. White space around a value is no part of it
+// (RFC 9110 §5.5).
 func (x *Exchange) edit(k kind, op Op, name, value []byte) error {
+	value = bytes.Trim(value, " \t")
 	n := len(name) + len(value)
 	if n > maxHeader-x.given {
 		return fmt.Errorf("it gives more than %d bytes for headers", maxHeader)

@@ -53,6 +53,7 @@ static sluice_action act(sluice_str does) {
   if (IS("reject-0")) return sluice_reject(0);
   if (IS("reject-999")) return sluice_reject(999);
   if (IS("line-end")) return with(FIELD("x-bad", "a\r\nx-smuggled: b"));
+  if (IS("blanks")) return with(FIELD("x-set", " \tlead and trail\t "));
   if (IS("control")) return with(FIELD("x-bad", "a\001b"));
   if (IS("bad-name")) return with(FIELD("x bad", "a"));
   if (IS("no-name")) return with(FIELD("", "a"));

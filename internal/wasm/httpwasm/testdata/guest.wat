@@ -48,6 +48,8 @@
   (data (i32.const 241) ">")               ;; 241, 1
   (data (i32.const 248) "x-seen")          ;; 248, 6
   (data (i32.const 256) "host")            ;; 256, 4
+  (data (i32.const 264) " 1\t")            ;; 264, 3
+  (data (i32.const 272) "\tkept out ")     ;; 272, 10
 
   (func $is (param $c i32) (result i32) (i32.eq (global.get $case) (local.get $c)))
   (func $deep (param $n i32) (result i32)
@@ -164,6 +166,14 @@
       (i32.store8 (i32.const 2048) (i32.const 42))
       (if (i32.le_u (call $get_uri (i32.const 2048) (i32.const 1)) (i32.const 1)) (then unreachable))
       (if (i32.ne (i32.load8_u (i32.const 2048)) (i32.const 42)) (then unreachable))))
+    ;; K: blanks around values
+    (if (call $is (i32.const 75)) (then
+      (call $set (i32.const 0) (i32.const 0) (i32.const 3) (i32.const 264) (i32.const 3))
+      (call $add (i32.const 0) (i32.const 0) (i32.const 3) (i32.const 264) (i32.const 1))
+      (call $set (i32.const 1) (i32.const 24) (i32.const 5) (i32.const 272) (i32.const 10))
+      ;; it sees what a reader would: two values, "1\0" "\0"
+      (if (i64.ne (call $values (i32.const 0) (i32.const 0) (i32.const 3) (i32.const 2048) (i32.const 64)) (i64.const 0x200000003)) (then unreachable))
+      (if (i32.ne (i32.load16_u (i32.const 2048)) (i32.const 0x0031)) (then unreachable))))
     (i64.const 1))
 
   (func (export "handle_response") (param $ctx i32) (param $err i32)
@@ -182,6 +192,8 @@
     (if (call $is (i32.const 119)) (then (call $set_status (i32.const 201))))
     ;; C: traps
     (if (call $is (i32.const 67)) (then unreachable))
+    ;; J: does not end
+    (if (call $is (i32.const 74)) (then (loop $l (br $l))))
     ;; D: writes down what it still sees of the request, and what it sees of the answer
     (if (call $is (i32.const 68)) (then
       (call $log (i32.const 0) (i32.const 2048) (call $get_method (i32.const 2048) (i32.const 999)))
