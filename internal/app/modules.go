@@ -44,7 +44,8 @@ func (a *App) hook() (pass infer.Gate, asked func(*infer.Request) bool) {
 		return func(next infer.Handler) infer.Handler { return next }, nil
 	}
 	own := func(model string) string { return a.router.Table().Own(model) }
-	return hook.New(hook.Options{Modules: a.modules, Look: server.Look, LookHeader: server.LookHeader, Endpoint: endpoint, Own: own, Log: a.log, Metrics: a.hooks})
+	return hook.New(hook.Options{Modules: a.modules, Look: server.Look, LookHeader: server.LookHeader, Endpoint: endpoint, Own: own, Timeout: a.cfg.Retry.Timeout,
+		Log: a.log, Metrics: a.hooks})
 }
 
 // endpoint is the call of workers that a method and a path are.

@@ -251,6 +251,7 @@ func TestWhatBecomesOfARequest(t *testing.T) {
 		{"headers", "m " + chat + " x-set=new x-more=1 x-more=2", ""},
 		{"body", `other {"model":"other","messages":[{"role":"user","content":"a longer text than there was"}]} x-gone=soon x-set=old`, ""},
 		{"tell", was + " x-model=m", ""},
+		{"blanks", "m " + chat + " x-gone=soon x-set=lead and trail", ""},
 		{"framing", was, ""},
 		{"chunked", was, ""},
 		{"nonsense", was, "answer"},
@@ -324,6 +325,7 @@ func TestWhatBecomesOfAnAnswer(t *testing.T) {
 		{"reject", `403 content-length=13 x-gone=soon {"said":"hi"}`, ""},
 		{"reject-999", `400 content-length=13 x-gone=soon {"said":"hi"}`, ""},
 		{"headers", `200 content-length=13 x-set=new x-more=1 x-more=2 {"said":"hi"}`, ""},
+		{"blanks", `200 content-length=13 x-gone=soon x-set=lead and trail {"said":"hi"}`, ""},
 		{"framing", was, ""},
 		{"chunked", was, ""},
 		{"line-end", was, "answer"},
@@ -404,6 +406,7 @@ func TestWhatBecomesOfAStream(t *testing.T) {
 		{"without an end", "replace", sse, []string{"data: 1\n\ndata: 2"}, "[data: 1\n\n][data: 2]", "", ""},
 		{"empty lines are no events", "replace", sse, []string{"\n\n\ndata: 1\n\n\n"}, "\n\n\n[data: 1\n\n]\n", "", ""},
 		{"lines", "replace", lines, []string{`{"a`, `":1}` + "\n" + `{"b":2}` + "\n"}, `[{"a":1}` + "\n]" + `[{"b":2}` + "\n]", "", ""},
+		{"with CRs, each as it comes", "replace", sse, []string{"data: 1\r\r", "\ndata: 2\r", "\rdata: 3"}, "[data: 1\r\r]\n[data: 2\r\r][data: 3]", "", ""},
 		{"a word", "secret", sse, []string{"data: a sec", "ret\n\n", "data: b\n\n"}, "data: ***\n\ndata: b\n\n", "", ""},
 		{"too long to be seen", "replace", sse, []string{"data: 1\n\n", long, "data: tail\n\n", "data: 2\n\n"}, "[data: 1\n\n]" + long + "data: tail\n\n[data: 2\n\n]", "size", "[data: 1\n\n]"},
 		{"a trap", "trap", sse, three[:2], "data: 1\n\ndata: 2\n\n", "trap", ""},
@@ -814,7 +817,7 @@ func TestWebSocketsAreGuarded(t *testing.T) {
 		query string
 		want  string // "" for a WebSocket
 	}{
-		{"", ""}, {"request=reject", "403 "}, {"request=headers", ""}, {"request=body", ""}, {"response=status&chunk=replace", ""},
+		{"", ""}, {"request=reject", "403 "}, {"request=headers", ""}, {"request=body", ""}, {"request=no-body", ""}, {"response=status&chunk=replace", ""},
 	} {
 		r := newRequest(tt.query)
 		r.Method, r.Path, r.Endpoint = "GET", "/v1/realtime", infer.Realtime

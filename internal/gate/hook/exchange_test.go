@@ -166,6 +166,7 @@ func TestHTTPWasmModulesChangeRequests(t *testing.T) {
 	}{
 		{"nothing", "a", calls, `POST /v1/chat/completions/a ? X-Drop=me; {"model":"m"} chat`},
 		{"its header", "c", calls, `POST /v1/chat/completions/c ? x-a=1;x-a=2; {"model":"m"} chat`},
+		{"its header, with blanks around values", "K", calls, `POST /v1/chat/completions/K ? X-Drop=me;x-a=1;x-a=; {"model":"m"} chat`},
 		{"its body", "d", calls, `POST /v1/chat/completions/d ? X-Drop=me; changed chat looked at`},
 		{"which call it is", "e", calls, `PUT /v1/completions ?q=1 X-Drop=me; {"model":"m"} completions looked at`},
 		{"which call it is, if nobody minds", "e", nil, `PUT /v1/completions ?q=1 X-Drop=me; {"model":"m"} chat`},

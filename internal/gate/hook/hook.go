@@ -37,6 +37,10 @@ type Options struct {
 	// one name.
 	Own func(model string) string
 
+	// Timeout is how long a request may take in all, its modules included; 0 for
+	// as long as they like.
+	Timeout time.Duration
+
 	Log     *slog.Logger
 	Metrics *Metrics
 
@@ -152,6 +156,7 @@ type visit struct {
 	inner    infer.Reply  // what stands before it while an answer is looked at
 	id       string       // of the request
 	received time.Time
+	until    time.Time // when its time is up; zero for never
 
 	err     error // what came of the request
 	failure wasm.Failure
@@ -189,6 +194,9 @@ var visits = sync.Pool{New: func() any { return new(visit) }}
 func (g *gate) serve(ctx context.Context, next infer.Handler, r *infer.Request, w *infer.Reply) error {
 	v := visits.Get().(*visit)
 	v.g, v.ctx, v.client, v.id, v.received = g, ctx, w, r.ID, r.Received
+	if g.Timeout > 0 && !v.received.IsZero() {
+		v.until = v.received.Add(g.Timeout)
+	}
 	v.err = errPanic // unless pass returns
 	defer v.over()
 	v.err = v.pass(next, r)
@@ -254,6 +262,7 @@ func (v *visit) Finish() {
 		for i := range v.calls {
 			if c := &v.calls[i]; c.wants(wasm.OnError) {
 				begin := time.Now()
+				c.Limit = 0 // nobody waits for it
 				v.note(c, wasm.OnError, begin, 0, c.of.Module.OnError(ctx, &c.Call, &v.failure))
 			}
 		}
@@ -261,6 +270,7 @@ func (v *visit) Finish() {
 	for i := range v.calls {
 		if c := &v.calls[i]; c.wants(wasm.OnEnd) {
 			begin := time.Now()
+			c.Limit = 0
 			v.note(c, wasm.OnEnd, begin, 0, c.of.Module.OnEnd(ctx, &c.Call, s))
 		}
 	}
@@ -382,6 +392,35 @@ func (v *visit) wanted(h wasm.Hook) bool {
 	return false
 }
 
+// errLate is the error of a request whose time was up before its modules had done
+// with it.
+var errLate = &infer.Error{Status: http.StatusGatewayTimeout, Code: "call_upstream_timeout", Msg: "The time of the request was up before its modules had done with it."}
+
+// within lets a call of c that begins now take no longer than the request may. It
+// reports false if the request's time is up.
+func (v *visit) within(c *call, begin time.Time) bool {
+	if v.until.IsZero() {
+		return true
+	}
+	c.Limit = v.until.Sub(begin)
+	return c.Limit > 0
+}
+
+// late reports whether a call of c has failed because the request's time was up, or
+// when it was: then it is not the module's failure that counts, and nothing goes on.
+func (v *visit) late(c *call, err error) bool {
+	if err == nil || v.until.IsZero() || v.ctx.Err() != nil {
+		return false
+	}
+	kind := kinds[kindOf(err)]
+	cut := (kind == "timeout" || kind == "busy") && c.Limit < c.of.Settings.Time // which may be a tick before
+	if !cut && time.Now().Before(v.until) {
+		return false
+	}
+	v.blame(c.of)
+	return true
+}
+
 // reason is err as the modules are told it. One that nobody has named is of a
 // client that has left, if it has.
 func (v *visit) reason(err error) *infer.Error {
@@ -422,7 +461,7 @@ func (v *visit) end() {
 	v.req, v.resp = wasm.Request{}, wasm.Response{}
 	v.wire.reset()
 	v.inner = infer.Reply{}
-	v.g, v.ctx, v.client, v.id, v.received = nil, nil, nil, "", time.Time{}
+	v.g, v.ctx, v.client, v.id, v.received, v.until = nil, nil, nil, "", time.Time{}, time.Time{}
 	v.err, v.failure, v.failed, v.summary, v.after = nil, wasm.Failure{}, false, wasm.Summary{}, after{}
 	visits.Put(v)
 }

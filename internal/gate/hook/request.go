@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"sluice/internal/infer"
@@ -90,6 +92,9 @@ func (v *visit) request(r *infer.Request) (done bool, err error) {
 		c.Model = r.Model
 		model, path := r.Model, r.Path
 		begin := time.Now()
+		if !v.within(c, begin) {
+			return false, errLate
+		}
 		err := m.Module.OnRequest(v.ctx, &c.Call, &v.req, &v.action)
 		if err == nil {
 			err = v.check(m, wasm.OnRequest)
@@ -99,6 +104,8 @@ func (v *visit) request(r *infer.Request) (done bool, err error) {
 		}
 		v.note(c, wasm.OnRequest, begin, int(v.action.Kind), err)
 		switch {
+		case v.late(c, err):
+			return false, errLate
 		case err != nil && m.FailClosed:
 			return false, v.closed(m, wasm.OnRequest, err)
 		case err != nil:
@@ -125,7 +132,10 @@ func (v *visit) change(r *infer.Request) error {
 		return err
 	}
 	if a.HasBody && r.Endpoint == infer.Realtime {
-		return badAction("a body, and a WebSocket begins without one")
+		if len(a.Body) > 0 {
+			return badAction("a body, and a WebSocket begins without one")
+		}
+		a.HasBody = false // there is none
 	}
 	old := struct {
 		method, path, query string
@@ -141,6 +151,9 @@ func (v *visit) change(r *infer.Request) error {
 		anew = true
 	}
 	v.apply(&r.Header)
+	if a.HasBody {
+		follow(&r.Header, len(a.Body))
+	}
 	if r.Fault = v.look(r, anew || old.fault != nil); r.Fault != nil && old.fault == nil {
 		bad := badAction("a request that is none: %v", r.Fault)
 		r.Method, r.Path, r.Query, r.Endpoint, r.Fault = old.method, old.path, old.query, old.endpoint, nil
@@ -208,8 +221,9 @@ func (v *visit) check(m *module, h wasm.Hook) error {
 		}
 	}
 	for _, fs := range [...][]wasm.Field{a.Set, a.Add} {
-		for _, f := range fs {
-			var ok bool
+		for i := range fs {
+			f, ok := &fs[i], false
+			f.Value = strings.Trim(f.Value, " \t") // white space around it is no part of it, RFC 9110 §5.5
 			if v.room, ok = h1.AppendField(v.room[:0], f.Name, f.Value); !ok {
 				return badAction("a header %.64q with the value %.64q", f.Name, f.Value)
 			}
@@ -248,6 +262,19 @@ func (v *visit) apply(h *infer.Header) {
 	for i := range a.Edits {
 		a.Edits[i].Apply(h)
 	}
+}
+
+// follow makes the Content-Length that a header has, if it has one, that of a body
+// of n bytes: modules behind the one that has made the body see it.
+func follow(h *infer.Header, n int) {
+	if h.Has("Content-Length") {
+		setLength(h, n)
+	}
+}
+
+func setLength(h *infer.Header, n int) {
+	var digits [20]byte
+	h.Set("Content-Length", string(strconv.AppendInt(digits[:0], int64(n), 10))) // the string stays on the stack: Set copies it
 }
 
 // framing reports whether a field is about the message or the connection.

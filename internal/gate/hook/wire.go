@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
 	"sluice/internal/infer"
@@ -260,12 +259,19 @@ func (w *wire) event(e []byte) error {
 			continue
 		}
 		begin := time.Now()
+		if !v.within(c, begin) {
+			w.stop = errLate
+			return w.stop
+		}
 		err := c.of.Module.OnChunk(v.ctx, &c.Call, e, &v.chunk)
 		if err == nil && int64(len(v.chunk.Data)) > c.of.most {
 			err = badAction("%d bytes in an event's place; at most %d are allowed", len(v.chunk.Data), c.of.most)
 		}
 		v.note(c, wasm.OnChunk, begin, int(v.chunk.Kind), err)
 		switch {
+		case v.late(c, err):
+			w.stop = errLate
+			return w.stop
 		case err != nil && c.of.FailClosed:
 			w.stop = v.closed(c.of, wasm.OnChunk, err)
 			return w.stop
@@ -385,8 +391,7 @@ func (w *wire) send() error {
 		return w.next.Flush()
 	}
 	if !w.head {
-		var digits [20]byte
-		h.Set("Content-Length", string(strconv.AppendInt(digits[:0], int64(len(body)), 10))) // the string stays on the stack: Set copies it
+		setLength(h, len(body))
 	}
 	w.commit()
 	if !w.head && len(body) > 0 {
@@ -399,7 +404,10 @@ func (w *wire) send() error {
 
 // modules calls the modules and returns the body.
 func (w *wire) modules(h *infer.Header) ([]byte, error) {
-	v, body := w.v, w.body
+	v, body, rejected := w.v, w.body, false
+	if len(v.begin) > 0 && !w.head {
+		follow(h, len(body))
+	}
 	for i := range v.calls {
 		c := &v.calls[i]
 		m := c.of
@@ -412,6 +420,9 @@ func (w *wire) modules(h *infer.Header) ([]byte, error) {
 		}
 		v.resp = wasm.Response{Status: w.status, Header: h, Body: body}
 		begin := time.Now()
+		if !v.within(c, begin) {
+			return nil, errLate
+		}
 		err := m.Module.OnResponse(v.ctx, &c.Call, &v.resp, &v.action)
 		if err == nil {
 			err = v.check(m, wasm.OnResponse)
@@ -419,14 +430,18 @@ func (w *wire) modules(h *infer.Header) ([]byte, error) {
 		a := &v.action
 		v.note(c, wasm.OnResponse, begin, int(a.Kind), err)
 		switch {
+		case v.late(c, err):
+			return nil, errLate
 		case err != nil && m.FailClosed:
 			return nil, v.closed(m, wasm.OnResponse, err)
 		case err != nil || a.Kind == wasm.Continue:
 			continue
 		case a.Kind == wasm.Reject:
-			v.blame(m)
-			w.status = a.Status // the contract: the header and the body stay
-			return body, nil
+			if !rejected {
+				v.blame(m)
+			}
+			w.status, rejected = a.Status, true // the contract: the header and the body stay
+			continue                            // and those behind see them: one may be there to take something out
 		}
 		if a.Status != 0 {
 			w.status = a.Status
@@ -434,6 +449,9 @@ func (w *wire) modules(h *infer.Header) ([]byte, error) {
 		v.apply(h)
 		if a.HasBody {
 			body = bytes.Clone(a.Body)
+			if !w.head {
+				follow(h, len(body))
+			}
 		}
 	}
 	return body, nil
