@@ -9,7 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/internal/fleet"
 	"sluice/internal/infer"
+	"sluice/internal/kit/breaker"
 	"sluice/internal/kit/bubble"
 )
 
@@ -168,4 +170,35 @@ func TestManyWaitForOneDeadline(t *testing.T) {
 			t.Errorf("after its end a context that was waited on says %v, want that it was canceled; the next request's says %v", err, other.Err())
 		}
 	})
+}
+
+// TestTheTimeOfARequestBeginsWhenItComes holds that what a request has waited for
+// before it is routed, modules or a queue, is of the time that it may take; if all
+// of that is gone, no worker is asked.
+func TestTheTimeOfARequestBeginsWhenItComes(t *testing.T) {
+	for _, tt := range []struct {
+		waited, left time.Duration // left is 0 for a request that is not sent
+	}{{0, time.Second}, {900 * time.Millisecond, 100 * time.Millisecond}, {time.Second, 0}, {time.Minute, 0}} {
+		bubble.Test(t, func(t *testing.T) {
+			cfg := DefaultConfig()
+			cfg.Timeout = time.Second
+			reg := registry(t, breaker.DefaultConfig(), "m")
+			attempts := 0
+			rt := router(t, cfg, reg, backendFunc(func(ctx context.Context, _ *infer.Request, _ *infer.Reply, _ fleet.Team) error {
+				attempts++
+				<-ctx.Done()
+				return infer.Ended(ctx, nil)
+			}))
+			r := &infer.Request{Endpoint: infer.Chat, Model: "m", Received: time.Now()}
+			time.Sleep(tt.waited)
+			begun := time.Now()
+			err := rt.Serve(t.Context(), r, infer.NewReply(&nowhere{}))
+			if e := infer.AsError(err); e.Status != 504 || e.Code != "call_upstream_timeout" {
+				t.Errorf("after %v: got %v, want call_upstream_timeout", tt.waited, err)
+			}
+			if took := time.Since(begun); took != tt.left || (attempts > 0) != (tt.left > 0) {
+				t.Errorf("after %v: %d attempts, for %v, want %v", tt.waited, attempts, took, tt.left)
+			}
+		})
+	}
 }

@@ -149,13 +149,19 @@ func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) e
 	}
 	r.Model = route.name(r)
 	now := r.Now()
-	t := begin(ctx, now, rt.cfg.Timeout)
+	t := begin(ctx, now, rt.cfg.Timeout-waited(r, now))
 	defer t.end()
 	t.records = rt.recording != nil
 	way := route.draw(r)
 	m := route.metrics.bound(way.family, r)
 	m.requests.Inc()
-	end, err := rt.try(t, now, route, way, r, w)
+	end := now
+	if !now.Before(t.at) { // waiting, or the modules, have taken it all
+		err = infer.Ended(t, nil)
+	}
+	if err == nil {
+		end, err = rt.try(t, now, route, way, r, w)
+	}
 	rt.metrics.served(m, r, w, err, end)
 	if errors.Is(err, errShed) {
 		rt.metrics.refused(way)
@@ -164,6 +170,14 @@ func (rt *Router) Serve(ctx context.Context, r *infer.Request, w *infer.Reply) e
 		rt.record(t, r, w)
 	}
 	return err
+}
+
+// waited is how much of r's time was gone at now, before it was routed.
+func waited(r *infer.Request, now time.Time) time.Duration {
+	if r.Received.IsZero() {
+		return 0
+	}
+	return now.Sub(r.Received)
 }
 
 // name is what r's model is called from here on: the route's name, or what the
