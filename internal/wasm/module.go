@@ -204,11 +204,15 @@ func (m *Module) wait(ctx context.Context, c *Call) (*instance, error) {
 	m.waiting.Add(1)
 	defer m.waiting.Add(-1)
 	var late *time.Timer
-	limit, left, begun := c.limit(m), c.Limit, time.Time{}
-	for {
-		if left > 0 && late != nil { // what it has waited is not the call's any more
+	limit, left, begun := c.limit(m), c.Limit, time.Now()
+	spend := func() { // what it has waited is not the call's any more
+		if left > 0 {
 			c.Limit = max(left-time.Since(begun), 1)
 		}
+	}
+	defer spend()
+	for {
+		spend()
 		if m.room() {
 			in, err := m.instance(c)
 			if _, is := errors.AsType[*CallError](err); err != nil && !is {
@@ -220,7 +224,7 @@ func (m *Module) wait(ctx context.Context, c *Call) (*instance, error) {
 			return in, nil
 		}
 		if late == nil {
-			late, begun = time.NewTimer(limit), time.Now()
+			late = time.NewTimer(limit)
 			defer late.Stop()
 		}
 		select {

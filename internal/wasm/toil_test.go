@@ -268,8 +268,18 @@ func TestACallHasNoMoreTimeThanItsRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	slow := alone(t, file(t, "testdata/every.wasm"), nil)
+	for range slow.set.Instances {
+		if in := slow.take(); in == nil {
+			break // the next is started for the call
+		}
+	}
+	c := &Call{Limit: time.Second, Store: NewStore()}
+	if err := slow.OnRequest(t.Context(), c, asked("-"), new(Action)); err != nil || c.Limit >= time.Second || c.Limit <= 0 {
+		t.Errorf("a call that an instance was started for: %v; it could take %v", err, c.Limit)
+	}
 	answer := loadHTTP(t, file(t, "httpwasm/testdata/guest.wasm"), func(s *Settings) { s.Time = time.Hour })
-	c := new(Call)
+	c = new(Call)
 	if err := answer.OnRequest(t.Context(), c, asked("J"), new(Action)); err != nil {
 		t.Fatal(err)
 	}
