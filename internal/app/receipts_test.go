@@ -1,18 +1,37 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/internal/kit/bubble"
 )
+
+// words is a log that may be read while it is written.
+type words struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+func (w *words) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(b)
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
 
 // TestMissingLinesAreTold: a trace of requests that cannot be written is told of,
 // with how many lines are missing, and once a minute at most.
@@ -22,7 +41,7 @@ func TestMissingLinesAreTold(t *testing.T) {
 		if _, err := os.Stat(full); err != nil {
 			t.Skip("Linux only: ", err)
 		}
-		var out bytes.Buffer
+		var out words
 		path := filepath.Join(t.TempDir(), "trace")
 		r, err := openRecording(path, slog.New(slog.NewTextHandler(&out, nil)))
 		if err != nil {
@@ -36,9 +55,10 @@ func TestMissingLinesAreTold(t *testing.T) {
 				r.trace().Put([]byte("{}\n"))
 			}
 			time.Sleep(time.Second)
+			synctest.Wait()
 		}
 		put(5)
-		if out.Len() > 0 {
+		if out.String() != "" {
 			t.Errorf("while all is well: %s", &out)
 		}
 		if err := errors.Join(os.Remove(path), os.Symlink(full, path)); err != nil {
@@ -52,6 +72,7 @@ func TestMissingLinesAreTold(t *testing.T) {
 			t.Errorf("within half a minute: %s; want one line, of 3", got)
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if got := out.String(); strings.Count(got, "lines are missing") != 2 || !strings.Contains(got, "lines=60") {
 			t.Errorf("a minute later: %s; want a second one, of the other 60", got)
 		}
