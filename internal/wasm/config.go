@@ -121,7 +121,8 @@ const configKey = "config"
 // no module: half of one that a comma has cut.
 func SpecFile(text string) string {
 	head, _, _ := strings.Cut(text, ";")
-	if _, path, ok := strings.Cut(head, "="); !ok || !filepath.IsAbs(strings.TrimSpace(path)) {
+	_, path, ok := strings.Cut(head, "=")
+	if path = strings.TrimSpace(path); !ok || !filepath.IsAbs(path) && !strings.HasSuffix(path, ".wasm") {
 		return strconv.Quote(secret.Mask)
 	}
 	return strconv.Quote(head)

@@ -124,3 +124,19 @@ func TestMask(t *testing.T) {
 		}
 	}
 }
+
+// TestSpecFile holds that a slip in a path can be seen, and what may be a secret
+// cannot.
+func TestSpecFile(t *testing.T) {
+	for text, want := range map[string]string{
+		"m=/a/m.wasm;config=secret": `"m=/a/m.wasm"`,
+		"m=rel/m.wasm;order=1":      `"m=rel/m.wasm"`,
+		"token=secret":              `"****"`, // half of a configuration
+		"secret":                    `"****"`,
+		"":                          `"****"`,
+	} {
+		if got := SpecFile(text); got != want {
+			t.Errorf("%q is told as %s, want %s", text, got, want)
+		}
+	}
+}
