@@ -120,7 +120,7 @@ func (e *Engine) Run(ctx context.Context) error {
 // clock and goes on. Few calls take longer than the first, and who is in the middle
 // of one needs an instance of its own.
 const (
-	firstRest = 50 * time.Microsecond
+	firstRest = 200 * time.Microsecond
 	restEvery = 15 * time.Microsecond
 )
 
