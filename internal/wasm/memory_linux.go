@@ -27,6 +27,8 @@ type memory struct {
 	owner *instance     // whose it is; nil until it is adopted
 	small bool          // its pages may only be made one by one
 
+	copied uint64 // by copyBack, since others last ran
+
 	own   []pageRegion // the process's own instead of the image's file's: all that are, if known
 	known bool
 }
@@ -370,17 +372,27 @@ func (m *memory) found(from, to uint64) {
 	}
 }
 
-// copyBack puts back what is between two addresses.
+// copyBack puts back what is between two addresses. Others run in between if that
+// is much, or becomes much.
 func (m *memory) copyBack(from, to uint64) {
-	if from < m.image.size {
-		k := min(to, m.image.size)
-		copy(m.base[from:k], m.image.view[from:k])
+	for from < to {
+		k := min(from+copyPiece, to)
+		if from < m.image.size {
+			k = min(k, m.image.size)
+			copy(m.base[from:k], m.image.view[from:k])
+		} else {
+			clear(m.base[from:k])
+		}
+		if m.copied += k - from; m.copied >= copyPiece {
+			m.copied = 0
+			m.owner.watch.rest()
+		}
 		from = k
 	}
-	if from < to {
-		clear(m.base[from:to])
-	}
 }
+
+// copyPiece is how much of memory is put back at once, which takes some 0.1 ms.
+const copyPiece = 1 << 20
 
 // noScan is set by tests.
 var noScan bool

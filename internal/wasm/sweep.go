@@ -161,7 +161,7 @@ const (
 	waryFirst   = 256
 	waryTicks   = 100 * time.Millisecond / tick
 	longSlice   = 200 * time.Microsecond
-	leastSlice  = 128
+	leastSlice  = 256 // and not than core.MostCost
 	longerEvery = 5 * time.Millisecond
 )
 
@@ -262,3 +262,6 @@ func (in *instance) stop(w int64) {
 	in.mu.Unlock()
 	in.word.Store(w&^stateOf | stopped)
 }
+
+// A guest that pays more at once than a slice has would never go on.
+const _ = uint(leastSlice - core.MostCost)

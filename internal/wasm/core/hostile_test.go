@@ -112,7 +112,7 @@ var hostile = []struct {
 	{"many locals", codeWith(concat([]byte{1}, leb(60_000), []byte{0x7f}), 0x20, 0, 0x0b), "a function of more than 50000 locals"},
 	{"many locals in many functions", module(section(1, times(1, 0x60, 0, 0)), section(3, times(1000, 0)), section(10, times(1000, 6, 1, 0xd0, 0x86, 3, 0x7f, 0x0b))), "more locals than a module of"},
 	{"many locals and many blocks", codeWith(concat([]byte{1}, leb(2000), []byte{0x7f}), concat(bytes.Repeat([]byte{2, 0x40, 0x0b}, 2000), []byte{0x20, 0, 0x0b})...), "blocks and calls with 2001 locals, which is too much of both"},
-	{"calls of itself", code(concat(bytes.Repeat(ofItself, 8000), []byte{0x20, 0, 0x0b})...), "a function of 16015 blocks and calls with 1 locals in loops; with those before it that is too much for 40008 bytes of code"},
+	{"calls of itself", code(concat(bytes.Repeat(ofItself, 8000), []byte{0x20, 0, 0x0b})...), "blocks and calls with 1 locals in loops; with those before it that is too much for 40008 bytes of code"},
 	{"many loops in many functions", many(10, concat(bytes.Repeat([]byte{3, 0x40, 0x0b}, 1300), []byte{0x20, 0, 0x0b})), "a function of 3900 blocks and calls with 1 locals in loops; with those before it that is too much"},
 	{"many loops", code(concat(bytes.Repeat([]byte{3, 0x40, 0x0b}, 4000), []byte{0x20, 0, 0x0b})...), "a function of 12000 blocks and calls"},
 	{"filling in many places", code(concat(bytes.Repeat([]byte{0x41, 0, 0x41, 0, 0x20, 0, 0xfc, 11, 0}, 4000), []byte{0x20, 0, 0x0b})...), "blocks and calls with 1 locals in loops"},
@@ -337,6 +337,49 @@ func TestRecursionEndsSoon(t *testing.T) {
 		if why := m.ExportedGlobal(core.WhyGlobal).Get(); why != core.WhyStack {
 			t.Errorf("%s: it ended because of %d, want %d", name, why, core.WhyStack)
 		}
+	}
+}
+
+// TestMovesArePaid holds that a guest pays for what the engine moves where ways
+// meet: locals that one of them sets, whether it is taken or not, and what blocks
+// pass.
+func TestMovesArePaid(t *testing.T) {
+	const many = 1000
+	var sets, pushes, drops []byte
+	for i := range many {
+		sets = concat(sets, []byte{0x20}, leb(1+(i+1)%many), []byte{0x21}, leb(1+i))
+		pushes, drops = append(pushes, 0x20, 1), append(drops, 0x1a)
+	}
+	forever := func(n byte, body []byte) []byte { // n times
+		return concat([]byte{0x41, n, 0x21, 0, 3, 0x40}, body, []byte{0x20, 0, 0x41, 1, 0x6b, 0x22, 0, 0x0d, 0, 0x0b, 0x41, 0, 0x0b})
+	}
+	never := []byte{0x41, 0, 0x28, 2, 0, 4, 0x40} // if what is 0 is not
+	for _, tt := range []struct {
+		name string
+		code []byte
+	}{
+		{"a way that is not taken", forever(10, concat(never, sets, []byte{0x0b}))},
+		{"one that pays for itself", forever(10, concat(never, sets, []byte{3, 0x40, 0x0b, 0x0b}))},
+		{"the other one", forever(10, concat(never, []byte{5}, []byte{0x0b}, never, []byte{3, 0x40, 0x0b}, sets, []byte{5, 0x0b}))},
+		{"a block that passes many", forever(10, concat(pushes, []byte{2, 1, 0x0b}, drops))},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			all := concat(leb(many), bytes.Repeat([]byte{0x7f}, many))
+			f := concat([]byte{1}, leb(many), []byte{0x7f}, tt.code)
+			b := module(
+				section(1, []byte{2, 0x60, 1, 0x7f, 1, 0x7f, 0x60}, all, all), section(3, []byte{1, 0}), section(5, []byte{1, 0, 1}),
+				section(7, leb(1), text("f"), []byte{0, 0}), section(10, leb(1), leb(len(f)), f))
+			m, err := compiler(t).Instantiate(t.Context(), rewrite(t, b).Binary)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.ExportedFunction("f").Call(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+			if paid := core.Slice - int32(m.ExportedGlobal(core.FuelGlobal).Get()); paid < 10*(many-64)/64 {
+				t.Errorf("ten times %d moves cost %d, want at least %d", many, paid, 10*(many-64)/64)
+			}
+		})
 	}
 }
 

@@ -256,5 +256,14 @@ func (w *rewriter) signature(to int32) *FuncType {
 	return &FuncType{}
 }
 
+// values is how many values a block, a loop or a call of type t passes; nil is one
+// at most.
+func (t *FuncType) values() int {
+	if t == nil {
+		return 1
+	}
+	return len(t.Params) + len(t.Results)
+}
+
 // pass notes that b calls something of type t.
 func (b *body) pass(t *FuncType) { b.passed = max(b.passed, len(t.Params)+len(t.Results)) }

@@ -45,6 +45,11 @@ const (
 	tariff     = 64
 	loadWeight = 13 // more than its bytes
 	rootWeight = 4  // of divisions, too
+
+	// Where two ways meet, the engine moves each local that one of them has set, and
+	// what a block, a loop or a call passes. That is one each; of locals as many as
+	// there are registers, or some more, cost little.
+	freeMoves = 64
 )
 
 // freshSlice is Slice for a guest that has grown its memory. The first write to
@@ -244,6 +249,7 @@ type body struct {
 	free    bool // who calls it pays for it
 	most    int  // weight that it may run without paying
 	passed  int  // values that one of its calls passes, at most
+	sets    int  // of a walk: times that a local is set, up to there
 	heavy   int  // bytes that the engine takes for its instructions, see memory.go
 	loads   int  // and stores
 	values  int  // that its calls and blocks pass
@@ -285,6 +291,8 @@ const (
 	maxFree = stride / 2
 )
 
-// cost is what is paid for a check and a weight that has been run. That is at most
-// some strides: who comes from a long instruction has paid for it.
-func cost(weight int) int16 { return int16(1 + min(max(weight, 0), 4*stride)/tariff) }
+// MostCost is the most that is paid at once. A slice must not be shorter.
+const MostCost = 250
+
+// cost is what is paid for a check and a weight that has been run.
+func cost(weight int) int16 { return int16(min(1+max(weight, 0)/tariff, MostCost)) }

@@ -58,6 +58,7 @@ type frame struct {
 	from  int       // run where it begins
 	to    int       // run where it is branched to, the heaviest; unreachable for never
 	cut   int       // of a loop: where it pays, among the body's cuts
+	sets  int       // body.sets where it begins
 	loops int       // that it is in, itself counted
 	typ   *FuncType // what a branch to it passes, or less; nil for at most one value
 }
@@ -74,7 +75,7 @@ const unreachable = -1
 // types of one byte, second opcodes of the shortest form.
 func (w *rewriter) walk(r *Reader, b *body) {
 	w.open = append(w.open[:0], frame{to: unreachable, typ: w.types[w.sigs[w.imported+b.index]]})
-	w.run, w.from, b.most, w.literal = 0, 0, 0, -1
+	w.run, w.from, b.most, b.sets, w.literal = 0, 0, 0, 0, -1
 	for r.More() {
 		if len(w.open) == 0 {
 			r.Fail("instructions after the end of a function")
@@ -140,7 +141,8 @@ func (w *rewriter) advance(r *Reader, b *body, at int) {
 // enter begins the block of an instruction, whose type is nil if it takes nothing and
 // leaves at most one value.
 func (w *rewriter) enter(r *Reader, b *body, op byte, typ *FuncType) {
-	f := frame{op: op, from: w.run, to: unreachable, loops: w.open[len(w.open)-1].loops, typ: typ}
+	w.weigh(typ.values())
+	f := frame{op: op, from: w.run, to: unreachable, loops: w.open[len(w.open)-1].loops, typ: typ, sets: b.sets}
 	b.passes(typ)
 	takes := 0
 	if typ != nil {
@@ -172,12 +174,14 @@ func (b *body) charge(k, weight int) {
 
 // leave ends a block. What follows it is reached through it, past it if it is an
 // if without an else, and from where it is branched to. At the head of a loop the
-// guest pays for the way that led there, from before it or from its end.
+// guest pays for the way that led there, from before it or from its end. What is
+// moved where ways meet counts on all of them.
 func (w *rewriter) leave(b *body) {
 	f := w.open[len(w.open)-1]
 	w.open = w.open[:len(w.open)-1]
+	moves := max(min(b.sets-f.sets, int(b.locals))-freeMoves, 0) + f.typ.values()
 	if f.op == opLoop {
-		b.charge(f.cut, max(f.from, f.to))
+		b.charge(f.cut, max(f.from, f.to)+moves)
 	}
 	if f.op == opIf {
 		w.run = max(w.run, f.from)
@@ -185,6 +189,7 @@ func (w *rewriter) leave(b *body) {
 	if f.op != opLoop {
 		w.run = max(w.run, f.to)
 	}
+	w.weigh(moves)
 }
 
 // otherwise begins the other half of an if.
@@ -202,6 +207,9 @@ func (w *rewriter) label(r *Reader, b *body, run int) {
 		return
 	}
 	f := &w.open[len(w.open)-1-int(l)]
+	if run >= 0 {
+		run += f.typ.values()
+	}
 	f.to = max(f.to, run)
 	b.passes(f.typ)
 }
@@ -299,6 +307,7 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 	case 0x10, 0x11: // call, call_indirect
 		to := w.callee(r, b, op)
 		b.pass(w.signature(to))
+		w.weigh(w.signature(to).values())
 		w.cut(r, b, at, cutCall, to)
 		if w.run >= 0 {
 			w.run += w.price(to)
@@ -306,6 +315,7 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 	case 0x12, 0x13: // return_call, return_call_indirect
 		to := w.callee(r, b, op)
 		b.pass(w.signature(to))
+		w.weigh(w.signature(to).values())
 		w.cut(r, b, at, cutTail, to)
 		if w.run >= 0 {
 			b.most = max(b.most, w.run+w.price(to))
@@ -330,6 +340,9 @@ func (w *rewriter) special(r *Reader, op byte, at int, b *body) {
 		}
 		w.enter(r, b, op, typ)
 	case 0x20, 0x21, 0x22: // locals
+		if op != 0x20 {
+			b.sets++
+		}
 		index(r, int(b.locals), "local")
 	case 0x23, 0x24: // globals
 		index(r, w.globals, "global")
