@@ -155,7 +155,7 @@ func (v *visit) change(r *infer.Request) error {
 		follow(&r.Header, len(a.Body))
 	}
 	if r.Fault = v.look(r, anew || old.fault != nil); r.Fault != nil && old.fault == nil {
-		bad := badAction("a request that is none: %v", r.Fault)
+		bad := badAction("a request that is none: %s", infer.AsError(r.Fault).Msg)
 		r.Method, r.Path, r.Query, r.Endpoint, r.Fault = old.method, old.path, old.query, old.endpoint, nil
 		r.Header.Cut(0)
 		for _, f := range v.fields {
