@@ -47,8 +47,8 @@ func (e *ending) gate(next infer.Handler) infer.Handler {
 }
 
 // TestNobodyWaitsForWhatFollows holds that a client has all of its answer, its end
-// included, while what follows it is still done; over HTTP/2 all but the end of
-// the stream. It is done once, however the request ends.
+// included, while what follows it is still done. It is done once, however the
+// request ends.
 func TestNobodyWaitsForWhatFollows(t *testing.T) {
 	refusal := &infer.Error{Status: 503, Code: "no_workers", Msg: "None."}
 	long := strings.Repeat("0123456789abcdef", 1<<14)
@@ -87,6 +87,10 @@ func TestNobodyWaitsForWhatFollows(t *testing.T) {
 		}, 200, long, false, 200},
 		{"a stream", pieces(3, nil), 200, "data: x\n\ndata: x\n\ndata: x\n\n", false, 200},
 		{"a stream that fails", pieces(1, refusal), 200, "data: x\n\ndata: {", false, 200},
+		{"no content", func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			w.Commit(204)
+			return nil
+		}, 204, "", false, 204},
 		{"refused", func(context.Context, *infer.Request, *infer.Reply) error { return refusal }, 503, `{"error":`, false, 503},
 		{"a panic", func(context.Context, *infer.Request, *infer.Reply) error { panic(http.ErrAbortHandler) }, 0, "", true, 0},
 		{"a panic in a stream", func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
@@ -111,9 +115,6 @@ func TestNobodyWaitsForWhatFollows(t *testing.T) {
 			for i, tt := range tests {
 				e := ends[i]
 				release := sync.OnceFunc(func() { close(e.on) })
-				if road.h2 && tt.status == 0 {
-					release() // there is nothing that could be sent before
-				}
 				res, err := c.Post(fmt.Sprint(s.URL, "/", i), "", nil) // which a client does not ask twice
 				switch {
 				case (err != nil) != (tt.status == 0):
@@ -122,7 +123,7 @@ func TestNobodyWaitsForWhatFollows(t *testing.T) {
 					t.Errorf("%s: the client has status %d, want %d", tt.name, res.StatusCode, tt.status)
 				}
 				if err == nil {
-					wantBody(t, tt.name, res, tt.body, tt.cut, road.h2, release)
+					wantBody(t, tt.name, res, tt.body, tt.cut)
 				}
 				if was := <-e.began; was != tt.was {
 					t.Errorf("%s: what follows sees status %d, want %d", tt.name, was, tt.was)
@@ -140,17 +141,13 @@ func TestNobodyWaitsForWhatFollows(t *testing.T) {
 	}
 }
 
-// wantBody fails unless an answer has a body that begins so, and ends well or not,
-// before release is called; over HTTP/2 its end may come after.
-func wantBody(t *testing.T, name string, res *http.Response, begin string, cut, h2 bool, release func()) {
+// wantBody fails unless an answer has a body that begins so, and ends well or not.
+func wantBody(t *testing.T, name string, res *http.Response, begin string, cut bool) {
 	t.Helper()
 	defer res.Body.Close()
 	got := make([]byte, len(begin))
 	if _, err := io.ReadFull(res.Body, got); err != nil || string(got) != begin {
 		t.Errorf("%s: the body begins with %.100q, %v; want %.100q", name, got, err, begin)
-	}
-	if h2 {
-		release()
 	}
 	if _, err := io.Copy(io.Discard, res.Body); (err != nil) != cut {
 		t.Errorf("%s: the body ends with %v; cut %t", name, err, cut)
@@ -248,14 +245,156 @@ func TestTheNextRequestWaitsForWhatFollows(t *testing.T) {
 
 // TestWhatFollowsThatPanics ends nothing but itself.
 func TestWhatFollowsThatPanics(t *testing.T) {
-	s := gateway(t, Route{"GET", "/a", 0, infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
-		w.After(broken{})
-		return w.Send(200, "text/plain", []byte("whole"))
-	})})
-	for range 2 {
-		if res, body := call(t, "GET", s.URL+"/a", "", ""); res.StatusCode != 200 || body != "whole" {
-			t.Errorf("%d %q", res.StatusCode, body)
+	for _, road := range roads {
+		t.Run(road.name, func(t *testing.T) {
+			s, c := road.on(t, patient(), NewMux([]Route{{"GET", "/a", 0, infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+				w.After(broken{})
+				return w.Send(200, "text/plain", []byte("whole"))
+			})}}, named)), road.client(t)
+			for range 2 {
+				res, err := c.Get(s.URL + "/a")
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantBody(t, "the answer", res, "whole", false)
+			}
+		})
+	}
+}
+
+// TestTheDrainHearsWhoAskedBefore: a request that was sent before the gateway
+// began to end, on a connection whose last answer did not say that it was the
+// last, is answered once, though what follows that answer was done until then.
+func TestTheDrainHearsWhoAskedBefore(t *testing.T) {
+	for _, road := range roads[:3] {
+		for _, asks := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, asks: %t", road.name, asks), func(t *testing.T) {
+				e := newEnding()
+				var served atomic.Int32
+				cfg := DefaultConfig()
+				cfg.Grace = time.Hour
+				s := road.on(t, cfg, NewMux([]Route{{"GET", "/a", 0, e.gate(infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+					return w.Send(200, "text/plain", fmt.Append(nil, "answer ", served.Add(1)))
+				}))}}, named))
+				c := road.dial(t, s)
+				c.say(get)
+				if status, closes, body := c.hear("GET"); status != 200 || closes || body != "answer 1" {
+					t.Fatalf("got %d %q, closes: %t", status, body, closes)
+				}
+				<-e.began
+				want := int32(1)
+				if asks {
+					c.say(get)
+					want = 2
+				}
+				stopped := make(chan error, 1)
+				go func() { stopped <- s.stop() }()
+				eventually(t, "it drains", s.front.draining.Load)
+				close(e.on)
+				if asks {
+					if status, closes, body := c.hear("GET"); status != 200 || !closes || body != "answer 2" {
+						t.Errorf("got %d %q, closes: %t", status, body, closes)
+					}
+				}
+				if rest := c.rest(); rest != "" {
+					t.Errorf("then came %q", rest)
+				}
+				if err := <-stopped; err != nil {
+					t.Errorf("the drain ended with %v", err)
+				}
+				if n := served.Load(); n != want || e.n.Load() != want {
+					t.Errorf("%d requests were served, what follows was done %d times; want %d", n, e.n.Load(), want)
+				}
+			})
 		}
+	}
+}
+
+// TestTheStopWaitsForWhatFollows holds that a gateway which stops waits for what
+// follows an answer, beyond its grace and also if the client has left, and does
+// not say that a request was cut.
+func TestTheStopWaitsForWhatFollows(t *testing.T) {
+	for _, road := range roads {
+		for _, leaves := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, leaves: %t", road.name, leaves), func(t *testing.T) {
+				t.Parallel()
+				e := newEnding()
+				begun := make(chan struct{})
+				s := road.on(t, patient(), NewMux([]Route{{"GET", "/a", 0, e.gate(infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, w *infer.Reply) error {
+					if !leaves {
+						return w.Send(200, "text/plain", []byte("whole"))
+					}
+					close(begun)
+					<-ctx.Done()
+					return infer.Ended(ctx, ctx.Err())
+				}))}}, named))
+				ctx, leave := context.WithCancel(t.Context())
+				defer leave()
+				req, err := http.NewRequestWithContext(ctx, "GET", s.URL+"/a", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if leaves {
+					go func() { <-begun; leave() }()
+				}
+				c := road.client(t)
+				res, err := c.Do(req)
+				switch {
+				case (err != nil) != leaves:
+					t.Fatal(err)
+				case err == nil:
+					wantBody(t, "the answer", res, "whole", false)
+				}
+				<-e.began
+				c.CloseIdleConnections()
+				stopped := make(chan error, 1)
+				go func() { stopped <- s.stop() }()
+				select {
+				case err := <-stopped:
+					t.Errorf("the gateway has stopped before what follows was done: %v", err)
+					stopped <- err
+				case <-time.After(4 * patient().Grace):
+				}
+				close(e.on)
+				if err := <-stopped; err != nil || e.n.Load() != 1 {
+					t.Errorf("the drain ended with %v; what follows was done %d times", err, e.n.Load())
+				}
+			})
+		}
+	}
+}
+
+// TestNobodyPilesUpWhatFollows holds that of what follows answers over HTTP/2 only
+// so much has a goroutine of its own: beyond that the request waits, and the
+// client for the end of its answer.
+func TestNobodyPilesUpWhatFollows(t *testing.T) {
+	e := newEnding()
+	road := roads[3]
+	s, c := road.on(t, patient(), NewMux([]Route{{"GET", "/a", 0, e.gate(infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		w.Commit(200)
+		_, err := io.WriteString(w, "whole")
+		return err
+	}))}}, named)), road.client(t)
+	s.front.trail.following.Add(maxFollowing)
+	res, err := c.Get(s.URL + "/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if n := s.front.streams.Load(); n != 1 {
+		t.Errorf("%d requests are served while what follows one is done", n)
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(res.Body, b); err != nil || string(b) != "whole" {
+		t.Errorf("the client has %q before the end, %v", b, err)
+	}
+	<-e.began
+	close(e.on)
+	if n, err := res.Body.Read(b); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("then came %d bytes, %v", n, err)
+	}
+	if n := s.front.trail.following.Load(); n != maxFollowing {
+		t.Errorf("%d count as followed", n)
 	}
 }
 

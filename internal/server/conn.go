@@ -84,7 +84,13 @@ const (
 	connBusy
 	connRetired
 	connLingering
+	connEnding  // what follows its answer is done: all that will be sent was
+	connLeaving // the gateway ends, and nobody has told the client, which may have asked before
 )
+
+// leaveTime is how long a connection has to bring a request that its client has
+// sent before the gateway began to end, and before its last answer was done with.
+const leaveTime = 100 * time.Millisecond
 
 // scratch is what a request needs until it is answered, or its stream begun.
 type scratch struct {
@@ -246,7 +252,7 @@ func (c *conn) consume() error {
 				}
 				return errHTTP2
 			}
-			if !c.state.CompareAndSwap(connIdle, connBusy) && !c.state.CompareAndSwap(connFresh, connBusy) {
+			if !c.become(connBusy, connIdle, connFresh, connLeaving) {
 				return errLast
 			}
 			c.held = scratches.Get().(*scratch)
@@ -275,6 +281,16 @@ func (c *conn) consume() error {
 		}
 	}
 	return nil
+}
+
+// become changes c's state to one, if it is any of others.
+func (c *conn) become(to int32, from ...int32) bool {
+	for _, s := range from {
+		if c.state.CompareAndSwap(s, to) {
+			return true
+		}
+	}
+	return false
 }
 
 // fit makes the next read large enough for n bytes, and larger: one that is
@@ -387,12 +403,10 @@ func (c *conn) handle(h infer.Handler) (whole bool) {
 // end does what the answer's end was waited for with. It does nothing the second
 // time.
 func (c *conn) end() {
-	defer func() {
-		if p := recover(); p != nil {
-			c.front.log.Error("what follows an answer panicked", "panic", p, "stack", string(debug.Stack()))
-		}
-	}()
-	c.reply.End()
+	if c.reply.Awaited() {
+		c.state.CompareAndSwap(connBusy, connEnding)
+		endReply(&c.reply, c.front.log)
+	}
 }
 
 // after makes c ready for the next request, or says why there is none. What was
@@ -424,16 +438,20 @@ func (c *conn) after(whole bool) error {
 	}
 	c.end()
 	switch {
-	case !c.state.CompareAndSwap(connBusy, connIdle):
+	case !c.become(connIdle, connBusy, connEnding):
 		return errLast
-	case c.front.draining.Load() && c.from == c.to && c.state.CompareAndSwap(connIdle, connRetired):
+	case !c.front.draining.Load():
+	case !c.state.CompareAndSwap(connIdle, connLeaving):
 		return errLast
 	}
-	if c.ahead = c.from < c.to; !c.ahead {
-		c.from, c.to = 0, 0
-		return c.sock.Expire(c.front.cfg.IdleTimeout)
+	if c.ahead = c.from < c.to; c.ahead {
+		return nil
 	}
-	return nil
+	c.from, c.to = 0, 0
+	if c.state.Load() == connLeaving {
+		return c.sock.Expire(leaveTime)
+	}
+	return c.sock.Expire(c.front.cfg.IdleTimeout)
 }
 
 // errCut ends a connection whose answer must not look whole.
@@ -485,6 +503,12 @@ const (
 // late ends c, whose client has taken too long to send a header. One that has
 // begun to is told. That a connection which was used lies idle is no offence.
 func (c *conn) late() {
+	if c.become(connRetired, connLeaving) {
+		if c.sock.Renew() == nil {
+			c.linger()
+		}
+		return
+	}
 	if !c.timed && c.served > 0 {
 		c.front.count.idle.Inc()
 		return
@@ -562,12 +586,16 @@ func (c *conn) retire(state int32) {
 	}
 }
 
-// part ends c if it has had its last answer, and reports whether it has.
+// part ends c if it has had its last answer, and reports whether it has. What
+// follows one is done to its end.
 func (c *conn) part() bool {
-	if c.state.Load() != connLingering {
+	switch {
+	case c.become(connRetired, connEnding):
+	case c.become(connRetired, connLeaving), c.state.Load() == connLingering:
+		c.sock.Interrupt()
+	default:
 		return false
 	}
-	c.sock.Interrupt()
 	return true
 }
 

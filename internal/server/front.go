@@ -64,6 +64,7 @@ type Front struct {
 	draining atomic.Bool
 	lent     atomic.Int64 // memory that bodies were given before they came
 	streams  atomic.Int64 // requests that net/http serves, but those whose body is waited for
+	trail    *trail       // of the requests that net/http serves
 	bodies   bodies
 	running  sync.WaitGroup // connections
 
@@ -86,7 +87,7 @@ type counters struct {
 func NewFront(o Options) *Front {
 	f := &Front{
 		cfg: o.Config, mux: o.Handler, watch: o.Watch, log: o.Log,
-		limits: o.Config.limits(), bodyGrace: bodyGrace, handed: newHandoff(), most: mostClients(listen.Descriptors()),
+		limits: o.Config.limits(), bodyGrace: bodyGrace, handed: newHandoff(), most: mostClients(listen.Descriptors()), trail: newTrail(o.Log),
 		conns: make(map[*conn]struct{}), guests: make(map[net.Conn]netip.Addr), addresses: make(map[netip.Addr]int),
 	}
 	f.fault = o.Handler.Behind(infer.HandlerFunc(func(ctx context.Context, _ *infer.Request, _ *infer.Reply) error {
@@ -108,7 +109,7 @@ func NewFront(o Options) *Front {
 		m.Bodies.Set(func() float64 { return float64(f.bodies.held.Load()) })
 	}
 	f.h2 = &http.Server{
-		Handler: &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, lingers: o.Config.Linger, bodies: &f.bodies, streams: &f.streams,
+		Handler: &netHTTP{h: o.Handler, stall: o.Config.BodyTimeout, rate: o.Config.BodyRate, grace: bodyGrace, unread: o.Config.WriteTimeout, lingers: o.Config.Linger, bodies: &f.bodies, streams: &f.streams, trail: f.trail,
 			limits: f.limits, fault: f.fault, most: o.Config.MaxRequests, late: f.count.bodyTime, stalled: f.count.stalled, tooMany: f.count.tooManyRequests},
 		ReadHeaderTimeout: o.Config.HeaderReadTimeout,
 		IdleTimeout:       o.Config.IdleTimeout,
@@ -133,7 +134,8 @@ func NewFront(o Options) *Front {
 
 // Serve serves ls until ctx is done, then drains: they close, running requests
 // have the configured grace to end, and what is left ends with infer.Stopping.
-// It returns when no connection is left. Connections may be TLS.
+// It returns when no connection is left, and nothing that follows an answer.
+// Connections may be TLS.
 func (f *Front) Serve(ctx context.Context, ls ...net.Listener) error {
 	f.base, f.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer f.end(nil)
@@ -160,6 +162,7 @@ func (f *Front) Serve(ctx context.Context, ls ...net.Listener) error {
 	if e := <-h2done; e != nil && cut == nil {
 		cut = e
 	}
+	f.trail.wait()
 	return errors.Join(append(errs, cut)...)
 }
 

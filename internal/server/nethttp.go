@@ -31,6 +31,7 @@ type netHTTP struct {
 	bodies  *bodies       // of all requests; nil to bound them not at all
 	lingers time.Duration // over what is left of a body
 	streams *atomic.Int64 // requests that are served, but those whose body is waited for; nil counts nothing
+	trail   *trail        // what follows answers; nil for what nobody waits for but the handler
 	limits  h1.Limits     // of requests; 0 is none
 	fault   infer.Handler // answers those that are over them
 	most    int           // requests of a connection; 0 for any number
@@ -52,6 +53,10 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	if f.streams != nil {
 		f.streams.Add(1)
 		defer f.streams.Add(-1)
+	}
+	if f.trail != nil {
+		f.trail.running.Add(1)
+		defer f.trail.done()
 	}
 	r := &infer.Request{
 		Method: hr.Method, Path: asked(hr), Query: hr.URL.RawQuery,
@@ -89,7 +94,7 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	defer r.DropText()
 	reply := infer.NewReply(wire)
 	reply.Promise()
-	defer reply.End()
+	defer f.end(reply, wire)
 	f.lastOf(hw, hr)
 	h, ctx := f.h, hr.Context()
 	if e := f.excess(hr, r); e != nil {
@@ -103,9 +108,16 @@ func (f *netHTTP) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 		// The client must not take a part for the whole: cut the connection.
 		panic(http.ErrAbortHandler)
 	}
-	if reply.Awaited() { // net/http would send the last bytes when this returns
-		_ = wire.Flush()
+}
+
+// end does what was to wait for the answer's end, which net/http sends when the
+// handler has returned: beside it, if that can be.
+func (f *netHTTP) end(reply *infer.Reply, wire *httpWire) {
+	if !reply.Awaited() || f.trail != nil && f.trail.follow(reply) {
+		return
 	}
+	_ = wire.Flush() // all but the end
+	reply.End()
 }
 
 // excess is why hr is longer than the limits allow, nil if it is not. Those of
