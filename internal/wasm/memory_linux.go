@@ -27,7 +27,7 @@ type memory struct {
 	owner *instance     // whose it is; nil until it is adopted
 	small bool          // its pages may only be made one by one
 
-	copied uint64 // by copyBack, since others last ran
+	copied uint64 // by copyBack in this reset, since others last ran
 
 	own   []pageRegion // the process's own instead of the image's file's: all that are, if known
 	known bool
@@ -231,7 +231,7 @@ func (m *memory) shrunk() { m.back, m.grew = false, false }
 // that no page has become the process's own since the last reset.
 func (m *memory) reset(quiet bool) error {
 	dirty := max(m.size, m.image.size)
-	m.size = m.image.size
+	m.size, m.copied = m.image.size, 0
 	if most := m.image.size + keepTail; dirty > most {
 		if err := m.release(most, dirty); err != nil {
 			return err
