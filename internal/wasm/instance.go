@@ -63,6 +63,7 @@ type instance struct {
 	looked time.Duration // when it last looked at the clock, since began
 	slice  int32         // what its slices are now; firstSlice when a call begins
 	slow   time.Duration // when slice was changed last, since began
+	slows  int           // slices in a row that were slow, the last ones
 	work   int           // that the host has done in it since it last gave way for that, see works
 	born   *birth        // of one that a call has to itself, and started; nil when that call has begun
 

@@ -162,10 +162,17 @@ func TestSlicesThatTakeLongAreCut(t *testing.T) {
 		if in.slice != first || int32(in.stops[0].fuel.Get()) != first {
 			t.Errorf("a call at %d begins with slices of %d, want %d", tick, in.slice, first)
 		}
-		in.looks, in.looked, in.slow = 1, 0, 0 // the first is not measured
+		in.looks, in.looked, in.slow, in.slows = 1, 0, 0, 0 // the first is not measured
 	}
 
-	call(10, firstSlice)
+	call(5, firstSlice)
+	for range 5 {
+		ended(time.Second)
+		ended(0)
+	}
+	in.end()
+
+	call(10, firstSlice) // for the system had interrupted it
 	for _, tt := range []struct {
 		took time.Duration
 		want int32

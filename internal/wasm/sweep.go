@@ -131,7 +131,7 @@ const (
 func (in *instance) giveWay() {
 	in.looks++
 	if in.began.IsZero() { // less than a slice ago: not worth a look at the clock in each short call
-		in.began, in.rested, in.looked, in.slow = time.Now(), 0, 0, 0
+		in.began, in.rested, in.looked, in.slow, in.slows = time.Now(), 0, 0, 0, 0
 		return
 	}
 	ran := time.Since(in.began)
@@ -151,7 +151,8 @@ func (in *instance) giveWay() {
 }
 
 // A call begins with slices of firstSlice, or of waryFirst if another one of the
-// same guest's had slices that took long in the last waryTicks: when the second has
+// same guest's was slow for waryAfter slices in a row, in the last waryTicks; one
+// that is slow alone was interrupted by the system. When the second slice has
 // ended it is known how long they take. From then on they are as long as they may
 // be if they are to take longSlice, but not shorter than leastSlice. Short ones
 // become longer again by and by, and not as soon as one takes less: else a guest
@@ -160,6 +161,7 @@ const (
 	firstSlice  = 4_000
 	waryFirst   = 256
 	waryTicks   = 100 * time.Millisecond / tick
+	waryAfter   = 3
 	longSlice   = 200 * time.Microsecond
 	leastSlice  = 256 // and not than core.MostCost
 	longerEvery = 5 * time.Millisecond
@@ -168,13 +170,15 @@ const (
 // adapt makes slices as long as they should be, when one has ended.
 func (in *instance) adapt(ran time.Duration) {
 	took := ran - in.looked
+	if int64(took)*core.Slice <= int64(longSlice)*int64(in.slice) {
+		in.slows = 0
+	} else if in.slows++; in.slows == waryAfter {
+		in.code.wary.Store(in.word.Load()>>2 + int64(ran/tick) + int64(waryTicks))
+	}
 	switch n := in.slice; {
 	case took > longSlice || in.looks == 2:
 		in.cut(int32(min(max(int64(n)*int64(longSlice)/int64(max(took, 1)), leastSlice), core.Slice)))
 		in.slow = ran
-		if took > longSlice {
-			in.code.wary.Store(in.word.Load()>>2 + int64(ran/tick) + int64(waryTicks))
-		}
 	case n < core.Slice && ran-in.slow > longerEvery:
 		in.cut(min(2*n, core.Slice))
 		in.slow = ran
