@@ -240,7 +240,7 @@ func TestAloneTable(t *testing.T) {
 		s(1, "spin", map[string]float64{"p50": 300, "p99": 900, "longest": 1000, "hostile": 80, "stopped50": 52000, "stopped99": 58000}),
 		s(2, "none", map[string]float64{"p50": 200, "p99": 800, "longest": 850}),
 	}})
-	for _, want := range []string{"| 1 | spin | 300 | 900 | 1000 | 80 | 52000 | 58000 |\n", "| 2 | none | 200 | 800 | 850 |  |  |  |\n", "spin ≤ 60000"} {
+	for _, want := range []string{"| 1 | spin | 300 | 900 | 1000 | 80 | 52000 | 58000 |\n", "| 2 | none | 200 | 800 | 850 |  |  |  |\n", "spin, chase ≤ 60000"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())
 		}
