@@ -85,7 +85,7 @@ func TestStreamsOfHTTP2TakePlaces(t *testing.T) {
 	w := roads[3]
 	l, scheme := w.listen(t)
 	s := serveOn(t, l, scheme, short(), NewMux([]Route{{"POST", "/a", 0, h}}, named), func(f *Front) { f.most = 4 })
-	client := w.client(t)
+	client := w.alone(t, s)
 	var wg sync.WaitGroup
 	for range 5 {
 		wg.Go(func() {
@@ -140,8 +140,8 @@ func TestBodiesThatTrickleTakeNoPlaces(t *testing.T) {
 	})
 	w := roads[3]
 	l, scheme := w.listen(t)
-	s := serveOn(t, l, scheme, short(), NewMux([]Route{{"POST", "/a", 0, h}}, named), func(f *Front) { f.most = 4 })
-	client := w.client(t)
+	s := serveOn(t, l, scheme, short(), NewMux([]Route{{"POST", "/a", 0, h}}, named), func(f *Front) { f.most = 8 })
+	client := w.alone(t, s)
 	var wg sync.WaitGroup
 	var bodies []*io.PipeWriter
 	for range 8 {
@@ -171,14 +171,14 @@ func TestBodiesThatTrickleTakeNoPlaces(t *testing.T) {
 		}
 		c.Close()
 	}
+	if n := s.waits(t); n != 0 {
+		t.Errorf("clients waited %d times", n)
+	}
 	for _, to := range bodies {
 		_, _ = io.WriteString(to, "whole")
 		_ = to.Close()
 	}
 	wg.Wait()
-	if n := s.waits(t); n != 0 {
-		t.Errorf("clients waited %d times", n)
-	}
 	eventually(t, "no stream counts when all have ended", func() bool { return s.front.streams.Load() == 0 })
 }
 

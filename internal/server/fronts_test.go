@@ -75,13 +75,30 @@ func (w road) listen(t testing.TB) (net.Listener, string) {
 
 // client speaks what w says.
 func (w road) client(t testing.TB) *http.Client {
+	tr := w.transport()
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: patience}
+}
+
+// alone is a client that has one connection to s and no other: one that pools
+// connections may open a second before it knows that the first has room.
+func (w road) alone(t testing.TB, s *frontend) *http.Client {
+	t.Helper()
+	scheme, _, _ := strings.Cut(s.URL, "://")
+	c, err := w.transport().NewClientConn(t.Context(), scheme, s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return &http.Client{Transport: c, Timeout: patience}
+}
+
+func (w road) transport() *http.Transport {
 	p := new(http.Protocols)
 	p.SetHTTP1(!w.h2)
 	p.SetHTTP2(w.h2 && w.tls)
 	p.SetUnencryptedHTTP2(w.h2 && !w.tls)
-	tr := &http.Transport{Protocols: p, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: patience}
+	return &http.Transport{Protocols: p, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 }
 
 // patience is how long anything may take before a test gives up on it.
