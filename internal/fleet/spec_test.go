@@ -99,7 +99,7 @@ func TestParseURL(t *testing.T) {
 // FuzzParseURL holds that what is accepted is accepted again, unchanged, and
 // names the same worker whatever way it was written.
 func FuzzParseURL(f *testing.F) {
-	for _, s := range []string{"http://h", "HTTP://H:80/", "https://u:p@h/a/../b?c#d", "[::1]:80", "h:80", "http://h%20:1", "http://[fe80::1%25eth0]:1/x", "http://h:/", "http://é/ü", "unix:/run/x", "unix:///run/x", "unix:@x", "unix:@@/x"} {
+	for _, s := range []string{"http://h", "HTTP://H:80/", "https://u:p@h/a/../b?c#d", "[::1]:80", "h:80", "http://h%20:1", "http://[fe80::1%25eth0]:1/x", "http://h:/", "http://é/ü", "unix:/run/x", "unix:///run/x", "unix:@x", "unix:@@/x", "unix:/" + strings.Repeat("\x00", 2000), "unix:/" + strings.Repeat("\U0010ffff", 500)} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

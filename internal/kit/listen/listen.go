@@ -42,18 +42,18 @@ func ParseAddress(s string) (Address, error) {
 	}
 	if rest, ok := strings.CutPrefix(path, "//"); ok {
 		if !strings.HasPrefix(rest, "/") {
-			return Address{}, fmt.Errorf("address %q names a host; want unix:///path or unix:path", s)
+			return Address{}, fmt.Errorf("address %s names a host; want unix:///path or unix:path", quoted(s))
 		}
 		path = rest
 	}
 	a := Address{"unix", path}
 	switch {
 	case path == "" || path == "@":
-		return Address{}, fmt.Errorf("address %q has no path; want unix:/path or unix:@name", s)
+		return Address{}, fmt.Errorf("address %s has no path; want unix:/path or unix:@name", quoted(s))
 	case strings.ContainsRune(path, 0):
-		return Address{}, fmt.Errorf("address %q has a zero byte in its path", s)
+		return Address{}, fmt.Errorf("address %s has a zero byte in its path", quoted(s))
 	case len(path) > a.maxName():
-		return Address{}, fmt.Errorf("address %q: the path has %d bytes, and a Unix socket's can have at most %d; choose a shorter one", s, len(path), a.maxName())
+		return Address{}, fmt.Errorf("address %s: the path has %d bytes, and a Unix socket's can have at most %d; choose a shorter one", quoted(s), len(path), a.maxName())
 	}
 	return a, nil
 }
@@ -61,12 +61,26 @@ func ParseAddress(s string) (Address, error) {
 func parseTCP(s string) (Address, error) {
 	_, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return Address{}, fmt.Errorf("address %q is not host:port or unix:/path: %w", s, err)
+		why := err.Error()
+		if e, ok := errors.AsType[*net.AddrError](err); ok {
+			why = e.Err // without the address, which may be long
+		}
+		return Address{}, fmt.Errorf("address %s is not host:port or unix:/path: %s", quoted(s), why)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
-		return Address{}, fmt.Errorf("address %q: port %q is not a number between 0 and 65535", s, port)
+		return Address{}, fmt.Errorf("address %s: port %s is not a number between 0 and 65535", quoted(s), quoted(port))
 	}
 	return Address{"tcp", s}, nil
+}
+
+// maxQuoted is how much of an address an error shows: more than a right one has.
+const maxQuoted = 120
+
+func quoted(s string) string {
+	if len(s) > maxQuoted {
+		return strconv.Quote(s[:maxQuoted]) + "…"
+	}
+	return strconv.Quote(s)
 }
 
 // String returns a as ParseAddress takes it.

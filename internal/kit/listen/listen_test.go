@@ -49,14 +49,17 @@ func TestParseAddress(t *testing.T) {
 }
 
 // FuzzParseAddress holds that what is understood is understood again as it
-// prints, and could be a socket's name.
+// prints, and could be a socket's name; and that what is not is told shortly.
 func FuzzParseAddress(f *testing.F) {
-	for _, s := range []string{"127.0.0.1:1", "unix:/a", "unix:///a", "unix:@a", "unix:////a", "unix:unix:a", "[::1%eth0]:9"} {
+	for _, s := range []string{"127.0.0.1:1", "unix:/a", "unix:///a", "unix:@a", "unix:////a", "unix:unix:a", "[::1%eth0]:9", strings.Repeat("\x00", 5000), ":" + strings.Repeat("\x00", 5000), "unix:/" + strings.Repeat("\x00", 5000)} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		a, err := ParseAddress(s)
 		if err != nil {
+			if n := len(err.Error()); n > 1200 {
+				t.Errorf("an error of %d bytes", n)
+			}
 			return
 		}
 		if b, err := ParseAddress(a.String()); err != nil || a != b {
