@@ -47,9 +47,12 @@ func TestAWorkerIsSpokenToAsItself(t *testing.T) {
 		})
 		wg.Wait()
 		for _, w := range ws {
-			b.Forget(w)
 			if err := reg.Remove(w.ID()); err != nil {
 				t.Fatal(err)
+			}
+			b.Forget(w)
+			if p, err := b.peer(w); err != nil || p.worker != w { // a request had chosen it before
+				t.Errorf("%s, which is leaving, is spoken to as %+v (%v)", w.Base(), p, err)
 			}
 			if s := b.nearby(w); s != nil && s.Load() != nil {
 				t.Fatalf("%s has left, and how it is spoken to is kept", w.Base())

@@ -35,7 +35,9 @@ type Backend struct {
 	client *upstream.Client
 	watch  *sock.Watch
 	cfg    Config
-	peers  sync.Map // *fleet.Worker to *peer
+
+	mu    sync.Mutex // held by who changes peers or near, which are read without it
+	peers sync.Map   // *fleet.Worker to *peer
 
 	// near is some of peers by the workers' slots, so that a request finds one of
 	// a thousand in one place. A slot is another worker's when the first is gone.
@@ -85,12 +87,17 @@ func New(client *upstream.Client, watch *sock.Watch, cfg Config) *Backend {
 	return &Backend{client: client, watch: watch, cfg: cfg}
 }
 
-// Forget closes the connections to a worker that has left.
+// Forget closes the connections to a worker that has left, whose status shows it.
 func (b *Backend) Forget(w *fleet.Worker) {
-	if p, ok := b.peers.LoadAndDelete(w); ok {
+	b.mu.Lock()
+	p, ok := b.peers.LoadAndDelete(w)
+	if ok {
 		if s := b.nearby(w); s != nil {
 			s.CompareAndSwap(p.(*peer), nil)
 		}
+	}
+	b.mu.Unlock()
+	if ok {
 		p.(*peer).host.Close()
 	}
 }
@@ -103,30 +110,6 @@ func (b *Backend) nearby(w *fleet.Worker) *atomic.Pointer[peer] {
 	return nil
 }
 
-// remember puts p where requests find it soonest.
-func (b *Backend) remember(p *peer) {
-	if s := b.nearby(p.worker); s != nil {
-		s.Store(p)
-		if _, ok := b.peers.Load(p.worker); !ok {
-			s.CompareAndSwap(p, nil) // it was forgotten meanwhile
-		}
-		return
-	}
-	old := b.near.Load()
-	n := 64
-	for n <= p.worker.Slot() {
-		n *= 2
-	}
-	// What others remember meanwhile they will again, and p will be next time.
-	near := make([]atomic.Pointer[peer], n)
-	if old != nil {
-		for i := range *old {
-			near[i].Store((*old)[i].Load())
-		}
-	}
-	b.near.CompareAndSwap(old, &near)
-}
-
 // peer returns how w is spoken to.
 func (b *Backend) peer(w *fleet.Worker) (*peer, error) {
 	if s := b.nearby(w); s != nil {
@@ -135,18 +118,60 @@ func (b *Backend) peer(w *fleet.Worker) (*peer, error) {
 		}
 	}
 	if p, ok := b.peers.Load(w); ok {
-		b.remember(p.(*peer))
+		// Two workers have a slot if the first is leaving: its last requests
+		// need not wait for each other.
+		if b.mu.TryLock() {
+			b.rememberLocked(p.(*peer))
+			b.mu.Unlock()
+		}
 		return p.(*peer), nil
 	}
 	made, err := b.meet(w)
 	if err != nil {
 		return nil, err
 	}
-	p, had := b.peers.LoadOrStore(w, made)
-	if had {
-		made.host.Close()
+	return b.know(made), nil
+}
+
+// know keeps p, and returns it, or who was there before. Of a worker that is
+// leaving nobody would forget it: then it is p's caller's alone, and keeps no
+// connection.
+func (b *Backend) know(p *peer) *peer {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if old, ok := b.peers.Load(p.worker); ok {
+		p.host.Close()
+		return old.(*peer)
 	}
-	return p.(*peer), nil
+	if p.worker.Status() == fleet.Draining {
+		p.host.Close()
+		return p
+	}
+	b.peers.Store(p.worker, p)
+	b.rememberLocked(p)
+	return p
+}
+
+// rememberLocked puts p where requests find it soonest, if it is not forgotten.
+// b.mu must be held.
+func (b *Backend) rememberLocked(p *peer) {
+	if known, ok := b.peers.Load(p.worker); !ok || known != p {
+		return
+	}
+	if b.nearby(p.worker) == nil {
+		n := 64
+		for n <= p.worker.Slot() {
+			n *= 2
+		}
+		near := make([]atomic.Pointer[peer], n)
+		if old := b.near.Load(); old != nil {
+			for i := range *old {
+				near[i].Store((*old)[i].Load())
+			}
+		}
+		b.near.Store(&near)
+	}
+	b.nearby(p.worker).Store(p)
 }
 
 func (b *Backend) meet(w *fleet.Worker) (*peer, error) {
