@@ -85,12 +85,14 @@ type Changes struct {
 	HasBody, HasAnswerBody bool
 	Status                 int // of the answer, 0 for none
 
-	mem []byte
+	mem         []byte
+	method, uri []byte // that of Method and URI: they may be set as often as a guest likes
 }
 
 // Reset empties c and keeps its memory.
 func (c *Changes) Reset() {
-	*c = Changes{Request: c.Request[:0], Answer: c.Answer[:0], Body: idle(c.Body), AnswerBody: idle(c.AnswerBody), mem: idle(c.mem)}
+	*c = Changes{Request: c.Request[:0], Answer: c.Answer[:0], Body: idle(c.Body), AnswerBody: idle(c.AnswerBody), mem: idle(c.mem),
+		method: c.method[:0], uri: c.uri[:0]}
 }
 
 // idle is b's memory for the next request, unless it is a lot.
@@ -124,8 +126,11 @@ func (c *Changes) keep(b []byte) string {
 	}
 	n := len(c.mem)
 	c.mem = append(c.mem, b...)
-	return unsafe.String(unsafe.SliceData(c.mem[n:]), len(b))
+	return text(c.mem[n:])
 }
+
+// text is b as a string that shares its memory.
+func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // A phase is where in its request a guest is.
 type phase uint8
@@ -228,7 +233,7 @@ func (x *Exchange) Wait() {
 	}
 	x.uri = x.target() // which may be the guest's own
 	k.mem = append(k.mem[:0], x.in.Method...)
-	x.in.Method = unsafe.String(unsafe.SliceData(k.mem), len(k.mem))
+	x.in.Method = text(k.mem)
 	x.in.Path, x.in.Query, x.in.Header, x.in.Body, x.in.Answer = "", "", nil, nil, nil
 	x.at, x.out = outside, nil
 	x.header[0].reset(&k.header)
@@ -371,7 +376,8 @@ func (x *Exchange) setMethod(m []byte) error {
 	if !ok {
 		return fmt.Errorf("it sets the method to %q, which HTTP does not have", m[:min(len(m), maxMethod)])
 	}
-	x.out.Method = x.out.keep(m)
+	x.out.method = append(x.out.method[:0], m...)
+	x.out.Method = text(x.out.method)
 	return nil
 }
 
@@ -388,7 +394,8 @@ func (x *Exchange) setURI(uri []byte) error {
 	if bad {
 		return fmt.Errorf("it sets the URI to %q; want a path of at most %d bytes, and perhaps a query", uri[:min(len(uri), 64)], maxURI)
 	}
-	x.out.URI = x.out.keep(uri)
+	x.out.uri = append(x.out.uri[:0], uri...)
+	x.out.URI = text(x.out.uri)
 	return nil
 }
 
