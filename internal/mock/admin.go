@@ -1,6 +1,8 @@
 package mock
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -95,6 +97,7 @@ func (e *Engine) addFault(w http.ResponseWriter, r *http.Request) {
 	sendJSON(w, http.StatusOK, object{"faults": e.faults.list(time.Now())})
 }
 
+// killAsked kills e, and answers when that is done.
 func (e *Engine) killAsked(w http.ResponseWriter, r *http.Request) {
 	seconds := 0.0
 	if s := r.URL.Query().Get("seconds"); s != "" {
@@ -110,14 +113,21 @@ func (e *Engine) killAsked(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, false, refuse("", "the engine is not on a network"))
 		return
 	}
-	c.kind.Store(true)
-	w.Header().Set("Connection", "close")
-	sendJSON(w, http.StatusAccepted, object{"killed": e.Addr(), "seconds": seconds})
-	// The answer must be on its way before the connection is closed.
-	if err := http.NewResponseController(w).Flush(); err != nil {
-		e.log.Debug("answering a kill", "err", err)
+	answer, err := json.Marshal(object{"killed": e.Addr(), "seconds": seconds})
+	if err != nil {
+		panic("BUG: an answer that is not JSON: " + err.Error())
 	}
-	e.killFor(time.Duration(seconds * float64(time.Second)))
+	c.kind.Store(true)
+	nc, _, err := http.NewResponseController(w).Hijack() // for the answer comes when all connections are gone
+	if err != nil {
+		e.refuse(w, false, refuse("", "the engine's connection cannot be had: %v", err))
+		return
+	}
+	e.killFor(time.Duration(seconds*float64(time.Second)), func() {
+		// A caller that left misses nothing.
+		_, _ = fmt.Fprintf(nc, "HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(answer), answer)
+		_ = nc.Close()
+	})
 }
 
 func (e *Engine) setHealth(w http.ResponseWriter, r *http.Request) {

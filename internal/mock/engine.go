@@ -213,15 +213,18 @@ func (e *Engine) Restart() error {
 	return nil
 }
 
-// killFor kills e and, if d is not 0, restarts it after d. It returns at once.
-func (e *Engine) killFor(d time.Duration) {
+// killFor kills e, calls killed, and, if d is not 0, restarts e after d. It returns
+// at once.
+func (e *Engine) killFor(d time.Duration, killed func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ended {
+		killed()
 		return
 	}
 	e.tasks.Go(func() {
 		e.Kill()
+		killed()
 		if d == 0 {
 			return
 		}

@@ -97,6 +97,9 @@ func TestKillByCall(t *testing.T) {
 	if g := exchange(t, c, f.URLs()[0]+"/mock/kill?seconds=3000", "", 10*time.Second); g.status != 202 {
 		t.Errorf("status %d", g.status)
 	}
+	if g := get1(t, c, f.URLs()[0]+"/health"); g.err == nil {
+		t.Errorf("it is said to be killed, and answers with %d", g.status)
+	}
 }
 
 func TestServeEnds(t *testing.T) {
