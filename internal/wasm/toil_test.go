@@ -174,9 +174,10 @@ func TestTextsAreCutBetweenLetters(t *testing.T) {
 	}
 }
 
-// slow is an http-wasm module that counts to 30 million when it starts.
+// slow is an http-wasm module that counts to 5 million when it starts, which takes
+// some milliseconds.
 var slow = least("\x03\x40" + "\x41\x00\x41\x00\x28\x02\x00\x41\x01\x6a\x36\x02\x00" +
-	"\x41\x00\x28\x02\x00\x41\x80\x87\xa7\x0e\x49\x0d\x00" + "\x0b")
+	"\x41\x00\x28\x02\x00\x41\xc0\x96\xb1\x02\x49\x0d\x00" + "\x0b")
 
 // TestAnInstanceOfACallStartsInItsTime holds that who calls a module that is
 // started for each call waits no longer than the call may take.
