@@ -54,7 +54,7 @@ func TestDrain(t *testing.T) {
 			t.Errorf("the health port answers %s with %d, want %d", path, a.status, want)
 		}
 	}
-	_, r := begin(t, g, 60) // 1.5 s
+	_, r := begin(t, g, 240) // 6 s: it must last until all of what follows was looked at
 	g.Signal(t, syscall.SIGTERM)
 	program.Eventually(t, "readiness says draining", func() bool {
 		status, body := program.Get(t, probe+"/readiness")

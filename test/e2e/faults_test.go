@@ -173,9 +173,10 @@ func TestFaultsOnEveryWorker(t *testing.T) {
 		{"stall=2", chatPath, "504 call_upstream_timeout", "stream then error call_upstream_timeout", 1},
 		{"stall=2", messagesPath, "504 timeout_error", "stream then error timeout_error", 1},
 	}
-	g, e := program.Fleet(t, 3, []string{"--model", "m"},
-		[]string{"--request-timeout-secs", "1", "--disable-circuit-breaker", "--retry-initial-backoff-ms", "1"})
-	t.Cleanup(func() { wantOnce(t, e.URLs) }) // when all have ended
+	flags := []string{"--disable-circuit-breaker", "--retry-initial-backoff-ms", "1"}
+	g, e := program.Fleet(t, 3, []string{"--model", "m"}, flags)
+	hurried := inFrontOf(t, 3, e.URLs, append(flags, "--request-timeout-secs", "3")...) // for those who say nothing
+	t.Cleanup(func() { wantOnce(t, e.URLs) })                                           // when all have ended
 	for i, tt := range tests {
 		for _, w := range []way{{tt.path, false}, {tt.path, true}} {
 			t.Run(tt.spec+" "+w.String(), func(t *testing.T) {
@@ -184,7 +185,10 @@ func TestFaultsOnEveryWorker(t *testing.T) {
 				if tt.path == messagesPath {
 					more = fmt.Sprintf(`"metadata":{"mock_fault":%q}`, tt.spec)
 				}
-				id := fmt.Sprintf("fault-%d-%v", i, w.stream)
+				id, g := fmt.Sprintf("fault-%d-%v", i, w.stream), g
+				if strings.HasPrefix(tt.spec, "never") || strings.HasPrefix(tt.spec, "stall") {
+					g = hurried
+				}
 				a := post(t, g.URL, w.path, body(w.path, w.stream, more), "X-Request-Id", id)
 				want := tt.unary
 				if w.stream {

@@ -27,7 +27,7 @@ func guest(t *testing.T) string {
 
 func TestHTTPWasmModules(t *testing.T) {
 	t.Parallel()
-	g, _ := program.Fleet(t, 1, []string{"--model", "m"}, []string{"--enable-wasm", "--wasm-module", "letters=" + guest(t) + ";config=from the operator;max_execution_time_ms=100"})
+	g, _ := program.Fleet(t, 1, []string{"--model", "m"}, []string{"--enable-wasm", "--wasm-module", "letters=" + guest(t) + ";config=from the operator"})
 	chat, streamed := body(chatPath, false, ""), body(chatPath, true, "")
 	plain := post(t, g.URL, chatPath+"?a", chat)
 	if plain.status != 200 || !strings.Contains(plain.body, `"choices"`) {

@@ -250,7 +250,7 @@ func TestUploadsThatFail(t *testing.T) {
 		{"the worker closes while the client waits", func(c net.Conn, r *http.Request) { _, _ = io.CopyN(io.Discard, r.Body, 5) },
 			fmt.Sprint("Content-Length: ", length), func(c net.Conn) { _, _ = io.WriteString(c, "begin") }, nil, "502 call_upstream_connection_failed"},
 		{"the request's time is up", func(_ net.Conn, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) },
-			fmt.Sprint("Content-Length: ", length), func(c net.Conn) { _, _ = io.WriteString(c, "begin") }, []string{"--request-timeout-secs", "1"}, "504 call_upstream_timeout"},
+			fmt.Sprint("Content-Length: ", length), func(c net.Conn) { _, _ = io.WriteString(c, "begin") }, []string{"--request-timeout-secs", "3"}, "504 call_upstream_timeout"},
 		{"the client sends nothing more", func(_ net.Conn, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) },
 			fmt.Sprint("Content-Length: ", length), func(c net.Conn) { _, _ = io.WriteString(c, "begin") }, []string{"--body-read-timeout-secs", "1"}, "408 request_body_timeout"},
 		{"the client's chunks are none", func(_ net.Conn, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) },

@@ -189,7 +189,7 @@ func TestQuestionsToTheFleet(t *testing.T) {
 			t.Errorf("%s: %d %.600s, want %d with %s", c.path, a.status, a.body, c.status, c.want)
 		}
 	}
-	ask(t, "POST", e.URLs[0]+"/mock/kill", "")
+	kill(t, e.URLs[0])
 	if a := ask(t, "POST", g.URL+"/flush_cache", ""); a.status != 206 || !strings.Contains(a.body, `"workers_flushed":1`) {
 		t.Errorf("with one worker dead: %d %s", a.status, a.body)
 	}
