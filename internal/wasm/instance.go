@@ -170,11 +170,16 @@ func (in *instance) make(alloc *allocator) (err error) {
 	return nil
 }
 
-// control finds the globals of a part.
+// control finds the globals of a part. One that is made when in was stopped is to
+// stop as those before it.
 func (in *instance) control(m api.Module, r *core.Rewritten) {
 	global := func(name string) api.MutableGlobal { return m.ExportedGlobal(name).(api.MutableGlobal) }
+	c := controls{fuel: global(core.FuelGlobal), slice: global(core.SliceGlobal), stop: global(core.StopGlobal), stack: global(core.StackGlobal), why: global(core.WhyGlobal)}
 	in.mu.Lock()
-	in.stops = append(in.stops, controls{fuel: global(core.FuelGlobal), slice: global(core.SliceGlobal), stop: global(core.StopGlobal), stack: global(core.StackGlobal), why: global(core.WhyGlobal)})
+	in.stops = append(in.stops, c)
+	if in.word.Load()&stateOf > running { // who stops it has perhaps been here
+		c.stop.Set(1)
+	}
 	in.mu.Unlock()
 	for _, name := range r.Globals {
 		in.globals = append(in.globals, global(name))
