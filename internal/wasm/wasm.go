@@ -178,6 +178,8 @@ func (a *Action) Trim(most int) {
 	a.reset()
 	if cap(a.mem) > most {
 		a.mem = nil
+		clear(a.fields[:cap(a.fields)]) // which may point into it
+		clear(a.strings[:cap(a.strings)])
 	}
 }
 
