@@ -193,10 +193,13 @@ func (w *wire) split(b []byte) error {
 		return w.stop
 	}
 	if len(p) > maxEvent {
-		if err := w.oversize(p); err != nil {
+		// What the last line has stays, or two bytes of it: else what ends the
+		// line would look like an empty one, and the rest like another event.
+		stays := max(w.looked, len(p)-len("x\r"))
+		if err := w.oversize(p[:stays]); err != nil {
 			return err
 		}
-		p, w.looked = nil, 0
+		p, w.looked = p[stays:], 0
 	}
 	w.part = append(w.part[:0], p...)
 	return nil
