@@ -131,9 +131,11 @@ func refuse(w *infer.Reply, err error) {
 // hangs at events, and that the module is told of its end.
 func TestAModuleThatHangsInAStream(t *testing.T) {
 	h := newHouse(t)
-	h.add(t, "m", func(s *wasm.Spec) { s.Settings.Time = 20 * time.Millisecond })
-	h.add(t, "other", func(s *wasm.Spec) { s.Order, s.Attach = 1, []wasm.Hook{wasm.OnRequest, wasm.OnChunk} })
-	h.add(t, "trap", nil)
+	h.add(t, "m", func(s *wasm.Spec) { s.Settings.Time = soon })
+	h.add(t, "other", func(s *wasm.Spec) {
+		s.Order, s.Attach, s.Settings.Time = 1, []wasm.Hook{wasm.OnRequest, wasm.OnChunk}, soon
+	})
+	h.add(t, "trap", func(s *wasm.Spec) { s.Settings.Time = soon })
 	for range 2 {
 		h.log.reset()
 		c, err := h.ask(newRequest("chunk=spin"), events("text/event-stream", "data: 1\n\n", "data: 2\n\n", "data: 3\n\n"))

@@ -91,7 +91,7 @@ func TestModulesHaveTheRequestsTime(t *testing.T) {
 	for _, closed := range []bool{false, true} {
 		h := newHouse(t)
 		h.add(t, "m", func(s *wasm.Spec) { s.FailClosed, s.Settings.Time = closed, 5*time.Minute })
-		h.gate = h.gateWith(func(o *Options) { o.Timeout = 50 * time.Millisecond })
+		h.gate = h.gateWith(func(o *Options) { o.Timeout = soon })
 		for _, tt := range []struct {
 			does, came string // what the client has been sent
 			asked      bool   // the worker

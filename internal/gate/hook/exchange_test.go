@@ -34,7 +34,7 @@ func newLetterbox(t testing.TB, change func(*wasm.Spec), endpoint func(method, p
 	}
 	said := new(notes)
 	log := slog.New(slog.NewTextHandler(said, nil))
-	e, err := wasm.NewEngine("", log)
+	e, err := wasm.NewEngine(compiled, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,11 @@ func TestARequestWithAFault(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newHouse(t)
-			h.add(t, "m", nil)
+			h.add(t, "m", func(s *wasm.Spec) {
+				if tt.does == "spin" {
+					s.Settings.Time = soon
+				}
+			})
 			g := h.gateWith(func(o *Options) { o.Look, o.LookHeader = judge, header })
 			got, c := "", new(client)
 			w := infer.NewReply(c)
