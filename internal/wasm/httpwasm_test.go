@@ -357,7 +357,7 @@ func TestHTTPWasmExamples(t *testing.T) {
 }
 
 func TestHTTPWasmInstancesAreHeld(t *testing.T) {
-	m := loadHTTP(t, letters(t), func(s *Settings) { s.Instances, s.Time = 1, 20*time.Millisecond })
+	m := loadHTTP(t, letters(t), func(s *Settings) { s.Instances, s.Time = 1, 500*time.Millisecond })
 	var a Action
 	calls := make([]Call, heldFor)
 	for i := range calls {

@@ -103,7 +103,7 @@ func TestWhoRunsForLongCedesTheProcessor(t *testing.T) {
 	ceded := 0
 	cede = func() { ceded++; before() }
 	set := DefaultSettings()
-	set.Time = 50 * time.Millisecond
+	set.Time = 500 * time.Millisecond
 	m := loadFile(t, "testdata/every.wasm", set)
 	r := request(0)
 	r.Query = "request=spin"

@@ -262,17 +262,23 @@ func TestWhoRunsForeverIsStopped(t *testing.T) {
 				section(1, []byte{2, 0x60, 1, 0x7f, 1, 0x7f, 0x60, 0, 0}), section(3, times(2, 0)), section(4, []byte{1, 0x70, 0, 1}), section(5, []byte{1, 0, 15}), section(13, []byte{1, 0, 1}),
 				section(7, leb(1), text("f"), []byte{0, 0}), section(9, []byte{1, 0, 0x41, 0, 0x0b, 1, 0}),
 				section(10, leb(2), leb(len(tt.f)+1), []byte{0}, tt.f, leb(len(tt.g)+1), []byte{0}, tt.g))
-			m, err := compiler(t).Instantiate(t.Context(), rewrite(t, b).Binary)
-			if err != nil {
-				t.Fatal(err)
-			}
 			// The flag is seen within a slice: about 0.1 ms, 5 on a busy
-			// machine. A guest that pays too little takes seconds or minutes.
-			late, why := stopAfter(t, m)
-			if why != core.WhyStopped || late > 500*time.Millisecond {
-				t.Errorf("it ends %s after it was told to, because of %d; want within 500ms, because of %d", late, why, core.WhyStopped)
+			// machine. A guest that pays too little takes seconds or minutes,
+			// every time; a machine that stands still does so once.
+			for left := 4; ; left-- {
+				m, err := compiler(t).Instantiate(t.Context(), rewrite(t, b).Binary)
+				if err != nil {
+					t.Fatal(err)
+				}
+				late, why := stopAfter(t, m)
+				t.Logf("stopped after %s", late)
+				if why == core.WhyStopped && late <= 500*time.Millisecond {
+					break
+				}
+				if why != core.WhyStopped || left == 0 {
+					t.Fatalf("it ends %s after it was told to, because of %d; want within 500ms, because of %d", late, why, core.WhyStopped)
+				}
 			}
-			t.Logf("stopped after %s", late)
 		})
 	}
 }
