@@ -86,6 +86,9 @@ type Action struct {
 // A Field is a header line.
 type Field struct{ Name, Value string }
 
+// MaxFieldName bounds the Name of a Field that a guest changes.
+const MaxFieldName = httpwasm.MaxName
+
 // A ChunkKind is what becomes of a piece of a streamed answer.
 type ChunkKind uint8
 

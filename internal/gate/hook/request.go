@@ -216,6 +216,9 @@ func (v *visit) check(m *module, h wasm.Hook) error {
 		return badAction("a body of %d bytes; at most %d are allowed", len(a.Body), m.most)
 	}
 	for _, n := range a.Remove {
+		if len(n) > wasm.MaxFieldName {
+			return badAction("a header's name of %d bytes; at most %d are allowed", len(n), wasm.MaxFieldName)
+		}
 		if _, ok := h1.AppendField(v.room[:0], n, ""); !ok {
 			return badAction("a header %.64q to be removed", n)
 		}
@@ -223,6 +226,9 @@ func (v *visit) check(m *module, h wasm.Hook) error {
 	for _, fs := range [...][]wasm.Field{a.Set, a.Add} {
 		for i := range fs {
 			f, ok := &fs[i], false
+			if len(f.Name) > wasm.MaxFieldName {
+				return badAction("a header's name of %d bytes; at most %d are allowed", len(f.Name), wasm.MaxFieldName)
+			}
 			f.Value = strings.Trim(f.Value, " \t") // white space around it is no part of it, RFC 9110 §5.5
 			if v.room, ok = h1.AppendField(v.room[:0], f.Name, f.Value); !ok {
 				return badAction("a header %.64q with the value %.64q", f.Name, f.Value)

@@ -41,6 +41,9 @@ var abi = map[string]function{
 // bytes that are copied.
 const perField = 8
 
+// toFind is how much work it is at most to compare a name with another one.
+func toFind(name []byte) int { return perField + len(name) }
+
 // workPiece is how many bytes are copied at once.
 const workPiece = 64 << 10
 
@@ -199,7 +202,7 @@ func getNames(x *Exchange, mem api.Memory, st []uint64) error {
 		fields := h.Fields()
 	next:
 		for i := range fields {
-			x.Host.Works(i * perField)
+			x.Host.Works(i * toFind(fields[i].Name))
 			for k := range fields[:i] {
 				if len(fields[k].Name) == len(fields[i].Name) && bytes.EqualFold(fields[k].Name, fields[i].Name) {
 					continue next
@@ -241,7 +244,7 @@ func getValues(x *Exchange, mem api.Memory, st []uint64) error {
 	}
 	all, count := x.room[:0], uint64(0)
 	if h != nil {
-		x.Host.Works(len(h.Fields()) * perField)
+		x.Host.Works(len(h.Fields()) * toFind(name))
 		for _, f := range h.Fields() {
 			if len(f.Name) == len(name) && bytes.EqualFold(f.Name, name) {
 				all = append(append(all, f.Value...), 0)

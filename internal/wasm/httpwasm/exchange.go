@@ -119,6 +119,10 @@ const (
 	maxURI    = 16 << 10
 )
 
+// MaxName bounds the name of a header that a guest changes: setting it compares it
+// with all that are there.
+const MaxName = 256
+
 // keep copies b. What was copied before stays where it is.
 func (c *Changes) keep(b []byte) string {
 	if cap(c.mem)-len(c.mem) < len(b) {
@@ -341,12 +345,15 @@ func unknownKind(k kind) error { return fmt.Errorf("%d is no kind of header or b
 // edit notes a change of a header. White space around a value is no part of it
 // (RFC 9110 §5.5).
 func (x *Exchange) edit(k kind, op Op, name, value []byte) error {
+	if len(name) > MaxName {
+		return fmt.Errorf("it changes a header whose name has %d bytes; at most %d are allowed", len(name), MaxName)
+	}
 	value = bytes.Trim(value, " \t")
 	n := len(name) + len(value)
 	if n > maxHeader-x.given {
 		return fmt.Errorf("it gives more than %d bytes for headers", maxHeader)
 	}
-	x.Host.Works(n + perField*x.header[k].len())
+	x.Host.Works(n + toFind(name)*x.header[k].len())
 	var ok bool
 	if x.room, ok = h1.AppendField(x.room[:0], name, value); !ok {
 		return fmt.Errorf("it sets a header %.64q to %.64q, which HTTP does not have", name, value)
