@@ -147,11 +147,13 @@ func (a *acceptor) wait(ctx context.Context) bool {
 	return true
 }
 
-// failed notes an error and rests.
+// failed notes an error and rests. That there were no descriptors does not mean
+// that somebody waits: nobody may come for long.
 func (a *acceptor) failed(ctx context.Context, err error) {
 	a.began(err)
 	a.rest = min(max(2*a.rest, minRest), maxRest)
 	sleep(ctx, a.rest)
+	a.timed = a.deadline(time.Now().Add(calm))
 }
 
 // began notes that there is trouble, which may have been before.

@@ -120,6 +120,8 @@ func TestAcceptingSurvives(t *testing.T) {
 		{"rests grow", "nfile nobufs nomem ok", "0s began, 35ms served, 1.035s ended"},
 		{"rests are bounded", strings.Repeat("mfile ", 11) + "ok", "0s began, 4.275s served, 5.275s ended"},
 		{"descriptors come free one by one", "mfile ok mfile ok mfile ok", "0s began, 5ms served, 10ms served, 15ms served, 1.015s ended"},
+		{"nobody comes after it", "mfile", "0s began, 1.005s ended"}, // a system without descriptors says so though nobody waits
+		{"nor after a want in a want", "mfile ok mfile", "0s began, 5ms served, 1.01s ended"},
 		{"an error that nobody has heard of", "odd ok", "0s began, 5ms served, 1.005s ended"},
 		{"trouble comes again", "mfile ok 2s mfile ok", "0s began, 5ms served, 2.005s ended, 2.005s began, 2.01s served, 3.01s ended"},
 	}
