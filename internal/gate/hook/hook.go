@@ -278,15 +278,20 @@ func (v *visit) Finish() {
 
 // pass serves the request between the modules.
 func (v *visit) pass(next infer.Handler, r *infer.Request) error {
-	modules := *v.g.modules.Load()
-	if r.Left() {
-		most, err := v.read(r, modules)
-		if err != nil {
-			v.gather(r) // those that look at errors and ends are told, of a request that has perhaps no model
-			return v.unread(most, err)
+	for {
+		modules := *v.g.modules.Load()
+		if r.Left() {
+			most, err := v.read(r, modules)
+			if err != nil {
+				v.gather(r) // those that look at errors and ends are told, of a request that has perhaps no model
+				return v.unread(most, err)
+			}
 		}
+		if v.gather(r); !r.Left() || !v.wanted(wasm.OnRequest) {
+			break
+		}
+		v.leave(0) // one that wants the body has come just now
 	}
-	v.gather(r)
 	if v.wanted(wasm.OnRequest) {
 		done, err := v.request(r)
 		if done || err != nil {
