@@ -49,10 +49,10 @@ func TestUpdatesThatMeet(t *testing.T) {
 		})
 	}
 	r := newRegistry(t, "")
-	if err := r.reserve("a sum"); err != nil {
+	if err := r.reserve("a sum", false); err != nil {
 		t.Fatal(err)
 	}
-	err := r.reserve("a sum")
+	err := r.reserve("a sum", false)
 	if _, is := errors.AsType[*ConflictError](err); !is {
 		t.Errorf("of bytes that are being registered: %v", err)
 	}

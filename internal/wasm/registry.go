@@ -165,10 +165,14 @@ type Registry struct {
 	sums     map[string]int // components that are being compiled or are there; guarded by mu
 	watchers []func(*Set)   // guarded by mu
 	gone     []*Counts      // of the next Set; guarded by mu, itself not written to
-	named    []string       // how the configuration calls its modules; guarded by mu
+	named    []naming       // what the configuration has; guarded by mu
 	aside    []kept         // that are kept and not there: the configuration has them in their place; guarded by mu
 	closed   bool           // guarded by mu
 }
+
+// A naming is a module as the configuration has it: it has its name and its bytes
+// alone, because at a start nothing is loaded beside it that has one of them.
+type naming struct{ name, sum string }
 
 // NewRegistry returns a Registry without modules. dir is where it keeps them for
 // the next start, "" for nowhere; Restore brings them back.
@@ -239,7 +243,7 @@ func (r *Registry) add(ctx context.Context, s Spec, binary []byte, restored bool
 		r.log.Warn("a module is never called", "module", s.Name, "because", err)
 	}
 	sum := Sum(binary)
-	if err := r.reserve(sum); err != nil {
+	if err := r.reserve(sum, s.FromConfig); err != nil {
 		return nil, err
 	}
 	a, err := r.load(ctx, s, binary, sum)
@@ -255,23 +259,29 @@ func (r *Registry) add(ctx context.Context, s Spec, binary []byte, restored bool
 		err = errClosed
 	case restored:
 		a.file = r.fileOf(sum)
-	case !s.FromConfig && slices.Contains(r.named, s.Name):
+	case !s.FromConfig && r.isNamed(s.Name):
 		err = errNamed(s.Name)
 	case s.FromConfig: // it is not kept, and the list may not have been read yet
-		r.named = append(r.named, s.Name)
+		r.named = append(r.named, naming{s.Name, sum})
 	default:
 		if err = r.keep(a, binary); err == nil {
 			err = r.save(all)
 		}
 	}
 	if err != nil {
-		r.takeBack(a)
+		r.takeBack(a, err)
 		r.drop(sum)
 		a.Module.Close()
 		return nil, err
 	}
 	r.publish(all)
 	return a, nil
+}
+
+// isNamed reports whether the configuration has a module of that name. r.mu must
+// be held.
+func (r *Registry) isNamed(name string) bool {
+	return slices.ContainsFunc(r.named, func(n naming) bool { return n.name == name })
 }
 
 // errNamed is why a module may not have a name: the next start would set it aside.
@@ -390,13 +400,20 @@ func (s *Settings) check() error {
 	return fmt.Errorf("unknown isolation %.64q; want snapshot, fresh or shared", s.Isolation)
 }
 
-// reserve claims a component, so that it is compiled once however many ask.
-func (r *Registry) reserve(sum string) error {
+// reserve claims a component, so that it is compiled once however many ask. Unless
+// it is to be the configuration's, it must not be one that a start would load
+// something else instead of.
+func (r *Registry) reserve(sum string, fromConfig bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.Set().All {
 		if a.Sum == sum {
 			return &ExistsError{ID: a.ID, Sum: sum}
+		}
+	}
+	if !fromConfig {
+		if err := r.spokenFor(sum); err != nil {
+			return err
 		}
 	}
 	if r.sums[sum] > 0 {
@@ -406,6 +423,22 @@ func (r *Registry) reserve(sum string) error {
 		return fmt.Errorf("there are %d modules, which is as many as there may be", maxModules)
 	}
 	r.sums[sum]++
+	return nil
+}
+
+// spokenFor is why a component cannot be kept for the next start, nil if it can.
+// r.mu must be held.
+func (r *Registry) spokenFor(sum string) error {
+	for _, n := range r.named {
+		if n.sum == sum {
+			return fmt.Errorf("the configuration has the component with SHA-256 %s, as %.100q, and what it has nobody else may: the next start would not load this one; take it out of the configuration first, or change the module there", sum, n.name)
+		}
+	}
+	for _, k := range r.aside {
+		if k.Sum == sum {
+			return fmt.Errorf("the component with SHA-256 %s was registered before, as %.100q, which stands aside for what the configuration has; DELETE %s first, if it is not wanted any more", sum, k.Name, k.ID)
+		}
+	}
 	return nil
 }
 
@@ -490,12 +523,34 @@ func (r *Registry) Remove(id uuid.UUID) error {
 	return err
 }
 
+// forgetAside takes away a module that stands aside for the configuration's. It
+// returns nil if there is none with the ID. r.mu must be held.
+func (r *Registry) forgetAside(id uuid.UUID) (*Attached, error) {
+	i := slices.IndexFunc(r.aside, func(k kept) bool { return k.ID == id })
+	if i < 0 {
+		return nil, nil
+	}
+	before := r.aside
+	r.aside = slices.Delete(slices.Clone(before), i, i+1)
+	if err := r.save(r.Set().All); err != nil {
+		r.aside = before
+		return nil, r.unsaved(err)
+	}
+	a := &Attached{Spec: before[i].Spec, Sum: before[i].Sum, file: r.fileOf(before[i].Sum)}
+	r.unkeep(a)
+	return a, nil
+}
+
 func (r *Registry) remove(id uuid.UUID) (*Attached, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.Find(id)
 	if a == nil {
-		return nil, ErrUnknown
+		a, err := r.forgetAside(id)
+		if a == nil && err == nil {
+			err = ErrUnknown
+		}
+		return a, err
 	}
 	all := slices.DeleteFunc(slices.Clone(r.Set().All), func(x *Attached) bool { return x == a })
 	before := r.gone
@@ -573,7 +628,7 @@ func (r *Registry) modify(id uuid.UUID, change func(*Spec)) (old, next *Attached
 // checkRenamed holds that no module takes a name of one that the configuration
 // names. r.mu must be held.
 func (r *Registry) checkRenamed(a *Attached, s *Spec) error {
-	if s.Name != a.Name && !a.FromConfig && slices.Contains(r.named, s.Name) {
+	if s.Name != a.Name && !a.FromConfig && r.isNamed(s.Name) {
 		return errNamed(s.Name)
 	}
 	return nil
@@ -607,7 +662,7 @@ func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), 
 	sum := Sum(binary)
 	another := sum != old.Sum
 	if another {
-		if err := r.reserve(sum); err != nil {
+		if err := r.reserve(sum, old.FromConfig); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -637,7 +692,7 @@ func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), 
 	}
 	if err == nil {
 		if err = r.replace(old, next); err != nil && another {
-			r.takeBack(next)
+			r.takeBack(next, err)
 		}
 	}
 	if err != nil {
@@ -666,18 +721,24 @@ func (r *Registry) replace(old, next *Attached) error {
 // fails all is as before. r.mu must be held.
 func (r *Registry) change(all []*Attached) error {
 	if err := r.save(all); err != nil {
-		// The new list is in place all the same if only the wait for the disk has
-		// failed. A module that the next start does not have may guard a door.
-		if _, placed := errors.AsType[*placedError](err); !placed {
-			return err
-		}
-		if again := r.save(r.Set().All); again != nil {
-			r.log.Error("it is not certain that the next start has the modules that there are now", "directory", r.dir, "err", again)
-		}
-		return err
+		return r.unsaved(err)
 	}
 	r.publish(all)
 	return nil
+}
+
+// unsaved sees to it that the list is that of the modules that there are, after
+// one that was to be could not be saved for err, which it returns. The new one is
+// in place all the same if only the wait for the disk has failed, and a module that
+// the next start does not have may guard a door. r.mu must be held.
+func (r *Registry) unsaved(err error) error {
+	if _, placed := errors.AsType[*placedError](err); !placed {
+		return err
+	}
+	if again := r.save(r.Set().All); again != nil {
+		r.log.Error("it is not certain that the next start has the modules that there are now", "directory", r.dir, "err", again)
+	}
+	return err
 }
 
 // Close ends all modules once the calls that they have are over.

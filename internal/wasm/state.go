@@ -45,9 +45,14 @@ func (r *Registry) unkeep(a *Attached) {
 }
 
 // takeBack removes a's bytes after a failure. If it is not certain that the list
-// does not name them, they stay: a start fails without. r.mu must be held.
-func (r *Registry) takeBack(a *Attached) {
-	if a.file != "" && r.save(r.Set().All) == nil {
+// does not name them, because a new one is in place, they stay: a start fails
+// without. Where no list was put in place they go at once, also to make room. r.mu
+// must be held.
+func (r *Registry) takeBack(a *Attached, err error) {
+	if a.file == "" {
+		return
+	}
+	if _, placed := errors.AsType[*placedError](err); !placed || r.save(r.Set().All) == nil {
 		r.unkeep(a)
 	}
 }
@@ -229,10 +234,16 @@ func (r *Registry) restore(ctx context.Context, k kept) error {
 		return fmt.Errorf("%w; put its file back, or take its entry out of %s and register it again", err, r.listFile())
 	}
 	_, err = r.add(ctx, k.Spec, b, true)
-	if there, is := errors.AsType[*ExistsError](err); is && r.setAside(k, there) {
-		return nil
+	if there, is := errors.AsType[*ExistsError](err); is {
+		if a := r.Find(there.ID); a != nil && a.FromConfig {
+			r.setAside(k, there)
+			return nil
+		}
 	}
-	return err
+	if err != nil { // two entries of the same bytes: of which is meant, one may be what guards the door
+		return fmt.Errorf("%w; mend its entry in %s, or take it out", err, r.listFile())
+	}
+	return nil
 }
 
 // setAside leaves k out if the configuration has it, which it does if there is its
@@ -244,7 +255,7 @@ func (r *Registry) setAside(k kept, there *ExistsError) bool {
 	switch {
 	case there != nil:
 		why = there.Error()
-	case slices.Contains(r.named, k.Name):
+	case r.isNamed(k.Name):
 		why = "the configuration has a module of its name"
 	default:
 		return false
