@@ -202,12 +202,15 @@ func (a *App) Run(ctx context.Context) error {
 			break
 		}
 	}
-	if ctx.Err() == nil {
+	served := ctx.Err() == nil
+	if served {
 		a.log.Info("serving", "url", a.URL(), "metrics", a.MetricsURL(), "policy", a.cfg.Policy.Name, "workers", len(a.cfg.Workers.WorkerURLs))
 	}
 	<-ctx.Done()
 	a.draining.Store(true)
-	a.log.Info("stopping: running requests may end", "grace", a.cfg.Server.Grace.String())
+	if served {
+		a.log.Info("stopping: running requests may end", "grace", a.cfg.Server.Grace.String())
+	}
 	var errs []error
 	for i := len(stops) - 1; i >= 0; i-- {
 		errs = append(errs, stops[i]())

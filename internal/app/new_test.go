@@ -1,10 +1,13 @@
 package app
 
 import (
+	"bytes"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -58,5 +61,28 @@ func TestAStartThatFails(t *testing.T) {
 			l.Close()
 			goleak.VerifyNone(t, before)
 		})
+	}
+}
+
+// TestAStartThatFailsHasNothingToStop: a gateway whose module cannot be loaded has
+// served nobody, and does not speak of requests that may end.
+func TestAStartThatFailsHasNothingToStop(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "none.wasm")
+	if err := os.WriteFile(file, []byte("no module"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config.Default()
+	cfg.Server.Host, cfg.Server.Port, cfg.Metrics.Host, cfg.Metrics.Port = "127.0.0.1", 0, "127.0.0.1", 0
+	cfg.Wasm.Enable, cfg.Wasm.Modules = true, []string{"m=" + file}
+	var told bytes.Buffer
+	a, err := New(cfg, slog.New(slog.NewTextHandler(&told, nil)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Run(t.Context()); err == nil || !strings.Contains(err.Error(), `modules: `) {
+		t.Errorf("it ran and ended with %v", err)
+	}
+	if strings.Contains(told.String(), "serving") || strings.Contains(told.String(), "stopping") {
+		t.Errorf("the log says %s", &told)
 	}
 }
