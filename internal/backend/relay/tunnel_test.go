@@ -217,11 +217,11 @@ func TestWhoDoesNotListenIsWaitedFor(t *testing.T) {
 
 func TestNothingPassesForTooLong(t *testing.T) {
 	t.Parallel()
-	e := dig(t, t.Context(), Config{TunnelIdle: 2 * time.Second}, "", "") // so that the machine may stand still a little
+	e := dig(t, t.Context(), Config{TunnelIdle: 5 * time.Second}, "", "") // so that the machine may stand still a little
 	begin := time.Now()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for time.Since(begin) < 3*time.Second {
+	for time.Since(begin) < 6*time.Second {
 		write(t, e.client, "x")
 		hears(t, e.worker, "x")
 		<-tick.C
@@ -239,13 +239,13 @@ func TestNothingPassesForTooLong(t *testing.T) {
 // hung up has a time of its own for the other.
 func TestHalfAnEndIsNotWaitedForForEver(t *testing.T) {
 	t.Parallel()
-	e := dig(t, t.Context(), Config{TunnelIdle: time.Hour, TunnelHalf: 2 * time.Second}, "", "")
+	e := dig(t, t.Context(), Config{TunnelIdle: time.Hour, TunnelHalf: 5 * time.Second}, "", "")
 	_ = e.client.CloseWrite()
 	isOver(t, e.worker)
 	begin := time.Now()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for time.Since(begin) < 3*time.Second {
+	for time.Since(begin) < 6*time.Second {
 		write(t, e.worker, "x")
 		hears(t, e.client, "x")
 		<-tick.C

@@ -115,7 +115,8 @@ func phases() []phase {
 }
 
 // TestCancel holds that an exchange ends at once when its context does, in
-// every phase, however it hears of it.
+// every phase, however it hears of it: not when something else is due. On a busy
+// machine, at once is a little later.
 func TestCancel(t *testing.T) {
 	cause := errors.New("the client has gone")
 	for _, p := range phases() {
@@ -145,7 +146,7 @@ func TestCancel(t *testing.T) {
 				case <-time.After(patience):
 					t.Fatal("still waiting")
 				}
-				if took, awake := watch.End(); awake > 20*time.Millisecond && !raced {
+				if took, awake := watch.End(); awake > 300*time.Millisecond {
 					t.Errorf("took %v, %v of it awake", took, awake)
 				}
 				var e *Error
@@ -188,7 +189,7 @@ func TestContextThatIsOver(t *testing.T) {
 // TestDeadline holds that the context's deadline bounds every phase, to the
 // Watch's precision and never early.
 func TestDeadline(t *testing.T) {
-	const d = 150 * time.Millisecond
+	const d = time.Second // in which each gets to its phase, also on a busy machine
 	for _, p := range phases() {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
@@ -242,11 +243,11 @@ func TestTimeouts(t *testing.T) {
 		{"slow, but never silent", func(c net.Conn, _ int, _ *http.Request, _ []byte) bool {
 			io.WriteString(c, ok200+"Content-Length: 12\r\n\r\n")
 			for range 12 {
-				<-time.After(70 * time.Millisecond)
+				<-time.After(300 * time.Millisecond)
 				io.WriteString(c, "x")
 			}
 			return true
-		}, 400 * time.Millisecond, 400 * time.Millisecond, ""},
+		}, 3 * time.Second, 3 * time.Second, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -299,6 +300,7 @@ func (l *lazy) Body(b *h1.Body, wire []byte) (int, error) {
 }
 
 func TestClientThatReadsSlowlyIsNotTheWorkersFault(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(c net.Conn, nth int, r *http.Request, body []byte) bool {
 		io.WriteString(c, ok200+"Content-Length: 10\r\n\r\nhello")
 		<-time.After(50 * time.Millisecond)
@@ -306,8 +308,8 @@ func TestClientThatReadsSlowlyIsNotTheWorkersFault(t *testing.T) {
 		return true
 	})
 	h := host(t, client(t, Options{}), w.url)
-	x, s := post("{}"), &lazy{pause: 600 * time.Millisecond}
-	x.Sink, x.FirstByte, x.Between = s, 200*time.Millisecond, 200*time.Millisecond
+	x, s := post("{}"), &lazy{pause: 3 * time.Second}
+	x.Sink, x.FirstByte, x.Between = s, 2*time.Second, 2*time.Second
 	if err := h.Do(context.Background(), x); err != nil || string(s.wire) != "hellothere" {
 		t.Errorf("got %q, %v", s.wire, err)
 	}

@@ -341,7 +341,7 @@ func TestNobodyWantsAnUpload(t *testing.T) {
 				}
 				ctx, cancel := context.WithCancel(context.Background())
 				if deadline {
-					ctx, cancel = context.WithTimeout(context.Background(), 300*time.Millisecond)
+					ctx, cancel = context.WithTimeout(context.Background(), time.Second) // so that it begins
 				}
 				go func() {
 					<-there
