@@ -297,7 +297,7 @@ func TestAProxyThatEnds(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "sluice to take requests, and it has ended: exit status 3") || !strings.Contains(err.Error(), "unknown setting") {
 		t.Errorf("got %v", err)
 	}
-	if took, _ := watch.End(); took > 10*time.Second {
-		t.Errorf("it was waited for, %s", took)
+	if took, awake := watch.End(); awake > 10*time.Second {
+		t.Errorf("it was waited for, %s, %s of it awake", took, awake)
 	}
 }

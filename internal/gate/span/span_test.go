@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/internal/infer"
+	"sluice/internal/kit/bubble"
 	"sluice/internal/kit/trace"
 	"sluice/internal/kit/trace/tracetest"
 )
@@ -341,14 +342,14 @@ func TestRequestsGoOnWithoutACollector(t *testing.T) {
 		return w.Send(200, "text/plain", nil)
 	}), Gate(tr))
 	const n = 10_000 // more than the queue holds
-	begin := time.Now()
+	watch := bubble.Begin(t)
 	for range n {
 		if err := h.Serve(t.Context(), request(), infer.NewReply(new(wire))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("%d requests took %s", n, took)
+	if took, awake := watch.End(); awake > 10*time.Second {
+		t.Errorf("%d requests took %s, %s of it awake", n, took, awake)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
