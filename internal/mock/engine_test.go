@@ -149,7 +149,7 @@ func TestListenAllOrNothing(t *testing.T) {
 func TestClientLeavesOverNetwork(t *testing.T) {
 	f := serve(t, slowly())
 	for i, stream := range []bool{true, false} {
-		g := exchange(t, client(t), f.URLs()[0]+"/v1/completions", fmt.Sprintf(`{"stream":%v,"max_tokens":10000,"prompt":"x"}`, stream), 100*time.Millisecond)
+		g := exchange(t, client(t), f.URLs()[0]+"/v1/completions", fmt.Sprintf(`{"stream":%v,"max_tokens":10000,"prompt":"x"}`, stream), time.Second)
 		if g.how() != "timeout" {
 			t.Errorf("ended %q", g.how())
 		}

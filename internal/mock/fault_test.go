@@ -105,34 +105,37 @@ func TestFaults(t *testing.T) {
 		{"ttft=30ms", true, 200, "ok", 35},
 		{"slow=20us", false, 200, "ok", -1},
 	}
-	for _, tt := range tests {
-		for _, place := range []string{"header", "user", "metadata"} {
-			t.Run(fmt.Sprintf("%s/stream=%v/%s", tt.spec, tt.stream, place), func(t *testing.T) {
-				c := client(t) // each with connections of its own
-				extra, header := "", []string(nil)
-				switch place {
-				case "header":
-					header = []string{"X-Mock-Fault", tt.spec}
-				case "user":
-					extra = fmt.Sprintf(`"user":"mock:%s",`, tt.spec)
-				case "metadata":
-					extra = fmt.Sprintf(`"metadata":{"mock_fault":%q},`, tt.spec)
-				}
-				patience := 10 * time.Second
-				if tt.how == "timeout" {
-					patience = 150 * time.Millisecond
-				}
-				g := exchange(t, c, url, fmt.Sprintf(`{%s"stream":%v,%s`, extra, tt.stream, hello[1:]), patience, header...)
-				if g.status != tt.status || g.how() != tt.how {
-					t.Fatalf("status %d, ended %q; want %d, %q; body %s", g.status, g.how(), tt.status, tt.how, g.body)
-				}
-				if n := strings.Count(g.body, "\n\n"); tt.events >= 0 && tt.how != "reset" && n != tt.events {
-					t.Errorf("%d events, want %d", n, tt.events)
-				}
-				checkSpec(t, tt.spec, g)
-			})
+	t.Run("all", func(t *testing.T) {
+		for _, tt := range tests {
+			for _, place := range []string{"header", "user", "metadata"} {
+				t.Run(fmt.Sprintf("%s/stream=%v/%s", tt.spec, tt.stream, place), func(t *testing.T) {
+					t.Parallel()
+					c := client(t) // each with connections of its own
+					extra, header := "", []string(nil)
+					switch place {
+					case "header":
+						header = []string{"X-Mock-Fault", tt.spec}
+					case "user":
+						extra = fmt.Sprintf(`"user":"mock:%s",`, tt.spec)
+					case "metadata":
+						extra = fmt.Sprintf(`"metadata":{"mock_fault":%q},`, tt.spec)
+					}
+					patience := 10 * time.Second
+					if tt.how == "timeout" {
+						patience = time.Second // in which what is to come has come
+					}
+					g := exchange(t, c, url, fmt.Sprintf(`{%s"stream":%v,%s`, extra, tt.stream, hello[1:]), patience, header...)
+					if g.status != tt.status || g.how() != tt.how {
+						t.Fatalf("status %d, ended %q; want %d, %q; body %s", g.status, g.how(), tt.status, tt.how, g.body)
+					}
+					if n := strings.Count(g.body, "\n\n"); tt.events >= 0 && tt.how != "reset" && n != tt.events {
+						t.Errorf("%d events, want %d", n, tt.events)
+					}
+					checkSpec(t, tt.spec, g)
+				})
+			}
 		}
-	}
+	})
 	defer func() { t.Logf("seen %+v", f.Seen()) }()
 	eventually(t, "every fault is counted", func() bool {
 		s := f.Seen()
