@@ -593,6 +593,7 @@ func (c *conn) part() bool {
 	case c.become(connRetired, connEnding):
 	case c.become(connRetired, connLeaving), c.state.Load() == connLingering:
 		c.sock.Interrupt()
+	case c.state.Load() == connRetired: // and is about to end
 	default:
 		return false
 	}

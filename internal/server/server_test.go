@@ -554,6 +554,31 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestThereIsNoGrace holds that who stops at once does not take idle connections for
+// requests that were cut.
+func TestThereIsNoGrace(t *testing.T) {
+	for _, road := range roads[:3] {
+		cfg := DefaultConfig()
+		cfg.Grace = 0
+		s := road.on(t, cfg, NewMux([]Route{{"GET", "/a", 0, infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			return w.Send(200, "text/plain", []byte("a"))
+		})}}, named))
+		for range 5 {
+			c := road.dial(t, s)
+			c.say(get)
+			if status, closes, body := c.hear("GET"); status != 200 || closes || body != "a" {
+				t.Fatalf("%s: got %d %q, closes: %t", road.name, status, body, closes)
+			}
+		}
+		for c := range s.front.each {
+			eventually(t, "it is idle", func() bool { return c.state.Load() == connIdle })
+		}
+		if err := s.stop(); err != nil {
+			t.Errorf("%s: the drain ended with %v", road.name, err)
+		}
+	}
+}
+
 // TestTheGraceIsOver holds that a request which outlasts the gateway is told so.
 func TestTheGraceIsOver(t *testing.T) {
 	begun := make(chan struct{}, 1)
