@@ -225,7 +225,7 @@ func TestHowLongAHeaderIs(t *testing.T) {
 // trickles, and that who says nothing at all is let go without a word.
 func TestSlowHeaders(t *testing.T) {
 	cfg := short()
-	cfg.HeaderReadTimeout, cfg.IdleTimeout = 300*time.Millisecond, 800*time.Millisecond
+	cfg.HeaderReadTimeout, cfg.IdleTimeout = time.Second, 2500*time.Millisecond // who sends no byte in that is told nothing
 	each(t, func(t *testing.T, w road) {
 		for _, tt := range []struct {
 			name, before, say string
@@ -255,7 +255,7 @@ func TestSlowHeaders(t *testing.T) {
 						if _, err := io.WriteString(c, tt.say[i:i+1]); err != nil {
 							return
 						}
-						<-time.After(10 * time.Millisecond)
+						<-time.After(20 * time.Millisecond)
 					}
 				}()
 				if tt.want != "" {
