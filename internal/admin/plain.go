@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ func plain(err error) error {
 	}
 	var field []string
 	for name := range strings.SplitSeq(t.Field, ".") {
-		if name != "" && name != "moduleOptions" { // which clients do not see
+		if name != "" && name != "moduleOptions" && name != "Spec" { // which clients do not see
 			field = append(field, name)
 		}
 	}
@@ -69,6 +70,9 @@ func wanted(t reflect.Type) string {
 		return fmt.Sprintf("a whole number from 0 to %d", uint64(1)<<t.Bits()-1)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		return "a whole number"
+	}
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return "a string"
 	}
 	if t == reflect.TypeFor[attachPoint]() {
 		return `an object such as {"Middleware":"OnRequest"}`

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -56,9 +55,9 @@ func text(w *infer.Reply, status int, s string) error {
 // A descriptor is a module as the contract's clients write it, with our own
 // fields behind theirs.
 type descriptor struct {
-	Name         string          `json:"name"`
-	FilePath     string          `json:"file_path"`
-	ModuleType   string          `json:"module_type"`
+	Name         *string         `json:"name"`
+	FilePath     *string         `json:"file_path"`
+	ModuleType   *string         `json:"module_type"`
 	AttachPoints []attachPoint   `json:"attach_points"`
 	AddResult    json.RawMessage `json:"add_result"`
 	moduleOptions
@@ -67,13 +66,13 @@ type descriptor struct {
 // moduleOptions are the settings of a module that the contract does not have.
 // Those that are left out stay as they are, or at their defaults.
 type moduleOptions struct {
-	Enabled    *bool     `json:"enabled,omitempty"`
-	Order      *int      `json:"order,omitempty"`
-	FailClosed *bool     `json:"fail_closed,omitempty"`
-	Paths      *[]string `json:"paths,omitempty"`
-	Models     *[]string `json:"models,omitempty"`
-	Tenants    *[]string `json:"tenants,omitempty"`
-	MaxBody    *int64    `json:"max_body_size,omitempty"`
+	Enabled    *bool  `json:"enabled,omitempty"`
+	Order      *int   `json:"order,omitempty"`
+	FailClosed *bool  `json:"fail_closed,omitempty"`
+	Paths      filter `json:"paths,omitzero"`
+	Models     filter `json:"models,omitzero"`
+	Tenants    filter `json:"tenants,omitzero"`
+	MaxBody    *int64 `json:"max_body_size,omitempty"`
 
 	MemoryPages *int64  `json:"max_memory_pages,omitempty"`
 	TimeMillis  *int64  `json:"max_execution_time_ms,omitempty"`
@@ -81,6 +80,30 @@ type moduleOptions struct {
 	Instances   *int64  `json:"max_instances,omitempty"`
 	Isolation   *string `json:"isolation,omitempty"`
 	Config      *string `json:"config,omitempty"`
+}
+
+// A filter is a list of what a module is for. null is one that has everything.
+type filter struct {
+	given bool
+	list  []string
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (f *filter) UnmarshalJSON(b []byte) error {
+	*f = filter{given: true}
+	return json.Unmarshal(b, &f.list)
+}
+
+// MarshalJSON implements json.Marshaler.
+func (f filter) MarshalJSON() ([]byte, error) { return json.Marshal(f.list) }
+
+// IsZero reports whether f was left out.
+func (f filter) IsZero() bool { return !f.given }
+
+func (f filter) set(to *[]string) {
+	if f.given {
+		*to = f.list
+	}
 }
 
 func set[T any](to *T, from *T) {
@@ -96,9 +119,9 @@ func (o *moduleOptions) apply(s *wasm.Spec) error {
 	}
 	set(&s.Order, o.Order)
 	set(&s.FailClosed, o.FailClosed)
-	set(&s.Paths, o.Paths)
-	set(&s.Models, o.Models)
-	set(&s.Tenants, o.Tenants)
+	o.Paths.set(&s.Paths)
+	o.Models.set(&s.Models)
+	o.Tenants.set(&s.Tenants)
 	set(&s.Settings.Config, o.Config)
 	if o.Isolation != nil {
 		s.Settings.Isolation = wasm.Isolation(*o.Isolation)
@@ -141,13 +164,28 @@ func hooks(points []attachPoint) ([]wasm.Hook, error) {
 	return hs, nil
 }
 
+// fill makes empty what the contract's answer has and d does not.
+func (d *descriptor) fill() {
+	d.Name, d.FilePath, d.ModuleType = cmp.Or(d.Name, new("")), cmp.Or(d.FilePath, new("")), cmp.Or(d.ModuleType, new(""))
+}
+
+// checkType holds that d is of the one type that there is.
+func (d *descriptor) checkType() error {
+	if d.ModuleType != nil && *d.ModuleType != "" && *d.ModuleType != "Middleware" {
+		return fmt.Errorf("unknown module_type %.64q; want Middleware", *d.ModuleType)
+	}
+	return nil
+}
+
 // spec reads d.
 func (d *descriptor) spec() (wasm.Spec, error) {
-	s := wasm.Spec{Name: d.Name, Path: d.FilePath, Settings: wasm.DefaultSettings()}
-	if d.ModuleType != "" && d.ModuleType != "Middleware" {
-		return s, fmt.Errorf("unknown module_type %.64q; want Middleware", d.ModuleType)
+	s := wasm.Spec{Settings: wasm.DefaultSettings()}
+	set(&s.Name, d.Name)
+	set(&s.Path, d.FilePath)
+	err := d.checkType()
+	if err != nil {
+		return s, err
 	}
-	var err error
 	if s.Attach, err = hooks(d.AttachPoints); err != nil {
 		return s, err
 	}
@@ -163,16 +201,19 @@ const (
 // addModules registers modules: a list of files that the gateway can read, or
 // one component as the body.
 func (a *Admin) addModules(ctx context.Context, r *infer.Request, w *infer.Reply) error {
-	if err := r.ReadBody(maxModulesBody); err != nil {
+	if err := r.ReadFixed(maxModulesBody); err != nil {
 		return err
 	}
 	if isBinary(r) {
 		return a.addBinary(ctx, r, w)
 	}
+	if err := unqueried(r); err != nil {
+		return text(w, http.StatusBadRequest, err.Error())
+	}
 	var in struct {
 		Modules []descriptor `json:"modules"`
 	}
-	if err := strictly(r.Body, &in); err != nil {
+	if err := strictly(r.Body, &in, 0); err != nil {
 		return text(w, http.StatusBadRequest, "the body is not a list of modules: "+err.Error())
 	}
 	if in.Modules == nil {
@@ -184,6 +225,7 @@ func (a *Admin) addModules(ctx context.Context, r *infer.Request, w *infer.Reply
 	status := http.StatusOK
 	for i := range in.Modules {
 		d := &in.Modules[i]
+		d.fill()
 		id, err := a.addFile(ctx, d)
 		if d.Config != nil {
 			d.Config = new(secret.Mask)
@@ -196,23 +238,6 @@ func (a *Admin) addModules(ctx context.Context, r *infer.Request, w *infer.Reply
 		d.AddResult = result("Success", id.String())
 	}
 	return sendJSON(w, status, in)
-}
-
-// strictly reads JSON into v and refuses keys that v does not have: a misspelled
-// fail_closed would leave a door open.
-func strictly(b []byte, v any) error {
-	if !utf8.Valid(b) {
-		return errors.New("it is not UTF-8") // what is not would be put in its place
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return plain(err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("something follows the JSON")
-	}
-	return nil
 }
 
 // numbers are the settings of a module that are one.
@@ -260,7 +285,7 @@ func queried(query string) (d descriptor, err error) {
 	}
 	b, err := json.Marshal(all)
 	if err == nil {
-		err = strictly(b, &d)
+		err = strictly(b, &d, 0)
 	}
 	if err != nil {
 		return d, fmt.Errorf("the query: %w", err)
@@ -281,7 +306,7 @@ func (a *Admin) addFile(ctx context.Context, d *descriptor) (uuid.UUID, error) {
 	if err != nil {
 		return uuid.Nil, err
 	}
-	b, err := wasm.ReadFile(d.FilePath)
+	b, err := wasm.ReadFile(s.Path)
 	if err != nil {
 		return uuid.Nil, err
 	}
@@ -300,6 +325,15 @@ func (a *Admin) register(ctx context.Context, s wasm.Spec, b []byte) (uuid.UUID,
 // so, or begins as JSON cannot.
 func isBinary(r *infer.Request) bool {
 	return bytes.HasPrefix(r.Header.Get("Content-Type"), []byte("application/wasm")) || bytes.HasPrefix(r.Body, []byte("\x00asm"))
+}
+
+// unqueried refuses settings that stand in the query while the body is JSON. Those
+// are not looked at: a fail_closed there would leave a door open.
+func unqueried(r *infer.Request) error {
+	if r.Query == "" {
+		return nil
+	}
+	return errors.New(`there is a query, and the body is JSON or empty: settings stand in the body then, as in {"order":7,"fail_closed":true}; in the query are those of a module whose bytes are sent, with Content-Type: application/wasm`)
 }
 
 // addBinary registers the component in the body, whose settings are in the query.
@@ -361,7 +395,8 @@ func describe(m *wasm.Attached) moduleInfo {
 			LastAccessed: last.UTC().Format(time.RFC3339Nano), AccessCount: m.Counts.Calls.Load(), AttachPoints: points,
 		},
 		Options: moduleOptions{
-			Enabled: &enabled, Order: &m.Order, FailClosed: &m.FailClosed, Paths: &m.Paths, Models: &m.Models, Tenants: &m.Tenants, MaxBody: &most,
+			Enabled: &enabled, Order: &m.Order, FailClosed: &m.FailClosed, MaxBody: &most,
+			Paths: filter{true, m.Paths}, Models: filter{true, m.Models}, Tenants: filter{true, m.Tenants},
 			MemoryPages: &pages, TimeMillis: &millis, Stack: &stack, Instances: &instances, Isolation: &isolation,
 		},
 		State: struct {
@@ -433,7 +468,7 @@ func (a *Admin) replaceModule(ctx context.Context, r *infer.Request, w *infer.Re
 	if err != nil {
 		return empty(w, http.StatusBadRequest)
 	}
-	if err := r.ReadBody(maxModulesBody); err != nil {
+	if err := r.ReadFixed(maxModulesBody); err != nil {
 		return err
 	}
 	var d descriptor
@@ -442,10 +477,17 @@ func (a *Admin) replaceModule(ctx context.Context, r *infer.Request, w *infer.Re
 		b = bytes.Clone(r.Body)
 		d, err = queried(r.Query)
 	} else {
-		if err := strictly(r.Body, &d); err != nil {
+		if err := unqueried(r); err != nil {
+			return text(w, http.StatusBadRequest, err.Error())
+		}
+		if err := strictly(r.Body, &d, 0); err != nil {
 			return text(w, http.StatusBadRequest, "the body is neither application/wasm nor a module: "+err.Error())
 		}
-		b, err = wasm.ReadFile(d.FilePath)
+		if err = d.checkType(); err == nil {
+			var path string
+			set(&path, d.FilePath)
+			b, err = wasm.ReadFile(path)
+		}
 	}
 	if err != nil {
 		return text(w, http.StatusBadRequest, err.Error())
@@ -459,15 +501,18 @@ func (a *Admin) updateModule(ctx context.Context, r *infer.Request, w *infer.Rep
 	if err != nil {
 		return empty(w, http.StatusBadRequest)
 	}
-	if err := r.ReadBody(maxBody); err != nil {
+	if err := r.ReadFixed(maxBody); err != nil {
 		return err
 	}
+	if err := unqueried(r); err != nil {
+		return text(w, http.StatusBadRequest, err.Error())
+	}
 	var d descriptor
-	if err := strictly(r.Body, &d); err != nil {
+	if err := strictly(r.Body, &d, 0); err != nil {
 		return text(w, http.StatusBadRequest, "the body is not a change of a module: "+err.Error())
 	}
-	if d.FilePath != "" || d.ModuleType != "" {
-		return text(w, http.StatusBadRequest, "file_path and module_type are not changed by PATCH; PUT gives a module other bytes")
+	if d.FilePath != nil || d.ModuleType != nil || d.AddResult != nil {
+		return text(w, http.StatusBadRequest, "file_path, module_type and add_result are not changed by PATCH; PUT gives a module other bytes")
 	}
 	return a.change(ctx, w, id, &d, nil)
 }
@@ -481,11 +526,10 @@ func (a *Admin) change(ctx context.Context, w *infer.Reply, id uuid.UUID, d *des
 		return text(w, http.StatusBadRequest, err.Error())
 	}
 	m, err := a.modules.Update(ctx, id, func(s *wasm.Spec) {
-		if d.Name != "" {
-			s.Name = d.Name
-		}
+		set(&s.Name, d.Name)
 		if b != nil {
-			s.Path = d.FilePath // "" of bytes that were sent
+			s.Path = "" // of bytes that were sent
+			set(&s.Path, d.FilePath)
 		}
 		if d.AttachPoints != nil { // an empty list is all that it has
 			s.Attach = attach

@@ -214,7 +214,7 @@ func TestErrorsAreInWordsOfTheAPI(t *testing.T) {
 		`{"modules":7}`:                        "modules is a number; want a list",
 		`{"modules":[7]}`:                      "modules is a number; want an object",
 		`{"modules":[{"name":7}]}`:             "modules.name is a number; want a string",
-		`{"modules":[{"ordre":7}]}`:            `unknown field "ordre"`,
+		`{"modules":[{"ordre":7}]}`:            `unknown field "ordre" in modules[0]`,
 		`{"modules":[{"order":"7"}]}`:          "modules.order is a string; want a whole number",
 		`{"modules":[{"order":1.5}]}`:          "modules.order is 1.5; want a whole number",
 		`{"modules":[{"enabled":[]}]}`:         "modules.enabled is a list; want true or false",

@@ -1,12 +1,10 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -195,7 +193,7 @@ func (a *Admin) updateWorker(_ context.Context, r *infer.Request, w *infer.Reply
 		return err
 	}
 	var p fleet.Patch
-	if err := decodeStrictly(r.Body, &p); err != nil {
+	if err := strictly(r.Body, &p, nulls); err != nil {
 		return workerError(w, http.StatusBadRequest, "BAD_REQUEST", "the body is not a worker update: "+err.Error()+"; want priority, cost, labels, api_key or health, and PUT for the rest")
 	}
 	if err := a.fleet.Update(wk.ID(), p); err != nil {
@@ -216,20 +214,6 @@ func (a *Admin) worker(r *infer.Request, w *infer.Reply) (wk *fleet.Worker, ok b
 	return wk, true, nil
 }
 
-// decodeStrictly reads one JSON value into v, and refuses fields that v has not:
-// who wants to change them must not think that they are changed.
-func decodeStrictly(body []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("there is more than one value")
-	}
-	return nil
-}
-
 // readSpec reads a body of POST or PUT. The field model_id is what older
 // clients say instead of models.
 func readSpec(body []byte) (fleet.Spec, error) {
@@ -237,7 +221,7 @@ func readSpec(body []byte) (fleet.Spec, error) {
 		fleet.Spec
 		ModelID string `json:"model_id"`
 	}
-	if err := json.Unmarshal(body, &in); err != nil {
+	if err := strictly(body, &in, unknownFields|nulls); err != nil {
 		return in.Spec, fmt.Errorf("the body is not a worker: %w", err)
 	}
 	if in.URL == "" {

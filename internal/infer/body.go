@@ -3,6 +3,7 @@ package infer
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -54,6 +55,17 @@ func (r *Request) ReadBody(limit int64) error {
 	}
 	r.Body, r.Size, r.read = b, int64(len(b)), true
 	return nil
+}
+
+// ReadFixed is ReadBody with a limit that no setting changes, which its error says;
+// it is whole MiB.
+func (r *Request) ReadFixed(limit int64) error {
+	err := r.ReadBody(limit)
+	if errors.Is(err, TooLarge) {
+		return &Error{Status: TooLarge.Status, Code: TooLarge.Code, Err: err,
+			Msg: fmt.Sprintf("The request body is longer than the %d MiB that this call takes, which no setting changes", limit>>20)}
+	}
+	return err
 }
 
 // ReadShortBody is ReadBody for a body of at most most bytes. It reports whether

@@ -148,14 +148,15 @@ func Sound(next infer.Handler) infer.Handler {
 // into. SGLang's answer to rerank is wrapped, which what was asked has a say in.
 func passable(e infer.Endpoint) bool { return e != infer.Rerank }
 
-// JSON is the gate that reads a body and believes its Content-Type.
+// JSON is the gate that reads a body and believes its Content-Type. limit is not of
+// the settings.
 func JSON(limit int64) infer.Gate {
 	return func(next infer.Handler) infer.Handler {
 		return infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
 			if err := wantJSON(r); err != nil {
 				return err
 			}
-			if err := r.ReadBody(limit); err != nil {
+			if err := r.ReadFixed(limit); err != nil {
 				return err
 			}
 			return next.Serve(ctx, r, w)
