@@ -39,7 +39,7 @@ func DefaultSettings() Settings {
 type Stats struct {
 	Instances int    // there are
 	Idle      int    // of those, stand ready
-	Made      uint64 // so far
+	Made      uint64 // so far, those of its earlier versions included
 	Memory    int64  // bytes that they have, shared pages counted for each
 }
 
@@ -54,15 +54,15 @@ type Module struct {
 
 	slots   []atomic.Pointer[instance] // those that stand ready
 	count   atomic.Int32               // instances that there are, or are being made
-	made    atomic.Uint64
-	waiting atomic.Int32  // goroutines
-	freed   chan struct{} // something has become free; never closed
+	waiting atomic.Int32               // goroutines
+	freed   chan struct{}              // something has become free; never closed
 	closed  atomic.Bool
 	calls   atomic.Int64 // that hold an instance, or have joined
 	asked   atomic.Bool  // it is in the Engine's queue
 
-	mu  sync.Mutex  // guards all
-	all []*instance // those that there are
+	mu   sync.Mutex     // guards the following
+	all  []*instance    // those that there are
+	made *atomic.Uint64 // instances; counted by a Module's earlier versions too
 }
 
 // mostPages is how many pages a memory may have whatever its limit is: the engine
@@ -100,7 +100,7 @@ func (e *Engine) newModule(ctx context.Context, binary []byte, set Settings) (m 
 	if c.http {
 		most *= heldFor
 	}
-	m = &Module{engine: e, kept: kept, code: c, set: set, slots: make([]atomic.Pointer[instance], most), freed: make(chan struct{}, most)}
+	m = &Module{engine: e, kept: kept, code: c, set: set, slots: make([]atomic.Pointer[instance], most), freed: make(chan struct{}, most), made: new(atomic.Uint64)}
 	e.add(m) // starting it is a call too
 	m.count.Store(1)
 	in, err := m.instance(nil)
@@ -156,8 +156,22 @@ func (m *Module) instance(c *Call) (*instance, error) {
 		m.discard(in)
 		return nil, err
 	}
+	m.mu.Lock()
 	m.made.Add(1)
+	m.mu.Unlock()
 	return in, nil
+}
+
+// follow makes m count the instances that are made where before does, whose next
+// version it is: a total does not fall at an update. It is of no more than one.
+func (m *Module) follow(before *Module) {
+	before.mu.Lock()
+	made := before.made
+	before.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	made.Add(m.made.Load())
+	m.made = made
 }
 
 // discard ends an instance that is nobody's.
@@ -369,7 +383,7 @@ func (m *Module) Isolation() (is Isolation, why string) {
 
 // Stats tells how the Module is.
 func (m *Module) Stats() Stats {
-	s := Stats{Instances: int(m.count.Load()), Made: m.made.Load()}
+	s := Stats{Instances: int(m.count.Load())}
 	for i := range m.slots {
 		if m.slots[i].Load() != nil {
 			s.Idle++
@@ -377,6 +391,7 @@ func (m *Module) Stats() Stats {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	s.Made = m.made.Load()
 	for _, in := range m.all {
 		in.mu.Lock()
 		for _, mem := range in.memories {

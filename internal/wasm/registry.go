@@ -685,6 +685,7 @@ func (r *Registry) renew(ctx context.Context, id uuid.UUID, change func(*Spec), 
 		old = now
 		if next.Spec, err = now.changed(change); err == nil { // how it is attached may have changed meanwhile
 			next.Settings, next.Counts, next.Store = s.Settings, now.Counts, now.Store
+			next.Module.follow(now.Module)
 			if err = cmp.Or(next.fits(next.Module), r.checkRenamed(now, &next.Spec)); err == nil {
 				err = r.keep(next, binary)
 			}

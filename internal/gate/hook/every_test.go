@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -757,6 +758,30 @@ func TestMetricsGoWithTheirModule(t *testing.T) {
 	} {
 		if !has(all, want) {
 			t.Errorf("%s is missing in %s", want, strings.Join(all, "\n"))
+		}
+	}
+	made := func() (n float64) {
+		for _, line := range h.scrape(`sluice_wasm_instances_made_total{module="m"}`) {
+			_, value, _ := strings.Cut(line, "} ")
+			var err error
+			if n, err = strconv.ParseFloat(value, 64); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return n
+	}
+	guest, err := everything()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range byte(3) {
+		before := made()
+		version := append(slices.Clone(guest), 0, 3, 1, 'v', (n+1)/2) // the last has the bytes of the one before
+		if _, err := h.modules.Update(t.Context(), a.ID, func(*wasm.Spec) {}, version); err != nil {
+			t.Fatal(err)
+		}
+		if now := made(); now < before+1 {
+			t.Errorf("%v instances were made before an update, and %v with it", before, now)
 		}
 	}
 	if err := h.modules.Remove(a.ID); err != nil {

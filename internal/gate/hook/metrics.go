@@ -16,7 +16,7 @@ type Metrics struct {
 	Errors    *metric.CounterVec     `name:"sluice_wasm_errors_total" labels:"module,hook,kind" help:"calls that failed; kind is trap, timeout, stack, answer, size or busy"`
 	Duration  *metric.HistogramVec   `name:"sluice_wasm_call_duration_seconds" labels:"module,hook" buckets:"0.000001,0.0000025,0.000005,0.00001,0.000025,0.00005,0.0001,0.00025,0.001,0.01,0.1,1,10" help:"how long calls took, waiting for an instance included"`
 	Instances *metric.GaugeVecFunc   `name:"sluice_wasm_instances" labels:"module,state" help:"instances of a module; state is idle, which stand ready, or busy"`
-	Made      *metric.CounterVecFunc `name:"sluice_wasm_instances_made_total" labels:"module" help:"instances that were made of a module since it was loaded or updated"`
+	Made      *metric.CounterVecFunc `name:"sluice_wasm_instances_made_total" labels:"module" help:"instances that were made of a module, those of its earlier versions included"`
 	Memory    *metric.GaugeVecFunc   `name:"sluice_wasm_memory_bytes" labels:"module" help:"memory that the instances of a module have, shared pages counted for each"`
 	Guest     *metric.CounterVecFunc `name:"sluice_wasm_guest_total" labels:"module,name" max:"20000" help:"what modules count themselves, with count; at most 64 names a module, others are counted as other"`
 }
