@@ -119,9 +119,10 @@ func TestNewModulesAreBuilt(t *testing.T) {
 			}
 
 			var streams atomic.Bool
+			const told = "data: {\"choices\":[{\"delta\":{\"content\":\"the secretsecret is secre\"}}]}\n\n"
 			w := newRogueOf(t, "m", func(c net.Conn, _ *http.Request) {
 				if streams.Load() {
-					_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: " + sse + "\r\nConnection: close\r\n\r\n" + one + one + "data: [DONE]\n\n"))
+					_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: " + sse + "\r\nConnection: close\r\n\r\n" + one + told + "data: [DONE]\n\n"))
 					return
 				}
 				say(c, "200 OK", "application/json", `{"choices":[]}`)
@@ -131,11 +132,11 @@ func TestNewModulesAreBuilt(t *testing.T) {
 			if a := post(t, g.URL, chatPath, body(chatPath, false, "")); a.status != 401 {
 				t.Errorf("without a key: %d %s", a.status, a.body)
 			}
-			if a := post(t, g.URL, chatPath, body(chatPath, false, ""), "X-API-Key", "k"); a.status != 200 || a.body != `{"choices":[]}` {
-				t.Errorf("with a key: %d %s", a.status, a.body)
+			if a := post(t, g.URL, chatPath, body(chatPath, false, ""), "X-API-Key", "k"); a.status != 200 || a.body != `{"choices":[]}` || a.header.Get("X-My-Module") != "seen" {
+				t.Errorf("with a key: %d %v %s", a.status, a.header, a.body)
 			}
 			streams.Store(true)
-			if a := post(t, g.URL, chatPath, body(chatPath, true, ""), "X-API-Key", "k"); a.status != 200 || a.cut != nil || a.body != one+one+"data: [DONE]\n\n" {
+			if a := post(t, g.URL, chatPath, body(chatPath, true, ""), "X-API-Key", "k"); a.status != 200 || a.cut != nil || a.body != one+strings.ReplaceAll(told, "secret", "[...]")+"data: [DONE]\n\n" {
 				t.Errorf("a stream: %d %v %q", a.status, a.cut, a.body)
 			}
 			wantLine(t, g, "200 after")

@@ -118,6 +118,23 @@ static inline sluice_str sluice_join(const sluice_str *parts, uint32_t n) {
   return (sluice_str){p, all};
 }
 #define SLUICE_JOIN(...) sluice_join((const sluice_str[]){__VA_ARGS__}, sizeof((const sluice_str[]){__VA_ARGS__}) / sizeof(sluice_str))
+/* s with to in the place of each from, in new memory; s itself if it has none. */
+static inline sluice_str sluice_swap(sluice_str s, sluice_str from, sluice_str to) {
+  uint32_t n = 0, k = 0;
+  for (uint32_t i = 0; from.n && i + from.n <= s.n;)
+    if (sluice_begins((sluice_str){s.p + i, s.n - i}, from)) n++, i += from.n;
+    else i++;
+  if (!n) return s;
+  uint64_t all = s.n - (uint64_t)n * from.n + (uint64_t)n * to.n;
+  if (all > UINT32_MAX) __builtin_trap();
+  char *p = sluice_alloc(all ? (uint32_t)all : 1);
+  for (uint32_t i = 0; i < s.n;)
+    if (sluice_begins((sluice_str){s.p + i, s.n - i}, from)) {
+      for (uint32_t j = 0; j < to.n; j++) p[k++] = to.p[j];
+      i += from.n;
+    } else p[k++] = s.p[i++];
+  return (sluice_str){p, k};
+}
 static inline sluice_str sluice_number(uint64_t v) {
   char *p = sluice_alloc(20);
   uint32_t k = 20;
