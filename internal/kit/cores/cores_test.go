@@ -87,9 +87,12 @@ func TestACoreComesAndGoes(t *testing.T) {
 
 	var end atomic.Bool
 	spun := make(chan bool)
-	for range 4 {
-		go func() {
+	const spinning = 8
+	for range spinning {
+		go func() { // who is ready waits for others, also where the machine gives us little
 			for !end.Load() {
+				for begin := time.Now(); time.Since(begin) < late; {
+				}
 				runtime.Gosched()
 			}
 			spun <- true
@@ -97,7 +100,7 @@ func TestACoreComesAndGoes(t *testing.T) {
 	}
 	becomes("a second core", func() bool { return runtime.GOMAXPROCS(0) == 2 })
 	end.Store(true)
-	for range 4 {
+	for range spinning {
 		<-spun
 	}
 	stop()
