@@ -130,7 +130,7 @@ func TestChangesThatAreMade(t *testing.T) {
 	file := writeModule(t, filepath.Join(dir, "m.wasm"), 1)
 	const some = `"paths":["/v1/*"],"models":["a"],"tenants":["t"]`
 	status, text := posted(t, a, `{"modules":[{"name":"m","file_path":"`+file+`","paths":null,"models":["a"],"tenants":null}]}`)
-	if status != 200 || !strings.Contains(text, `"paths":null,"models":["a"],"tenants":null`) {
+	if status != 200 || !strings.Contains(text, `"attach_points":[],`) || !strings.Contains(text, `"paths":null,"models":["a"],"tenants":null`) {
 		t.Errorf("registered: %d %s", status, text)
 	}
 	at := "/wasm/" + r.Set().All[0].ID.String()

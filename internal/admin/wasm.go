@@ -167,6 +167,9 @@ func hooks(points []attachPoint) ([]wasm.Hook, error) {
 // fill makes empty what the contract's answer has and d does not.
 func (d *descriptor) fill() {
 	d.Name, d.FilePath, d.ModuleType = cmp.Or(d.Name, new("")), cmp.Or(d.FilePath, new("")), cmp.Or(d.ModuleType, new(""))
+	if d.AttachPoints == nil {
+		d.AttachPoints = []attachPoint{} // null would be refused if it were sent back
+	}
 }
 
 // checkType holds that d is of the one type that there is.

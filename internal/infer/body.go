@@ -63,7 +63,7 @@ func (r *Request) ReadFixed(limit int64) error {
 	err := r.ReadBody(limit)
 	if errors.Is(err, TooLarge) {
 		return &Error{Status: TooLarge.Status, Code: TooLarge.Code, Err: err,
-			Msg: fmt.Sprintf("The request body is longer than the %d MiB that this call takes, which no setting changes", limit>>20)}
+			Msg: fmt.Sprintf("The request body is longer than the %d MiB that this call takes, which no setting changes.", limit>>20)}
 	}
 	return err
 }
