@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -189,15 +190,19 @@ func TestNoUsableWorker(t *testing.T) {
 	}
 }
 
-// closedPort returns a URL that nobody listens at.
+// closedPort returns a URL that nobody listens at. Its port is none of those that
+// the system gives to whoever wants any, which another test could get at once.
 func closedPort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.IntN(20_000)))
+		if err == nil {
+			_ = l.Close()
+			return "http://" + l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 func TestTheKey(t *testing.T) {

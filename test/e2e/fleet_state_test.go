@@ -89,7 +89,12 @@ func TestAWorkerThatComesUpLate(t *testing.T) {
 	}
 }
 
-// kill takes an engine off the network, and revive has another at its address.
+// engineAt starts an engine at a URL, and kill takes one off the network.
+func engineAt(t testing.TB, url string) {
+	t.Helper()
+	program.Start(t, "mock", "--port", url[strings.LastIndexByte(url, ':')+1:], "--model", "m", "--speed", "0")
+}
+
 func kill(t testing.TB, url string) {
 	t.Helper()
 	if a := ask(t, "POST", url+"/mock/kill", ""); a.status != 202 || a.cut != nil {
@@ -97,17 +102,13 @@ func kill(t testing.TB, url string) {
 	}
 }
 
-func revive(t testing.TB, url string) {
-	t.Helper()
-	program.Start(t, "mock", "--port", url[strings.LastIndexByte(url, ':')+1:], "--model", "m", "--speed", "0")
-}
-
 // What GET /workers and /readiness say is true within a second of what requests
 // saw, and a worker that returns is used again.
 func TestAKilledWorkerIsSeen(t *testing.T) {
 	t.Parallel()
-	g, e := program.Fleet(t, 2, []string{"--model", "m"}, []string{"--policy", "round_robin"})
-	dead := e.URLs[0]
+	dead, other := closedPort(t), program.Mock(t, 1, "--model", "m")
+	engineAt(t, dead)
+	g := inFrontOf(t, 2, []string{dead, other.URLs[0]}, "--policy", "round_robin")
 	kill(t, dead)
 	for range 2 { // one of them reaches for the dead one
 		if a := post(t, g.URL, chatPath, body(chatPath, false, "")); a.status != 200 {
@@ -125,7 +126,7 @@ func TestAKilledWorkerIsSeen(t *testing.T) {
 	if awake > 2*time.Second { // promised is one; this machine may be busy
 		t.Errorf("said so %s after the failing request, %s of it awake; want 1s", took, awake)
 	}
-	revive(t, dead)
+	engineAt(t, dead)
 	g.WaitReady(t, 2)
 	program.Eventually(t, "it is asked again", func() bool {
 		post(t, g.URL, chatPath, body(chatPath, false, ""))
@@ -136,8 +137,10 @@ func TestAKilledWorkerIsSeen(t *testing.T) {
 // When the last worker dies, readiness is false; when it returns, true.
 func TestTheLastWorkerDies(t *testing.T) {
 	t.Parallel()
-	g, e := program.Fleet(t, 1, []string{"--model", "m"}, nil)
-	kill(t, e.URLs[0])
+	u := closedPort(t)
+	engineAt(t, u)
+	g := inFrontOf(t, 1, []string{u})
+	kill(t, u)
 	if a := post(t, g.URL, chatPath, body(chatPath, false, "")); a.refused(t) != "502 call_upstream_connection_failed" {
 		t.Errorf("got %d %s", a.status, a.body)
 	}
@@ -149,7 +152,7 @@ func TestTheLastWorkerDies(t *testing.T) {
 	if a.refused(t) != "503 no_available_workers" || a.header.Get("Retry-After") == "" {
 		t.Errorf("meanwhile: %d %s; the model is known", a.status, a.body)
 	}
-	revive(t, e.URLs[0])
+	engineAt(t, u)
 	g.WaitReady(t, 1)
 	program.Eventually(t, "it serves", func() bool { return post(t, g.URL, chatPath, body(chatPath, false, "")).status == 200 })
 }
