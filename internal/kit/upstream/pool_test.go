@@ -58,7 +58,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		"when the worker closes":     {after: func(c net.Conn) { c.Close() }, within: 90 * time.Millisecond},
 		"when the worker half does":  {after: func(c net.Conn) { c.(*net.TCPConn).CloseWrite() }, within: 90 * time.Millisecond},
 		"when something comes":       {after: func(c net.Conn) { io.WriteString(c, "HTTP/1.1 408 Late\r\n\r\n") }, within: 2 * time.Second},
-		"a second before the worker": {header: "Keep-Alive: timeout=2\r\n", within: 2 * time.Second},
+		"a second before the worker": {header: "Keep-Alive: timeout=4\r\n", within: 4 * time.Second},
 		"at once if that is now":     {header: "Keep-Alive: timeout=1\r\n"},
 		"when it was the last":       {header: "Keep-Alive: timeout=60, max=0\r\n"},
 		"when none are to be kept":   {cfg: func(c *Config) { c.MaxIdle = 0 }},
