@@ -72,7 +72,7 @@ func TestBudgetHolds(t *testing.T) {
 			t.Error(err)
 		}
 		t.Logf("%d MiB: %d blocks, %d bytes lent, %d on the heap at most", mib, blocks, b.Used(), most)
-		if most > mib<<20+4096 { // the log above, and whatever else the test has
+		if most > mib<<20+64<<10 { // the log above, and what the runtime has for itself on many processors
 			t.Errorf("the heap has grown by %d bytes, want at most %d", most, mib<<20)
 		}
 		if mib >= 8 && most < mib<<20*3/4 {
