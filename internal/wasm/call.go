@@ -57,7 +57,7 @@ func (in *instance) onRequest(r *Request, a *Action) error {
 	l.text(2, r.Path)
 	l.text(4, r.Query)
 	l.fields(6, r.Header)
-	l.text(8, view(r.Body))
+	l.bytes(8, r.Body)
 	l.text(10, r.ID)
 	if err := l.write(); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (in *instance) onResponse(r *Response, a *Action) error {
 	v := &in.stack
 	v[0] = uint64(uint16(r.Status))
 	l.fields(1, r.Header)
-	l.text(3, view(r.Body))
+	l.bytes(3, r.Body)
 	if err := l.write(); err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (in *instance) onChunk(event []byte, a *ChunkAction) error {
 	h := &in.exports[OnChunk]
 	l := lowering{in: in, h: h}
 	v := &in.stack
-	l.text(0, view(event))
+	l.bytes(0, event)
 	if err := l.write(); err != nil {
 		return err
 	}
@@ -196,11 +196,27 @@ type lowering struct {
 // mostTexts is how many texts a call has at most, but for those of its header.
 const mostTexts = 5
 
-// text gives s as values i and i+1 of the call.
+// text gives s as values i and i+1 of the call. A guest relies on it that a string
+// is UTF-8, so what a client has sent that is not comes as U+FFFD.
 func (l *lowering) text(i int, s string) {
+	l.give(i, asUTF8(s))
+}
+
+// bytes gives b as values i and i+1 of the call, whatever is in it.
+func (l *lowering) bytes(i int, b []byte) { l.give(i, view(b)) }
+
+func (l *lowering) give(i int, s string) {
 	l.at[l.texts] = uint8(i)
 	l.texts++
 	l.in.texts = append(l.in.texts, s)
+}
+
+// asUTF8 is s, with U+FFFD in the place of what is not UTF-8.
+func asUTF8(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
 // fields gives a header as values i and i+1.

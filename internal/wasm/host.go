@@ -107,13 +107,22 @@ func (g *guest) bytes(at, n uint64) []byte {
 
 func (g *guest) u8(at uint64, v byte) { g.bytes(at, 1)[0] = v }
 
+// aligned holds that an address is one for values of n bytes.
+func aligned(at uint64, n uint32) {
+	if uint32(at)%n != 0 {
+		trap("an address that is not aligned to %d: %#x", n, uint32(at))
+	}
+}
+
 func (g *guest) u32(at uint64, v uint32) {
+	aligned(at, 4)
 	if !g.mem().WriteUint32Le(uint32(at), v) {
 		trap("an address outside of its memory: %#x", uint32(at))
 	}
 }
 
 func (g *guest) u64(at, v uint64) {
+	aligned(at, 8)
 	if !g.mem().WriteUint64Le(uint32(at), v) {
 		trap("an address outside of its memory: %#x", uint32(at))
 	}

@@ -54,7 +54,7 @@ var own = map[string]ownFunc{
 	"model": {&component.FuncType{Result: tString}, func(g *guest, st []uint64) {
 		model := ""
 		if c := g.in.call; c != nil {
-			model = c.Model
+			model = asUTF8(c.Model)
 		}
 		g.giveBytes(st[0], unsafe.Slice(unsafe.StringData(model), len(model)))
 	}},

@@ -38,6 +38,8 @@
       ;; s: 64 KiB of state; t: reads it
       (if (call $is (i32.const 115)) (then (drop (call $set (i32.const 131072) (i32.const 65536)))))
       (if (call $is (i32.const 116)) (then (call $state (i32.const 512))))
+      ;; u: wants it at an address that is none for it
+      (if (call $is (i32.const 117)) (then (call $state (i32.const 514))))
       ;; a: adds under a key of its own; g: asks for it; c: counts
       (i32.store (i32.const 520) (i32.add (i32.const 0x20202020) (i32.and (local.get $n) (i32.const 0x3f))))
       (if (call $is (i32.const 97)) (then (drop (call $add (i32.const 520) (i32.const 4) (i64.const 1) (i64.const 0)))))
