@@ -624,6 +624,7 @@ func TestHTTP2HasTheSameLimits(t *testing.T) {
 		}{
 			{"a line that fits", fits, 0, 200},
 			{"a line that does not", fits + "q", 0, 414},
+			{"a byte that no line has", "/a?\xff", 0, 400},
 			{"few fields", "/a", 7, 200},
 			{"many fields", "/a", 11, 431},
 		} {

@@ -120,12 +120,14 @@ func (f *netHTTP) end(reply *infer.Reply, wire *httpWire) {
 	reply.End()
 }
 
-// excess is why hr is longer than the limits allow, nil if it is not. Those of
-// HTTP/1.1 are held when it is parsed.
+// excess is why hr is longer than the limits allow, or asks for what HTTP/1.1 has
+// no target for; nil if it is neither. In HTTP/1.1 that is held when it is parsed.
 func (f *netHTTP) excess(hr *http.Request, r *infer.Request) error {
 	switch {
 	case f.limits.RequestLine > 0 && len(hr.Method)+len(hr.RequestURI)+len("  HTTP/2.0") > f.limits.RequestLine:
 		return &infer.Error{Status: http.StatusRequestURITooLong, Code: "malformed_request", Msg: "The request is not valid HTTP: request line is too long."}
+	case f.limits.RequestLine > 0 && !h1.IsTarget(hr.RequestURI):
+		return &infer.Error{Status: http.StatusBadRequest, Code: "malformed_request", Msg: "The request is not valid HTTP: request target has a byte that none may have."}
 	case f.limits.Fields > 0 && r.Header.Len() > f.limits.Fields:
 		return &infer.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Code: "malformed_request", Msg: "The request is not valid HTTP: head has too many fields."}
 	}

@@ -35,6 +35,17 @@ func (h *RequestHead) Reset() {
 	*h = RequestHead{Message: h.Message}
 }
 
+// IsTarget reports whether all bytes of s may stand in a request target, RFC 9112
+// §3.2: what is none in HTTP/1.1 has no meaning in HTTP/2 either.
+func IsTarget(s string) bool {
+	for i := range len(s) {
+		if chars[s[i]]&inTarget == 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // AppendTarget appends the target in the form that a server is sent: path and
 // query, without the authority.
 func (h *RequestHead) AppendTarget(dst []byte) []byte {
