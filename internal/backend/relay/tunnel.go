@@ -145,17 +145,18 @@ func accept(key []byte) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
+const websocketKey = "sec-websocket-key"
+
 // goesUp says which of a client's header fields workers get that are asked for
 // a WebSocket, beside those that they get anyway. Origin is not among them: to
-// the worker the gateway is no web page.
+// the worker the gateway is no web page. The version is the gateway's to say,
+// which refuses others.
 func goesUp(name []byte) bool {
 	switch len(name) {
 	case 11:
 		return h1.EqualFold(name, "openai-beta")
-	case 17:
-		return h1.EqualFold(name, "sec-websocket-key")
-	case 21:
-		return h1.EqualFold(name, "sec-websocket-version")
+	case len(websocketKey):
+		return h1.EqualFold(name, websocketKey)
 	case 24:
 		return h1.EqualFold(name, "sec-websocket-extensions")
 	}
@@ -178,7 +179,12 @@ func appendUpgrade(b []byte, r *infer.Request, lead *fleet.Worker, p *peer) ([]b
 	connection := options(&r.Header)
 	authorized := own != ""
 	for _, f := range r.Header.Fields() {
-		if !goes(f.Name) && !goesUp(f.Name) || connection && r.Header.HasToken("Connection", string(f.Name)) {
+		if !goes(f.Name) && !goesUp(f.Name) {
+			continue
+		}
+		// The key goes up whatever the client says of it: a worker that lacks it
+		// would seem to be the one that is wrong.
+		if connection && !h1.EqualFold(f.Name, websocketKey) && r.Header.HasToken("Connection", string(f.Name)) {
 			continue
 		}
 		if i, once := isOnce(f.Name); once {
@@ -206,7 +212,7 @@ func appendUpgrade(b []byte, r *infer.Request, lead *fleet.Worker, p *peer) ([]b
 	if !ok {
 		return b, errHead
 	}
-	return append(b, "User-Agent: sluice\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+h1.EndHead...), nil
+	return append(b, "User-Agent: sluice\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"+h1.EndHead...), nil
 }
 
 // query is r's, with the model's name as workers know it.

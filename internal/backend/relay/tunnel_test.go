@@ -1,14 +1,17 @@
 package relay
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -315,3 +318,41 @@ func TestQuery(t *testing.T) {
 }
 
 func of(q, model string) string { return query(&infer.Request{Query: q, Model: model}) }
+
+// TestAHandshakeIsWhole holds that no client makes the gateway ask a worker for a
+// WebSocket without the key that the worker's answer is held against, or with
+// another version than it has asked for.
+func TestAHandshakeIsWhole(t *testing.T) {
+	const key = "dGhlIHNhbXBsZSBub25jZQ=="
+	for _, tt := range []struct{ name, connection, version string }{
+		{"as ever", "Upgrade", ""},
+		{"the key is said to be the connection's", "Upgrade, Sec-WebSocket-Key", ""},
+		{"so is the version", "Upgrade, Sec-WebSocket-Version", ""},
+		{"there are two versions", "Upgrade", "8"},
+	} {
+		r := &infer.Request{Endpoint: infer.Realtime, Query: "model=m", Model: "m", ID: "id"}
+		r.Header.AddString("Connection", tt.connection)
+		r.Header.AddString("Sec-WebSocket-Key", key)
+		r.Header.AddString("Sec-WebSocket-Version", "13")
+		if tt.version != "" {
+			r.Header.AddString("Sec-WebSocket-Version", tt.version)
+		}
+		b := backend(t)
+		lead := worker(t, "http://w:8000", "")
+		p, err := b.peer(lead)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, err := appendUpgrade(nil, r, lead, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		up, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k, v := up.Header["Sec-Websocket-Key"], up.Header["Sec-Websocket-Version"]; !slices.Equal(k, []string{key}) || !slices.Equal(v, []string{"13"}) {
+			t.Errorf("%s: the worker gets the keys %q and the versions %q", tt.name, k, v)
+		}
+	}
+}

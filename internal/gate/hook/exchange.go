@@ -35,7 +35,7 @@ func (v *visit) answer() error {
 func (v *visit) early(h *infer.Header) {
 	for i := range v.action.Answer {
 		e := &v.action.Answer[i]
-		if !strings.EqualFold(e.Name, "content-type") && !strings.EqualFold(e.Name, "content-encoding") {
+		if !strings.EqualFold(e.Name, "content-type") && !strings.EqualFold(e.Name, "content-encoding") && !opensSocket(e.Name) {
 			e.Apply(h)
 		}
 	}

@@ -266,7 +266,9 @@ func (v *visit) apply(h *infer.Header) {
 		}
 	}
 	for i := range a.Edits {
-		a.Edits[i].Apply(h)
+		if e := &a.Edits[i]; !opensSocket(e.Name) { // the others were left out when it made them
+			e.Apply(h)
+		}
 	}
 }
 
@@ -286,5 +288,17 @@ func setLength(h *infer.Header, n int) {
 // framing reports whether a field is about the message or the connection.
 func framing(name string) bool {
 	b := []byte(name)
-	return h1.IsHopByHop(b) || h1.EqualFold(b, "content-length")
+	return h1.IsHopByHop(b) || h1.EqualFold(b, "content-length") || opensSocket(name)
+}
+
+// opensSocket reports whether a field is of the handshake in which a client and a
+// worker open a WebSocket, RFC 6455 §4: a worker that gets another key than the
+// client has sent gives an answer that the client must refuse. The subprotocol is
+// not such a field: browsers send keys in it.
+func opensSocket(name string) bool {
+	const prefix = "sec-websocket-"
+	if len(name) <= len(prefix) || !strings.EqualFold(name[:len(prefix)], prefix) {
+		return false
+	}
+	return !strings.EqualFold(name[len(prefix):], "protocol")
 }
