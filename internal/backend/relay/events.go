@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
 
 	"sluice/internal/infer"
 	"sluice/internal/kit/buf"
@@ -156,8 +157,9 @@ func (c *call) endEvents(ctx context.Context, err error) error {
 	tokens, _ := c.seen.Usage()
 	c.w.Served.Tokens, c.w.Served.Events = infer.Tokens(tokens), c.seen.ContentEvents()
 	switch {
-	case err == nil && c.unproven && !c.seen.Done():
-		// A worker that died looks like one that has ended.
+	case err == nil && c.unproven && !c.seen.Done() && c.status < http.StatusBadRequest:
+		// A worker that died looks like one that has ended. Of an error nobody
+		// knows a last word.
 		return c.broken(ctx, errors.New("the connection ended before the stream's last word"))
 	case err == nil:
 		if err := c.flush(true); err != nil { // of an answer that ended with its connection

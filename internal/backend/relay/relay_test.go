@@ -247,6 +247,7 @@ func TestWhatAWorkerDoesWrong(t *testing.T) {
 		{"a stream cut after its last word", events + "e\r\ndata: [DONE]\n\n\r\n", reset, "", false, true, "data: [DONE]\n\n"},
 		{"a stream that ends with its connection", "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n", closeIt, "call_upstream_body_error", true, true, "data: 1\n\n"},
 		{"such a stream that had its last word", "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: [DONE]\n\n", closeIt, "", false, true, "data: [DONE]\n\n"},
+		{"an error said to be a stream, which has no last word", "HTTP/1.0 401 X\r\nContent-Type: text/event-stream\r\n\r\ndata: no\n\n", closeIt, "", false, true, "data: no\n\n"},
 		{"a redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", closeIt, "call_upstream_redirect_error", true, false, ""},
 		{"500", "HTTP/1.1 500 X\r\nContent-Length: 3\r\n\r\noops", closeIt, "call_upstream_status_error", true, false, ""},
 		{"400", "HTTP/1.1 400 X\r\nContent-Length: 3\r\n\r\nbad", closeIt, "", false, true, "bad"},

@@ -218,3 +218,99 @@ func TestWhatAModuleCouldNotLookAt(t *testing.T) {
 		}
 	}
 }
+
+// TestAWorkersErrorIsNoStream holds that what a worker answers with an error's
+// status is a whole answer, whatever its Content-Type says: on-response sees it,
+// and on-chunk does not.
+func TestAWorkersErrorIsNoStream(t *testing.T) {
+	for _, status := range []int{399, 400, 401, 403, 404, 409, 413, 422, 500, 529, 599} {
+		for _, kind := range []string{"text/event-stream", "Text/Event-Stream; charset=utf-8", "application/x-ndjson"} {
+			h := newHouse(t)
+			h.add(t, "m", nil)
+			c, err := h.ask(newRequest("response=body&chunk=replace"), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+				w.Header().AddString("Content-Type", kind)
+				w.Commit(status)
+				for _, p := range []string{"data: secret\n\n", "data: and more\n\n"} {
+					if _, err := w.Write([]byte(p)); err != nil {
+						return err
+					}
+					if err := w.Flush(); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			want := `{"said":"another thing"}`
+			if status < 400 {
+				want = "[data: secret\n\n][data: and more\n\n]"
+				if kind == "application/x-ndjson" {
+					want = "[data: secret\n]\n[data: and more\n]\n"
+				}
+			}
+			if err != nil || c.status != status || c.body.String() != want {
+				t.Errorf("%d, %s: got %d %q, %v; want %q", status, kind, c.status, c.body.String(), err, want)
+			}
+		}
+	}
+}
+
+// TestAWorkersErrorPassesNoModule is the same where a worker's chunks could pass
+// as they are, for modules that look at whole answers only.
+func TestAWorkersErrorPassesNoModule(t *testing.T) {
+	for _, tt := range []struct {
+		status int
+		want   string
+	}{
+		{200, "data: secret\n\ndata: more\n\n"},
+		{400, `{"said":"another thing"}`},
+	} {
+		h := newHouse(t)
+		h.add(t, "m", func(s *wasm.Spec) { s.Attach = []wasm.Hook{wasm.OnRequest, wasm.OnResponse} })
+		c := new(line)
+		spliced := 0
+		err := h.gate(infer.HandlerFunc(func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+			w.Header().AddString("Content-Type", "text/event-stream")
+			for _, p := range []string{"data: secret\n\n", "data: more\n\n"} {
+				splices := w.Splices()
+				w.Commit(tt.status)
+				if splices {
+					spliced++
+					if err := w.Splice([]byte(p), len(p)); err != nil {
+						return err
+					}
+				} else if _, err := w.Write([]byte(p)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})).Serve(t.Context(), newRequest("response=body"), infer.NewReply(c))
+		if err != nil || c.status != tt.status || c.body.String() != tt.want {
+			t.Errorf("%d: got %d %q, %v; want %q", tt.status, c.status, c.body.String(), err, tt.want)
+		}
+		if (spliced > 0) != (tt.status == 200) {
+			t.Errorf("%d: %d pieces have passed as they were", tt.status, spliced)
+		}
+	}
+}
+
+// TestAnErrorThatIsTooLong holds that an error is bounded as other answers that are
+// whole, also if it has no end.
+func TestAnErrorThatIsTooLong(t *testing.T) {
+	h := newHouse(t)
+	h.add(t, "m", func(s *wasm.Spec) { s.MaxBody = 100 })
+	n := 0
+	c, _ := h.ask(newRequest(""), func(_ context.Context, _ *infer.Request, w *infer.Reply) error {
+		w.Header().AddString("Content-Type", "text/event-stream")
+		w.Commit(400)
+		for ; n < 1000; n++ {
+			if _, err := w.Write([]byte("data: x\n\n")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if c.got() != "500 wasm_body_too_large" || n != 11 {
+		t.Errorf("got %s after %d pieces", c.got(), n)
+	}
+	h.tooLong(t, wasm.OnResponse)
+}

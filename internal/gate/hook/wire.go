@@ -78,12 +78,14 @@ func (w *wire) reset() {
 // Header implements infer.Wire.
 func (w *wire) Header() *infer.Header { return w.next.Header() }
 
-// decide says what is done with an answer whose header is there.
+// decide says what is done with an answer whose header is there. An error is whole,
+// whatever its header calls it.
 func (w *wire) decide() mode {
 	t, _, _ := bytes.Cut(w.next.Header().Get("Content-Type"), []byte(";"))
 	t = bytes.TrimSpace(t)
-	w.lines = h1.EqualFold(t, "application/x-ndjson")
-	w.stream = w.lines || h1.EqualFold(t, "text/event-stream")
+	fine := w.status < http.StatusBadRequest
+	w.lines = fine && h1.EqualFold(t, "application/x-ndjson")
+	w.stream = w.lines || fine && h1.EqualFold(t, "text/event-stream")
 	switch {
 	case len(w.v.begin) > 0, w.stream && w.whole && w.v.buffers():
 		return keeps
@@ -97,7 +99,8 @@ func (w *wire) decide() mode {
 
 // WriteHeader implements infer.Wire.
 func (w *wire) WriteHeader(status int) {
-	w.mode, w.status = w.decide(), status
+	w.status = status
+	w.mode = w.decide()
 	switch w.mode {
 	case keeps:
 		w.body = append(w.body, w.v.begin...)
@@ -116,9 +119,10 @@ func (w *wire) commit() {
 }
 
 // Splices implements infer.Splicer: an answer that no module looks at passes as
-// it is.
+// it is. Where modules see whole answers, that is known with the status: a stream's
+// could be an error's.
 func (w *wire) Splices() bool {
-	return w.splicer != nil && (w.mode == passes || w.mode == undecided && w.decide() == passes) && w.splicer.Splices()
+	return w.splicer != nil && (w.mode == passes || w.mode == undecided && !w.whole && w.decide() == passes) && w.splicer.Splices()
 }
 
 // Splice implements infer.Splicer.
