@@ -29,6 +29,13 @@ type Splicer interface {
 	Splice(framed []byte, n int) error
 }
 
+// A Holder is a Wire that may send events only when they are whole.
+type Holder interface {
+	// Holds reports whether of an event that has begun nothing was sent. It will
+	// not be, if the answer breaks off.
+	Holds() bool
+}
+
 // A Tunneler is a Wire whose connection can be given away, RFC 9110 §7.8. It is
 // the Handler's then, which returns when it is of no more use: a Request lasts
 // as long as its tunnel.
@@ -169,6 +176,13 @@ func (w *Reply) Splice(framed []byte, n int) error {
 		return fmt.Errorf("writing to client: %w", err)
 	}
 	return nil
+}
+
+// Holds reports whether the client has been sent nothing of an event whose
+// beginning alone was written.
+func (w *Reply) Holds() bool {
+	h, ok := w.wire.(Holder)
+	return ok && h.Holds()
 }
 
 // Tunnels reports whether Tunnel may be called.

@@ -183,7 +183,7 @@ func (c *call) broken(ctx context.Context, err error) error {
 	if e := c.flush(c.torn); e != nil { // of an event that has begun to be sent
 		return e
 	}
-	if c.torn && !c.seen.AtBoundary() {
+	if c.torn && !c.seen.AtBoundary() && !c.w.Holds() {
 		_ = c.pass([]byte("\n\n")) // an error event follows; it must stand alone
 	}
 	return brokeOff(ctx, err)

@@ -614,3 +614,24 @@ func TestAStreamOfLlamaCppIsTheLastOnItsConnection(t *testing.T) {
 		t.Errorf("the worker was told to close: %s, want after the stream, and what may be one", got)
 	}
 }
+
+// A holder is a client's wire that keeps the beginnings of events.
+type holder struct{ client }
+
+func (*holder) Holds() bool { return true }
+
+// TestATornEventIsNotEnded holds that the beginning of an event too long to wait
+// here gets no end where it waits behind: who keeps it would take it for whole.
+func TestATornEventIsNotEnded(t *testing.T) {
+	for _, n := range []int{32 << 10, 40_000, 300_000} {
+		torn := "data: " + strings.Repeat("a", n)
+		url := raw(t, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(torn), torn), closeIt)
+		c := new(holder)
+		r := chat()
+		r.Received = time.Now()
+		err := backend(t).Serve(t.Context(), r, infer.NewReply(c), fleet.Team{Lead: worker(t, url, "")})
+		if infer.AsError(err).Code != "call_upstream_body_error" || strings.Contains(c.body(), "\n") {
+			t.Errorf("%d: %v, and an end was written", n, err)
+		}
+	}
+}

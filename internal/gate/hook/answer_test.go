@@ -314,3 +314,88 @@ func TestAnErrorThatIsTooLong(t *testing.T) {
 	}
 	h.tooLong(t, wasm.OnResponse)
 }
+
+// TestLinesThatAreRefused holds that an answer in lines, which has no line for an
+// error, is refused as any other while none of it is sent; then the client has the
+// lines before.
+func TestLinesThatAreRefused(t *testing.T) {
+	const lines = "application/x-ndjson"
+	broken := &infer.Error{Status: 502, Code: "call_upstream_body_error"}
+	for _, tt := range []struct {
+		name, does string
+		pieces     []string
+		err        error
+		want, told string
+	}{
+		{"the first", "trap", []string{"{\"a\":1}\n{\"b\":2}\n"}, nil, "503 Content-Length=18 wasm_module_failed", "error 503 wasm_module_failed; end 503 0+0"},
+		{"without an end", "trap", []string{`{"a":1}`}, nil, "503 Content-Length=18 wasm_module_failed", "error 503 wasm_module_failed; end 503 0+0"},
+		{"a worker that dies before", "", []string{`{"a"`}, broken, "502 Content-Length=24 call_upstream_body_error", "error 502 call_upstream_body_error; end 502 0+0"},
+		{"a worker that dies later", "", []string{"{\"a\":1}\n{"}, broken, "200 {\"a\":1}\n", "error 502 call_upstream_body_error; end 200 0+0"},
+		{"too long, behind another", "", []string{"{\"a\":1}\n" + strings.Repeat("x", maxEvent+9)}, nil, "200 {\"a\":1}\n", "error 503 wasm_module_failed; end 200 0+0"},
+		{"all dropped", "drop", []string{"{\"a\":1}\n", `{"b":2}`}, nil, "200 ", "end 200 0+0"},
+		{"none", "", nil, nil, "200 ", "end 200 0+0"},
+	} {
+		h := newHouse(t)
+		h.add(t, "m", func(s *wasm.Spec) { s.FailClosed = true })
+		c, flushed := new(flusher), ""
+		c.flush = func() { flushed = c.body.String() }
+		w := infer.NewReply(c)
+		err := h.gate(infer.HandlerFunc(func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			if err := events(lines, tt.pieces...)(ctx, r, w); err != nil {
+				return err
+			}
+			return tt.err
+		})).Serve(t.Context(), newRequest("chunk="+tt.does), w)
+		if err != nil && !w.Committed() {
+			refuse(w, err)
+		} else if c.body.String() != flushed {
+			t.Errorf("%s: the client has %q of %q when the connection is cut", tt.name, flushed, c.body.String())
+		}
+		if got := c.got("Content-Length"); got != tt.want || h.told() != tt.told {
+			t.Errorf("%s: got %s, told %q; want %s, %q", tt.name, got, h.told(), tt.want, tt.told)
+		}
+	}
+}
+
+// A flusher is a client that is asked to send what it has.
+type flusher struct {
+	client
+	flush func()
+}
+
+func (f *flusher) Flush() error {
+	f.flush()
+	return nil
+}
+
+// TestAnEventThatIsHeld holds that who writes the beginning of an event is told
+// whether any of it was sent: an end of it would make a whole one of it.
+func TestAnEventThatIsHeld(t *testing.T) {
+	broken := &infer.Error{Status: 502, Code: "call_upstream_body_error"}
+	for _, tt := range []struct {
+		name string
+		n    int
+		at   []wasm.Hook // nil for all
+		want bool
+	}{
+		{"short", 100, nil, true},
+		{"long", 200_000, nil, true},
+		{"too long to be shown", maxEvent + 100, nil, false},
+		{"that no module is to see", 100, []wasm.Hook{wasm.OnRequest, wasm.OnResponse}, false},
+	} {
+		h := newHouse(t)
+		h.add(t, "m", func(s *wasm.Spec) { s.Attach = tt.at })
+		c, _ := h.ask(newRequest("chunk=replace"), func(ctx context.Context, r *infer.Request, w *infer.Reply) error {
+			if err := events("text/event-stream", "data: 1\n\n", "data: "+strings.Repeat("x", tt.n))(ctx, r, w); err != nil {
+				return err
+			}
+			if got := w.Holds(); got != tt.want {
+				t.Errorf("%s: held %t, want %t", tt.name, got, tt.want)
+			}
+			return broken
+		})
+		if sent := strings.Contains(c.body.String(), "x"); sent == tt.want {
+			t.Errorf("%s: the client has been sent a part of it: %t", tt.name, sent)
+		}
+	}
+}

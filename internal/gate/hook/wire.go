@@ -105,18 +105,38 @@ func (w *wire) WriteHeader(status int) {
 	case keeps:
 		w.body = append(w.body, w.v.begin...)
 	case splits:
-		w.next.Header().Del("Content-Length")
-		w.commit()
+		w.begin()
 	default:
 		w.commit()
 	}
 }
 
-// commit sends the header.
-func (w *wire) commit() {
-	w.v.client.Served = w.v.inner.Served
-	w.v.client.Commit(w.status)
+// begin begins an answer that is split. One of lines has no line for an error: its
+// header waits for the first that is sent, so that it can still be refused.
+func (w *wire) begin() {
+	w.next.Header().Del("Content-Length")
+	if !w.lines {
+		w.commit()
+	}
 }
+
+// commit sends the header, if it is not sent.
+func (w *wire) commit() {
+	if !w.v.client.Committed() {
+		w.v.client.Served = w.v.inner.Served
+		w.v.client.Commit(w.status)
+	}
+}
+
+// pass sends what is left of a stream.
+func (w *wire) pass(b []byte) error {
+	w.commit()
+	_, err := w.next.Write(b)
+	return err
+}
+
+// Holds implements infer.Holder.
+func (w *wire) Holds() bool { return w.mode == splits && !w.skip }
 
 // Splices implements infer.Splicer: an answer that no module looks at passes as
 // it is. Where modules see whole answers, that is known with the status: a stream's
@@ -163,7 +183,7 @@ func (w *wire) Write(b []byte) (int, error) {
 
 // Flush implements infer.Wire.
 func (w *wire) Flush() error {
-	if w.mode == passes || w.mode == splits {
+	if w.mode == passes || w.mode == splits && w.v.client.Committed() {
 		return w.next.Flush()
 	}
 	return nil
@@ -185,7 +205,7 @@ func (w *wire) split(b []byte) error {
 		var err error
 		if w.skip {
 			w.skip = false
-			_, err = w.next.Write(event)
+			err = w.pass(event)
 		} else {
 			err = w.event(event)
 		}
@@ -249,8 +269,7 @@ func (w *wire) oversize(p []byte) error {
 		}
 	}
 	w.skip = true
-	_, err := w.next.Write(p)
-	return err
+	return w.pass(p)
 }
 
 // event shows the modules an event, each what the one before has made of it, and
@@ -301,8 +320,7 @@ func (w *wire) event(e []byte) error {
 	if len(e) == 0 {
 		return nil
 	}
-	_, err := w.next.Write(e)
-	return err
+	return w.pass(e)
 }
 
 // finish ends an answer, of which the handler has said err. Of one that was kept,
@@ -310,9 +328,13 @@ func (w *wire) event(e []byte) error {
 func (w *wire) finish(err error) error {
 	switch {
 	case w.stop == errFinished: //nolint:errorlint // it is told apart, not looked for
+		w.commit()
 		return w.next.Flush()
 	case w.stop != nil:
 		err = w.stop
+	}
+	if err != nil && w.lines && w.v.client.Committed() {
+		_ = w.next.Flush() // the lines before are the client's, though the connection is cut; err is told
 	}
 	if err != nil {
 		// What there is of an event goes unsent: the modules have not seen it.
@@ -331,6 +353,7 @@ func (w *wire) finish(err error) error {
 		if len(w.part) > 0 { // a stream that ends without an empty line
 			return w.last(w.part)
 		}
+		w.commit() // of lines none was left
 		return nil
 	}
 	return w.send()
@@ -365,12 +388,15 @@ func (w *wire) relay(e *infer.Error) error {
 // last shows the modules what a stream ends with.
 func (w *wire) last(e []byte) error {
 	if w.skip {
-		_, err := w.next.Write(e)
-		return err
+		return w.pass(e)
 	}
 	if err := w.event(e); err != nil {
+		if w.stop != nil {
+			return w.finish(nil)
+		}
 		return err
 	}
+	w.commit()
 	return w.next.Flush()
 }
 
@@ -385,8 +411,7 @@ func (w *wire) send() error {
 	}
 	if w.stream && w.chunks { // what the others have made of it goes to those that want its events
 		w.mode = splits
-		h.Del("Content-Length")
-		w.commit()
+		w.begin()
 		if err := w.split(bytes.Clone(body)); err != nil {
 			return w.finish(err)
 		}
