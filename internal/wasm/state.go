@@ -238,9 +238,9 @@ func (r *Registry) restore(ctx context.Context, k kept) error {
 		if a := r.Find(there.ID); a != nil && a.FromConfig {
 			r.setAside(k, there)
 			return nil
-		}
+		} // else two entries have the same bytes, and the one that is left out may be what guards the door
 	}
-	if err != nil { // two entries of the same bytes: of which is meant, one may be what guards the door
+	if err != nil {
 		return fmt.Errorf("%w; mend its entry in %s, or take it out", err, r.listFile())
 	}
 	return nil
